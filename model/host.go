@@ -1,0 +1,62 @@
+package model
+
+import (
+	"net/netip"
+	"time"
+)
+
+// Host is a machine that runs guests: what it offers, and what an operator said of it.
+type Host struct {
+	Meta                    // Name is the host's name, unique
+	Zone       string       `json:"zone"` // availability zone
+	TunnelIP   netip.Addr   `json:"tunnel_ip"`
+	Underlay   int          `json:"underlay_mtu"` // MTU of the device that holds TunnelIP, bytes
+	Disabled   bool         `json:"disabled"`     // no new servers
+	Reason     string       `json:"disabled_reason,omitempty"`
+	ForcedDown bool         `json:"forced_down"`
+	Capacity   HostCapacity `json:"capacity"`
+	Version    string       `json:"version"` // of the agent
+	BootID     string       `json:"boot_id"`
+	// CertSerial is the serial number of the certificate that the host was issued at its last join.
+	CertSerial string    `json:"cert_serial,omitempty"`
+	StartedAt  time.Time `json:"started_at"` // of the agent
+}
+
+// HostCapacity is what a host has, before over-commit.
+type HostCapacity struct {
+	VCPUs             int      `json:"vcpus"`
+	MemoryMiB         int      `json:"memory_mib"`
+	DiskGiB           int      `json:"disk_gib"`
+	MemoryFreeMiB     int      `json:"memory_free_mib"`
+	DiskFreeGiB       int      `json:"disk_free_gib"`
+	Arch              string   `json:"arch"`
+	CPUModel          string   `json:"cpu_model"`
+	CPUVendor         string   `json:"cpu_vendor,omitempty"`
+	Sockets           int      `json:"sockets"`
+	Cores             int      `json:"cores"`
+	Threads           int      `json:"threads"`
+	Features          []string `json:"features,omitempty"`
+	HypervisorType    string   `json:"hypervisor_type"`    // QEMU
+	HypervisorVersion int      `json:"hypervisor_version"` // major*1000000+minor*1000+micro
+	Accelerator       string   `json:"accelerator"`        // kvm or tcg
+}
+
+// Heartbeat exists while a host's stream is alive: it is attached to a lease of the store.
+type Heartbeat struct {
+	HostID ID        `json:"host_id"`
+	Server string    `json:"server"` // the server process that holds the host's stream
+	URL    string    `json:"url"`    // where that server answers other servers
+	At     time.Time `json:"at"`
+}
+
+// JoinToken lets one host join once.
+type JoinToken struct {
+	ID        ID        `json:"id"`
+	Hash      string    `json:"hash"`                // SHA-256 of the secret, hex
+	HostName  string    `json:"host_name,omitempty"` // only this host may use it; empty: any
+	ExpiresAt time.Time `json:"expires_at"`
+	UsedBy    ID        `json:"used_by,omitempty"`
+	UsedAt    time.Time `json:"used_at"`
+	// UsedKey is the SHA-256 of the public key that the token was spent on: a host that lost the answer may ask again with the same key.
+	UsedKey string `json:"used_key,omitempty"`
+}

@@ -1,0 +1,169 @@
+package model
+
+import (
+	"net/netip"
+	"slices"
+)
+
+// Network types.
+const (
+	NetworkVXLAN = "vxlan"
+	NetworkFlat  = "flat"
+	NetworkVLAN  = "vlan"
+)
+
+// VNI range: the whole 24 bits of VXLAN (RFC 7348) but 0.
+const (
+	MinVNI = 1
+	MaxVNI = 1<<24 - 1
+)
+
+// VXLANOverhead is what VXLAN over IPv4 adds to an inner frame's payload, in bytes:
+// outer IPv4 20, UDP 8, VXLAN 8, inner Ethernet 14.
+const VXLANOverhead = 50
+
+// Network is an isolated layer-2 segment.
+type Network struct {
+	Meta
+	AdminStateUp     bool     `json:"admin_state_up"`
+	Shared           bool     `json:"shared"`
+	External         bool     `json:"external"`
+	PortSecurity     bool     `json:"port_security"` // default of its ports
+	Type             string   `json:"type"`
+	VNI              uint32   `json:"vni"` // segmentation id; unique in the cloud
+	PhysicalNetwork  string   `json:"physical_network,omitempty"`
+	MTU              int      `json:"mtu"` // bytes of an IP packet
+	DNSDomain        string   `json:"dns_domain,omitempty"`
+	IsDefault        bool     `json:"is_default,omitempty"`
+	AvailabilityZone []string `json:"availability_zone_hints,omitempty"`
+}
+
+// AddrRange is an inclusive range of addresses.
+type AddrRange struct {
+	Start netip.Addr `json:"start"`
+	End   netip.Addr `json:"end"`
+}
+
+// Contains tells whether a lies in the range.
+func (r AddrRange) Contains(a netip.Addr) bool { return !a.Less(r.Start) && !r.End.Less(a) }
+
+// Route is a host route handed to guests (RFC 3442).
+type Route struct {
+	Destination netip.Prefix `json:"destination"`
+	NextHop     netip.Addr   `json:"nexthop"`
+}
+
+// Subnet is a block of addresses of a network.
+type Subnet struct {
+	Meta
+	NetworkID   ID           `json:"network_id"`
+	IPVersion   int          `json:"ip_version"`
+	CIDR        netip.Prefix `json:"cidr"`
+	Gateway     netip.Addr   `json:"gateway"` // invalid (zero): none
+	Pools       []AddrRange  `json:"pools"`
+	DNS         []netip.Addr `json:"dns,omitempty"`
+	HostRoutes  []Route      `json:"host_routes,omitempty"`
+	DHCP        bool         `json:"dhcp"`
+	IPv6RAMode  string       `json:"ipv6_ra_mode,omitempty"`
+	IPv6Address string       `json:"ipv6_address_mode,omitempty"`
+	ServiceType []string     `json:"service_types,omitempty"`
+}
+
+// FixedIP is an address of a port.
+type FixedIP struct {
+	SubnetID ID         `json:"subnet_id"`
+	Address  netip.Addr `json:"ip_address"`
+}
+
+// AddressPair is an address that a port may use besides its own. An empty MAC means the port's.
+type AddressPair struct {
+	MAC    string       `json:"mac_address,omitempty"`
+	Prefix netip.Prefix `json:"prefix"`
+}
+
+// DHCPOption is an extra DHCP option of a port.
+type DHCPOption struct {
+	Name      string `json:"opt_name"`
+	Value     string `json:"opt_value"`
+	IPVersion int    `json:"ip_version"`
+}
+
+// Port states.
+const (
+	PortDown   = "DOWN"
+	PortActive = "ACTIVE"
+	PortBuild  = "BUILD"
+	PortError  = "ERROR"
+)
+
+// Port is an interface on a network.
+type Port struct {
+	Meta
+	NetworkID    ID            `json:"network_id"`
+	MAC          string        `json:"mac_address"` // lower case, colons; unique in its network
+	FixedIPs     []FixedIP     `json:"fixed_ips"`
+	AdminStateUp bool          `json:"admin_state_up"`
+	PortSecurity bool          `json:"port_security"`
+	Groups       []ID          `json:"security_groups"`
+	Pairs        []AddressPair `json:"allowed_address_pairs,omitempty"`
+	DHCPOptions  []DHCPOption  `json:"extra_dhcp_opts,omitempty"`
+	DeviceID     ID            `json:"device_id,omitempty"`
+	DeviceOwner  string        `json:"device_owner,omitempty"`
+	VNICType     string        `json:"vnic_type,omitempty"` // "normal"
+	DNSName      string        `json:"dns_name,omitempty"`
+	// Host is where the port is bound; chosen with the placement of its server. Empty: unbound.
+	Host ID `json:"host,omitempty"`
+	// Owned ports were made for their server and go with it.
+	Owned  bool       `json:"owned,omitempty"`
+	Status PortStatus `json:"status"`
+}
+
+// PortStatus is what the port's host made of it.
+type PortStatus struct {
+	State      string `json:"state,omitempty"`      // DOWN, BUILD, ACTIVE, ERROR
+	Generation int64  `json:"generation,omitempty"` // the port's generation that was acted on
+	Fault      string `json:"fault,omitempty"`
+}
+
+// Directions and ether types of rules.
+const (
+	Ingress = "ingress"
+	Egress  = "egress"
+	IPv4    = "IPv4"
+	IPv6    = "IPv6"
+)
+
+// SecurityGroup is a set of rules and, as a remote group, the set of its members' addresses.
+type SecurityGroup struct {
+	Meta
+	Stateful bool `json:"stateful"`
+	Default  bool `json:"default"` // the project's own "default": cannot be deleted or renamed
+}
+
+// SecurityRule allows traffic; what no rule allows is dropped.
+type SecurityRule struct {
+	Meta
+	GroupID       ID           `json:"security_group_id"`
+	Direction     string       `json:"direction"`
+	EtherType     string       `json:"ethertype"`
+	Protocol      string       `json:"protocol,omitempty"`       // canonical: a name as Neutron prints it, or a number; "" any
+	PortMin       *int         `json:"port_range_min,omitempty"` // ICMP: type
+	PortMax       *int         `json:"port_range_max,omitempty"` // ICMP: code
+	RemotePrefix  netip.Prefix `json:"remote_ip_prefix"`         // zero: any
+	RemoteGroupID ID           `json:"remote_group_id,omitempty"`
+}
+
+// Addresses gives the fixed addresses of a port, in order.
+func (p *Port) Addresses() []netip.Addr {
+	out := make([]netip.Addr, 0, len(p.FixedIPs))
+	for _, f := range p.FixedIPs {
+		out = append(out, f.Address)
+	}
+	return out
+}
+
+// Bound tells whether the port is to be wired on a host.
+func (p *Port) Bound() bool { return p.Host != "" }
+
+// InGroup tells whether the port is a member of group g.
+func (p *Port) InGroup(g ID) bool { return slices.Contains(p.Groups, g) }

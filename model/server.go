@@ -1,0 +1,151 @@
+package model
+
+import "time"
+
+// Flavor is a size of server.
+type Flavor struct {
+	ID          ID                `json:"id"` // any string the operator chose
+	Name        string            `json:"name"`
+	Description string            `json:"description,omitempty"`
+	VCPUs       int               `json:"vcpus"`
+	MemoryMiB   int               `json:"ram"`
+	DiskGiB     int               `json:"disk"` // 0: the image's own size
+	Ephemeral   int               `json:"ephemeral"`
+	SwapMiB     int               `json:"swap"`
+	RxTxFactor  float64           `json:"rxtx_factor"`
+	Public      bool              `json:"is_public"`
+	Disabled    bool              `json:"disabled"`
+	ExtraSpecs  map[string]string `json:"extra_specs,omitempty"`
+	Access      []ID              `json:"access,omitempty"` // projects, when not public
+	CreatedAt   time.Time         `json:"created_at"`
+}
+
+// KeyPair is a public key of a user; its name is unique per user.
+type KeyPair struct {
+	ID          int64     `json:"id"`
+	UserID      ID        `json:"user_id"`
+	Name        string    `json:"name"`
+	Type        string    `json:"type"` // ssh
+	PublicKey   string    `json:"public_key"`
+	Fingerprint string    `json:"fingerprint"` // MD5 with colons, as Nova prints it
+	CreatedAt   time.Time `json:"created_at"`
+}
+
+// Key is the row's key in the store.
+func (k *KeyPair) Key() string { return k.UserID + "," + k.Name }
+
+// Phase is how far the life of a server has come. A reconciler advances it.
+type Phase string
+
+// The phases. Placing needs the placement controller; the others the server's host.
+const (
+	PhasePlacing  Phase = "placing"  // accepted; no host yet
+	PhaseFetching Phase = "fetching" // host and addresses chosen; the host fetches the image
+	PhaseStarting Phase = "starting" // image there; ports are wired, guest is started
+	PhaseReady    Phase = "ready"    // it has run once; Status.Power tells the rest
+	PhaseError    Phase = "error"    // Fault tells why; delete works
+	PhaseDeleting Phase = "deleting" // wanted gone; the row goes when the host says so
+)
+
+// Power is the state of a guest, wanted or seen.
+type Power string
+
+// Power states.
+const (
+	PowerUnknown Power = ""
+	PowerOff     Power = "off"
+	PowerRunning Power = "running"
+	PowerPaused  Power = "paused"
+	PowerCrashed Power = "crashed"
+)
+
+// Server is a virtual machine.
+type Server struct {
+	Meta
+	UserID      ID                `json:"user_id"`
+	Flavor      Flavor            `json:"flavor"` // as it was at creation
+	ImageID     ID                `json:"image_id"`
+	Image       ImageCopy         `json:"image"` // as it was at creation
+	KeyName     string            `json:"key_name,omitempty"`
+	PublicKey   string            `json:"public_key,omitempty"`
+	UserData    string            `json:"user_data,omitempty"` // base64, ≤ 65535 bytes
+	ConfigDrive bool              `json:"config_drive"`
+	Metadata    map[string]string `json:"metadata,omitempty"`
+	Zone        string            `json:"zone,omitempty"`      // asked for; "" any
+	WantHost    string            `json:"want_host,omitempty"` // an administrator's choice, by host name
+	AdminPass   string            `json:"-"`
+	HostName    string            `json:"host_name"` // inside the guest
+	Ports       []ID              `json:"ports"`     // in the order of the guest's interfaces
+	Locked      bool              `json:"locked,omitempty"`
+
+	// Power is what the user wants; Reboots and HardReboots count requests, so that each is acted on once.
+	Power       Power `json:"power"`
+	Reboots     int64 `json:"reboots,omitempty"`
+	HardReboots int64 `json:"hard_reboots,omitempty"`
+	Deleted     bool  `json:"deleted,omitempty"`
+
+	// Host is chosen by placement.
+	Host   ID           `json:"host,omitempty"`
+	Status ServerStatus `json:"status"`
+}
+
+// ServerStatus is what the cloud made of a server.
+type ServerStatus struct {
+	Phase      Phase     `json:"phase"`
+	Task       string    `json:"task,omitempty"` // Nova's task_state while an action runs: "powering-off", "rebooting" …
+	Power      Power     `json:"power,omitempty"`
+	Generation int64     `json:"generation,omitempty"` // the server's generation that the host acted on last
+	Reboots    int64     `json:"reboots,omitempty"`    // requests served
+	Hard       int64     `json:"hard_reboots,omitempty"`
+	Fault      *Fault    `json:"fault,omitempty"`
+	LaunchedAt time.Time `json:"launched_at"`
+}
+
+// Fault is a failure as its owner may read it; Details is for administrators.
+type Fault struct {
+	Code    int       `json:"code"` // HTTP-like, as Nova shows it
+	Message string    `json:"message"`
+	Details string    `json:"details,omitempty"`
+	At      time.Time `json:"at"`
+}
+
+// Step is one of the five steps of a boot.
+type Step string
+
+// The five steps: receive → place → fetch image → start → use.
+const (
+	StepReceive Step = "receive"
+	StepPlace   Step = "place"
+	StepFetch   Step = "fetch_image"
+	StepStart   Step = "start"
+	StepUse     Step = "use"
+)
+
+// Action is one request of a user on a server with the timed events that came of it
+// (Nova's instance action).
+type Action struct {
+	ServerID  ID            `json:"server_id"`
+	RequestID string        `json:"request_id"` // unique per action
+	Action    string        `json:"action"`     // create, stop, start, reboot, delete …
+	ProjectID ID            `json:"project_id"`
+	UserID    ID            `json:"user_id"`
+	StartedAt time.Time     `json:"started_at"`
+	UpdatedAt time.Time     `json:"updated_at"`
+	Message   string        `json:"message,omitempty"` // "Error" where it failed
+	Events    []ActionEvent `json:"events,omitempty"`
+}
+
+// Key is the row's key in the store: actions of a server sort by time.
+func (a *Action) Key() string {
+	return a.ServerID + "," + a.StartedAt.UTC().Format("20060102T150405.000000000") + "," + a.RequestID
+}
+
+// ActionEvent is one step of an action.
+type ActionEvent struct {
+	Event      string    `json:"event"`
+	StartedAt  time.Time `json:"started_at"`
+	FinishedAt time.Time `json:"finished_at"`
+	Result     string    `json:"result,omitempty"` // Success or Error
+	Details    string    `json:"details,omitempty"`
+	Host       ID        `json:"host,omitempty"`
+}
