@@ -60,3 +60,10 @@ type JoinToken struct {
 	// UsedKey is the SHA-256 of the public key that the token was spent on: a host that lost the answer may ask again with the same key.
 	UsedKey string `json:"used_key,omitempty"`
 }
+
+// Setting is a value that the whole cloud shares, such as the certificate authority
+// ("ca", sealed) or the id of the cloud.
+type Setting struct {
+	Name  string `json:"name"`
+	Value []byte `json:"value"`
+}

@@ -3,6 +3,8 @@ package model
 import (
 	"net/netip"
 	"slices"
+	"strconv"
+	"strings"
 )
 
 // Network types.
@@ -167,3 +169,18 @@ func (p *Port) Bound() bool { return p.Host != "" }
 
 // InGroup tells whether the port is a member of group g.
 func (p *Port) InGroup(g ID) bool { return slices.Contains(p.Groups, g) }
+
+// Meaning is the rule without its id and texts: two rules of the same meaning are one.
+func (r *SecurityRule) Meaning() string {
+	num := func(n *int) string {
+		if n == nil {
+			return "-"
+		}
+		return strconv.Itoa(*n)
+	}
+	prefix := "-"
+	if r.RemotePrefix.IsValid() {
+		prefix = strings.ReplaceAll(r.RemotePrefix.Masked().String(), "/", "_")
+	}
+	return strings.Join([]string{r.GroupID, r.Direction, r.EtherType, r.Protocol, num(r.PortMin), num(r.PortMax), prefix, r.RemoteGroupID}, ",")
+}

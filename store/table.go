@@ -1,0 +1,266 @@
+package store
+
+import (
+	"encoding/json"
+	"fmt"
+	"iter"
+	"strings"
+
+	"github.com/hashicorp/go-memdb"
+)
+
+// Kind names a table: lower-case letters and underscores, without a slash.
+type Kind string
+
+// Index is a way to find rows: Keys gives the values under which a row is found, none
+// where it does not belong into the index. Values sort as bytes.
+type Index[T any] struct {
+	Name string
+	Keys func(*T) []string
+}
+
+// Table is a typed set of rows. Make one with Define and keep it in a package variable
+// that is never assigned again.
+type Table[T any] struct {
+	kind    Kind
+	key     func(*T) string
+	claims  func(*T) []string
+	indexes []Index[T]
+}
+
+// Option refines a table.
+type Option[T any] func(*Table[T])
+
+// Claims makes the names that a row holds unique in the table.
+func Claims[T any](f func(*T) []string) Option[T] { return func(t *Table[T]) { t.claims = f } }
+
+// By adds an index.
+func By[T any](name string, keys func(*T) []string) Option[T] {
+	return func(t *Table[T]) { t.indexes = append(t.indexes, Index[T]{name, keys}) }
+}
+
+// Define makes a table of rows that key tells apart. A key holds no slash and is not empty.
+func Define[T any](kind Kind, key func(*T) string, opts ...Option[T]) *Table[T] {
+	t := &Table[T]{kind: kind, key: key}
+	for _, o := range opts {
+		o(t)
+	}
+	return t
+}
+
+// Kind gives the table's kind.
+func (t *Table[T]) Kind() Kind { return t.kind }
+
+// AnyTable is a Table of whatever row type.
+type AnyTable interface {
+	Kind() Kind
+	decode(data []byte) (any, error)
+	schema() *memdb.TableSchema
+	claimsOf(row any) []string
+}
+
+func (t *Table[T]) decode(data []byte) (any, error) {
+	row := new(T)
+	if err := json.Unmarshal(data, row); err != nil {
+		return nil, fmt.Errorf("decode %s: %w", t.kind, err)
+	}
+	return row, nil
+}
+
+func (t *Table[T]) claimsOf(row any) []string {
+	if t.claims == nil || row == nil {
+		return nil
+	}
+	return t.claims(row.(*T))
+}
+
+func (t *Table[T]) schema() *memdb.TableSchema {
+	s := &memdb.TableSchema{Name: string(t.kind), Indexes: map[string]*memdb.IndexSchema{
+		"id": {Name: "id", Unique: true, Indexer: entryKey{}},
+	}}
+	for _, x := range t.indexes {
+		s.Indexes[x.Name] = &memdb.IndexSchema{Name: x.Name, AllowMissing: true, Indexer: rowIndex[T]{x.Keys}}
+	}
+	return s
+}
+
+// Reader is a Snapshot or a Tx.
+type Reader interface {
+	txn() *memdb.Txn
+	read(kind Kind, key string)
+}
+
+// Get gives the row with the key, and false where there is none. In a Tx the row's
+// revision is compared at commit, its absence too. The row is shared: do not change it.
+func (t *Table[T]) Get(r Reader, key string) (*T, bool) {
+	r.read(t.kind, key)
+	raw, err := r.txn().First(string(t.kind), "id", key)
+	if err != nil {
+		panic(fmt.Sprintf("store: table %s is not part of this store: %v", t.kind, err)) // a wiring defect
+	}
+	if raw == nil {
+		return nil, false
+	}
+	return raw.(*entry).val.(*T), true
+}
+
+// Revision gives the store revision at which the row was last written, 0 where there is none.
+func (t *Table[T]) Revision(r Reader, key string) int64 {
+	raw, err := r.txn().First(string(t.kind), "id", key)
+	if err != nil || raw == nil {
+		return 0
+	}
+	return raw.(*entry).rev
+}
+
+// All gives every row in the order of keys.
+func (t *Table[T]) All(r Reader) iter.Seq[*T] { return t.iterate(r, "id_prefix", "") }
+
+// List gives the rows that the index finds under exactly this value. What a List saw is
+// not compared at commit: use Guard where a new row must not slip in.
+func (t *Table[T]) List(r Reader, index, value string) iter.Seq[*T] {
+	return t.iterate(r, index, value)
+}
+
+// Prefix gives the rows whose value in the index begins so, sorted by it; index "id" is the key.
+func (t *Table[T]) Prefix(r Reader, index, prefix string) iter.Seq[*T] {
+	return t.iterate(r, index+"_prefix", prefix)
+}
+
+func (t *Table[T]) iterate(r Reader, index, value string) iter.Seq[*T] {
+	return func(yield func(*T) bool) {
+		it, err := r.txn().Get(string(t.kind), index, value)
+		if err != nil {
+			panic(fmt.Sprintf("store: table %s, index %s: %v", t.kind, index, err)) // a wiring defect
+		}
+		for raw := it.Next(); raw != nil; raw = it.Next() {
+			if !yield(raw.(*entry).val.(*T)) {
+				return
+			}
+		}
+	}
+}
+
+// Seek gives the rows whose value in the index begins with prefix and is not below from,
+// sorted by that value: the way to page.
+func (t *Table[T]) Seek(r Reader, index, prefix, from string) iter.Seq[*T] {
+	keys := t.key1
+	for _, x := range t.indexes {
+		if x.Name == index {
+			keys = x.Keys
+		}
+	}
+	return func(yield func(*T) bool) {
+		it, err := r.txn().LowerBound(string(t.kind), index, max(prefix, from))
+		if err != nil {
+			panic(fmt.Sprintf("store: table %s, index %s: %v", t.kind, index, err)) // a wiring defect
+		}
+		for raw := it.Next(); raw != nil; raw = it.Next() {
+			row := raw.(*entry).val.(*T)
+			inside := false
+			for _, k := range keys(row) {
+				inside = inside || strings.HasPrefix(k, prefix)
+			}
+			if !inside || !yield(row) {
+				return
+			}
+		}
+	}
+}
+
+func (t *Table[T]) key1(row *T) []string { return []string{t.key(row)} }
+
+// Count tells how many rows the index finds under the value.
+func (t *Table[T]) Count(r Reader, index, value string) int {
+	n := 0
+	for range t.List(r, index, value) {
+		n++
+	}
+	return n
+}
+
+// Holder gives the key of the row that holds the claim, and false where it is free. In a
+// Tx the claim is compared at commit.
+func (t *Table[T]) Holder(r Reader, claim string) (string, bool) {
+	key := string(t.kind) + "/" + claim
+	r.read(claimKind, key)
+	raw, err := r.txn().First(string(claimKind), "id", key)
+	if err != nil || raw == nil {
+		return "", false
+	}
+	return raw.(*entry).val.(string), true
+}
+
+// Claimed gives the row that holds the claim.
+func (t *Table[T]) Claimed(r Reader, claim string) (*T, bool) {
+	key, ok := t.Holder(r, claim)
+	if !ok {
+		return nil, false
+	}
+	return t.Get(r, key)
+}
+
+// Put writes the row, new or changed. It reports a *TakenError where another row holds
+// one of its claims. row must not be changed afterwards.
+func (t *Table[T]) Put(tx *Tx, row *T) error { return tx.put(t, t.key(row), row, nil) }
+
+// PutLeased is Put of a row that goes with the lease.
+func (t *Table[T]) PutLeased(tx *Tx, row *T, l *Lease) error { return tx.put(t, t.key(row), row, l) }
+
+// Delete removes the row and its claims; absent is success.
+func (t *Table[T]) Delete(tx *Tx, key string) error { return tx.del(t, key) }
+
+const (
+	claimKind Kind = "-claim"
+	guardKind Kind = "-guard"
+)
+
+// entry is what the mirror holds of a key. It is immutable.
+type entry struct {
+	key string
+	rev int64 // etcd ModRevision; 0 in a transaction that has not committed
+	val any   // *T of a row; the holder's key of a claim; nil of a guard
+}
+
+// entryKey indexes entries by key.
+type entryKey struct{}
+
+func (entryKey) FromArgs(args ...any) ([]byte, error) { return terminated(args) }
+
+func (entryKey) PrefixFromArgs(args ...any) ([]byte, error) { return unterminated(args) }
+
+func (entryKey) FromObject(raw any) (bool, []byte, error) {
+	return true, append([]byte(raw.(*entry).key), 0), nil
+}
+
+// rowIndex indexes entries by what a function says of the row.
+type rowIndex[T any] struct{ keys func(*T) []string }
+
+func (rowIndex[T]) FromArgs(args ...any) ([]byte, error) { return terminated(args) }
+
+func (rowIndex[T]) PrefixFromArgs(args ...any) ([]byte, error) { return unterminated(args) }
+
+func (x rowIndex[T]) FromObject(raw any) (bool, [][]byte, error) {
+	keys := x.keys(raw.(*entry).val.(*T))
+	out := make([][]byte, 0, len(keys))
+	for _, k := range keys {
+		out = append(out, append([]byte(k), 0))
+	}
+	return len(out) > 0, out, nil
+}
+
+func terminated(args []any) ([]byte, error) {
+	b, err := unterminated(args)
+	return append(b, 0), err
+}
+
+func unterminated(args []any) ([]byte, error) {
+	if len(args) != 1 {
+		return nil, fmt.Errorf("an index takes 1 value, not %d", len(args))
+	}
+	s, ok := args[0].(string)
+	if !ok {
+		return nil, fmt.Errorf("an index takes a string, not %T", args[0])
+	}
+	return []byte(s), nil
+}

@@ -1,0 +1,192 @@
+package store
+
+import (
+	"strconv"
+
+	"yakumo/model"
+)
+
+// The tables of the cloud. The claims of each say what is unique; the indexes, how rows
+// are found. They are never assigned again.
+var (
+	Domains = Define("domain", func(r *model.Domain) string { return r.ID },
+		Claims(func(r *model.Domain) []string { return []string{r.Name} }))
+
+	Projects = Define("project", func(r *model.Project) string { return r.ID },
+		Claims(func(r *model.Project) []string { return []string{r.DomainID + "," + r.Name} }),
+		By("domain", func(r *model.Project) []string { return []string{r.DomainID} }),
+		By("parent", func(r *model.Project) []string { return []string{r.ParentID} }),
+		By("name", func(r *model.Project) []string { return []string{r.Name} }))
+
+	Users = Define("user", func(r *model.User) string { return r.ID },
+		Claims(func(r *model.User) []string { return []string{r.DomainID + "," + r.Name} }),
+		By("domain", func(r *model.User) []string { return []string{r.DomainID} }),
+		By("name", func(r *model.User) []string { return []string{r.Name} }))
+
+	Groups = Define("user_group", func(r *model.Group) string { return r.ID },
+		Claims(func(r *model.Group) []string { return []string{r.DomainID + "," + r.Name} }),
+		By("domain", func(r *model.Group) []string { return []string{r.DomainID} }),
+		By("member", func(r *model.Group) []string { return r.Members }))
+
+	Roles = Define("role", func(r *model.Role) string { return r.ID },
+		Claims(func(r *model.Role) []string { return []string{r.DomainID + "," + r.Name} }),
+		By("name", func(r *model.Role) []string { return []string{r.Name} }))
+
+	Assignments = Define("assignment", (*model.Assignment).Key,
+		By("user", func(r *model.Assignment) []string { return some(r.UserID) }),
+		By("group", func(r *model.Assignment) []string { return some(r.GroupID) }),
+		By("project", func(r *model.Assignment) []string { return some(r.ProjectID) }),
+		By("domain", func(r *model.Assignment) []string { return some(r.DomainID) }),
+		By("role", func(r *model.Assignment) []string { return some(r.RoleID) }))
+
+	// IdentityRecords' claims: a name is unique per collection and owner where the collection sets one in Body["_claim"].
+	IdentityRecords = Define("identity_record", (*model.IdentityRecord).Key,
+		Claims(func(r *model.IdentityRecord) []string {
+			if c, ok := r.Body["_claim"].(string); ok && c != "" {
+				return []string{r.Collection + "," + c}
+			}
+			return nil
+		}),
+		By("collection", func(r *model.IdentityRecord) []string { return []string{r.Collection} }),
+		By("owner", func(r *model.IdentityRecord) []string { return some(r.OwnerID) }),
+		By("parent", func(r *model.IdentityRecord) []string { return some(r.ParentID) }))
+
+	Revocations = Define("revocation", func(r *model.Revocation) string { return r.AuditID })
+	SigningKeys = Define("signing_key", func(r *model.SigningKey) string { return r.ID })
+
+	Images = Define("image", func(r *model.Image) string { return r.ID },
+		By("project", func(r *model.Image) []string { return []string{r.ProjectID} }),
+		By("visibility", func(r *model.Image) []string { return []string{r.Visibility} }),
+		By("member", func(r *model.Image) []string { return keysOf(r.Members) }),
+		By("blob", func(r *model.Image) []string { return some(r.BlobID) }))
+
+	Flavors = Define("flavor", func(r *model.Flavor) string { return r.ID },
+		Claims(func(r *model.Flavor) []string { return []string{r.Name} }))
+
+	KeyPairs = Define("keypair", (*model.KeyPair).Key,
+		By("user", func(r *model.KeyPair) []string { return []string{r.UserID} }))
+
+	Servers = Define("server", func(r *model.Server) string { return r.ID },
+		By("project", func(r *model.Server) []string { return []string{r.ProjectID} }),
+		By("host", func(r *model.Server) []string { return some(r.Host) }),
+		By("phase", func(r *model.Server) []string { return []string{string(r.Status.Phase)} }),
+		By("image", func(r *model.Server) []string { return some(r.ImageID) }))
+
+	Actions = Define("action", (*model.Action).Key,
+		By("server", func(r *model.Action) []string { return []string{r.ServerID} }),
+		By("request", func(r *model.Action) []string { return []string{r.ServerID + "," + r.RequestID} }))
+
+	Networks = Define("network", func(r *model.Network) string { return r.ID },
+		Claims(func(r *model.Network) []string {
+			if r.Type == model.NetworkVXLAN {
+				return []string{"vni," + strconv.FormatUint(uint64(r.VNI), 10)}
+			}
+			return nil
+		}),
+		By("project", func(r *model.Network) []string { return []string{r.ProjectID} }),
+		By("shared", func(r *model.Network) []string { return when(r.Shared || r.External, "yes") }),
+		By("name", func(r *model.Network) []string { return []string{r.Name} }))
+
+	Subnets = Define("subnet", func(r *model.Subnet) string { return r.ID },
+		By("project", func(r *model.Subnet) []string { return []string{r.ProjectID} }),
+		By("network", func(r *model.Subnet) []string { return []string{r.NetworkID} }))
+
+	// Ports claim their MAC in the network and each address in its subnet.
+	Ports = Define("port", func(r *model.Port) string { return r.ID },
+		Claims(func(r *model.Port) []string {
+			out := []string{"mac," + r.NetworkID + "," + r.MAC}
+			for _, f := range r.FixedIPs {
+				out = append(out, PortAddressClaim(f.SubnetID, f.Address.String()))
+			}
+			return out
+		}),
+		By("project", func(r *model.Port) []string { return []string{r.ProjectID} }),
+		By("network", func(r *model.Port) []string { return []string{r.NetworkID} }),
+		By("device", func(r *model.Port) []string { return some(r.DeviceID) }),
+		By("host", func(r *model.Port) []string { return some(r.Host) }),
+		By("mac", func(r *model.Port) []string { return []string{r.MAC} }),
+		By("address", func(r *model.Port) []string {
+			var out []string
+			for _, f := range r.FixedIPs {
+				out = append(out, f.Address.String())
+			}
+			return out
+		}),
+		By("subnet", func(r *model.Port) []string {
+			var out []string
+			for _, f := range r.FixedIPs {
+				out = append(out, f.SubnetID)
+			}
+			return out
+		}),
+		By("group", func(r *model.Port) []string { return r.Groups }),
+		// network_host sorts by host, so that the hosts of a network are found by seeking.
+		By("network_host", func(r *model.Port) []string { return when(r.Host != "", r.NetworkID+","+r.Host) }),
+		By("host_group", func(r *model.Port) []string {
+			if r.Host == "" {
+				return nil
+			}
+			out := make([]string, 0, len(r.Groups))
+			for _, g := range r.Groups {
+				out = append(out, r.Host+","+g)
+			}
+			return out
+		}),
+		By("group_host", func(r *model.Port) []string {
+			if r.Host == "" {
+				return nil
+			}
+			out := make([]string, 0, len(r.Groups))
+			for _, g := range r.Groups {
+				out = append(out, g+","+r.Host)
+			}
+			return out
+		}))
+
+	SecurityGroups = Define("security_group", func(r *model.SecurityGroup) string { return r.ID },
+		Claims(func(r *model.SecurityGroup) []string { return when(r.Default, "default,"+r.ProjectID) }),
+		By("project", func(r *model.SecurityGroup) []string { return []string{r.ProjectID} }),
+		By("name", func(r *model.SecurityGroup) []string { return []string{r.Name} }))
+
+	// SecurityRules claim their meaning in the group: the same rule cannot be there twice.
+	SecurityRules = Define("security_rule", func(r *model.SecurityRule) string { return r.ID },
+		Claims(func(r *model.SecurityRule) []string { return []string{r.Meaning()} }),
+		By("project", func(r *model.SecurityRule) []string { return []string{r.ProjectID} }),
+		By("group", func(r *model.SecurityRule) []string { return []string{r.GroupID} }),
+		By("remote", func(r *model.SecurityRule) []string { return some(r.RemoteGroupID) }))
+
+	Hosts = Define("host", func(r *model.Host) string { return r.ID },
+		Claims(func(r *model.Host) []string { return []string{r.Name} }),
+		By("name", func(r *model.Host) []string { return []string{r.Name} }))
+
+	Heartbeats = Define("heartbeat", func(r *model.Heartbeat) string { return r.HostID })
+	JoinTokens = Define("join_token", func(r *model.JoinToken) string { return r.ID })
+	Settings   = Define("setting", func(r *model.Setting) string { return r.Name })
+)
+
+// Tables gives every table of the cloud.
+func Tables() []AnyTable {
+	return []AnyTable{Domains, Projects, Users, Groups, Roles, Assignments, IdentityRecords, Revocations, SigningKeys,
+		Images, Flavors, KeyPairs, Servers, Actions, Networks, Subnets, Ports, SecurityGroups, SecurityRules,
+		Hosts, Heartbeats, JoinTokens, Settings}
+}
+
+// PortAddressClaim is the claim of an address in a subnet.
+func PortAddressClaim(subnet, addr string) string { return "ip," + subnet + "," + addr }
+
+func some(s string) []string { return when(s != "", s) }
+
+func when(ok bool, s string) []string {
+	if !ok {
+		return nil
+	}
+	return []string{s}
+}
+
+func keysOf(m map[string]string) []string {
+	out := make([]string, 0, len(m))
+	for k := range m {
+		out = append(out, k)
+	}
+	return out
+}
