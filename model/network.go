@@ -1,6 +1,7 @@
 package model
 
 import (
+	"encoding/json"
 	"net/netip"
 	"slices"
 	"strconv"
@@ -116,7 +117,12 @@ type Port struct {
 	// Host is where the port is bound; chosen with the placement of its server. Empty: unbound.
 	Host ID `json:"host,omitempty"`
 	// Owned ports were made for their server and go with it.
-	Owned  bool       `json:"owned,omitempty"`
+	Owned bool `json:"owned,omitempty"`
+	// NetworkOwner is the network's project where it is not the port's own: it may see the port.
+	NetworkOwner ID `json:"network_owner,omitempty"`
+	// Profile is what an administrator wrote to binding:profile, a JSON object; the cloud does not read it.
+	Profile json.RawMessage `json:"profile,omitempty"`
+
 	Status PortStatus `json:"status"`
 }
 
@@ -184,3 +190,16 @@ func (r *SecurityRule) Meaning() string {
 	}
 	return strings.Join([]string{r.GroupID, r.Direction, r.EtherType, r.Protocol, num(r.PortMin), num(r.PortMax), prefix, r.RemoteGroupID}, ",")
 }
+
+// Quota limits what a project may have of one service's resources.
+type Quota struct {
+	Service   string         `json:"service"` // "network", "compute"
+	ProjectID ID             `json:"project_id"`
+	Limits    map[string]int `json:"limits"` // by the resource's name; -1: no limit; absent: the default
+}
+
+// QuotaKey is the key of a project's quota of a service.
+func QuotaKey(service string, project ID) string { return service + "," + project }
+
+// Key is the row's key in the store.
+func (q *Quota) Key() string { return QuotaKey(q.Service, q.ProjectID) }

@@ -104,6 +104,7 @@ var (
 		By("network", func(r *model.Port) []string { return []string{r.NetworkID} }),
 		By("device", func(r *model.Port) []string { return some(r.DeviceID) }),
 		By("host", func(r *model.Port) []string { return some(r.Host) }),
+		By("network_owner", func(r *model.Port) []string { return some(r.NetworkOwner) }),
 		By("mac", func(r *model.Port) []string { return []string{r.MAC} }),
 		By("address", func(r *model.Port) []string {
 			var out []string
@@ -155,6 +156,9 @@ var (
 		By("group", func(r *model.SecurityRule) []string { return []string{r.GroupID} }),
 		By("remote", func(r *model.SecurityRule) []string { return some(r.RemoteGroupID) }))
 
+	Quotas = Define("quota", (*model.Quota).Key,
+		By("service", func(r *model.Quota) []string { return []string{r.Service} }))
+
 	Hosts = Define("host", func(r *model.Host) string { return r.ID },
 		Claims(func(r *model.Host) []string { return []string{r.Name} }),
 		By("name", func(r *model.Host) []string { return []string{r.Name} }))
@@ -168,7 +172,7 @@ var (
 func Tables() []AnyTable {
 	return []AnyTable{Domains, Projects, Users, Groups, Roles, Assignments, IdentityRecords, Revocations, SigningKeys,
 		Images, Flavors, KeyPairs, Servers, Actions, Networks, Subnets, Ports, SecurityGroups, SecurityRules,
-		Hosts, Heartbeats, JoinTokens, Settings}
+		Quotas, Hosts, Heartbeats, JoinTokens, Settings}
 }
 
 // PortAddressClaim is the claim of an address in a subnet.
