@@ -1,5 +1,11 @@
 package model
 
+import (
+	"fmt"
+	"math"
+	"time"
+)
+
 // Image states, as in the Image API v2.
 const (
 	ImageQueued      = "queued"
@@ -36,8 +42,40 @@ type Image struct {
 	HashValue       string            `json:"os_hash_value,omitempty"`
 	BlobID          ID                `json:"blob_id,omitempty"` // one upload; a new upload has a new id
 	Properties      map[string]string `json:"properties,omitempty"`
-	Members         map[ID]string     `json:"members,omitempty"` // project id → pending, accepted, rejected
-	MemberTimes     map[ID]string     `json:"member_times,omitempty"`
+	// Members are the projects that a shared image is offered to, by project id.
+	Members map[ID]ImageMember `json:"members,omitempty"`
+}
+
+// Answers of a project that an image is offered to.
+const (
+	MemberPending  = "pending"
+	MemberAccepted = "accepted"
+	MemberRejected = "rejected"
+)
+
+// ImageMember is a project's place among the members of a shared image.
+type ImageMember struct {
+	Status    string    `json:"status"` // MemberPending, MemberAccepted or MemberRejected
+	CreatedAt time.Time `json:"created_at"`
+	UpdatedAt time.Time `json:"updated_at"`
+}
+
+// ImageUpload is an upload under way. Its row goes with the lease of the server that
+// receives the bytes: an image in ImageSaving without this row has lost its uploader.
+type ImageUpload struct {
+	ImageID   ID        `json:"image_id"`
+	BlobID    ID        `json:"blob_id"`
+	StartedAt time.Time `json:"started_at"`
+}
+
+// ImageTask is an entry of the Image API's (deprecated) list of tasks.
+type ImageTask struct {
+	Meta
+	Type      string         `json:"type"`   // import
+	Status    string         `json:"status"` // failure: no kind of task is carried out here
+	Input     map[string]any `json:"input,omitempty"`
+	Message   string         `json:"message,omitempty"`
+	ExpiresAt time.Time      `json:"expires_at"`
 }
 
 // ImageCopy says what a host needs to fetch and to trust an image.
@@ -49,4 +87,20 @@ type ImageCopy struct {
 	VirtualSize int64  `json:"virtual_size"`
 	HashAlgo    string `json:"hash_algo"` // sha512
 	HashValue   string `json:"hash_value"`
+}
+
+// NewestFirst gives a key under which images sort by creation, the newest first, then by
+// id from the highest down: the order in which the Image API lists by default.
+func (i *Image) NewestFirst() string {
+	b := []byte(fmt.Sprintf("%020d", uint64(math.MaxInt64-i.CreatedAt.UnixMicro())))
+	return string(append(b, descending(i.ID)...))
+}
+
+// descending maps a canonical UUID to a string that sorts the other way round.
+func descending(id ID) []byte {
+	out := make([]byte, len(id))
+	for i := range len(id) {
+		out[i] = 0x7f - id[i]&0x7f
+	}
+	return out
 }

@@ -26,10 +26,12 @@ var (
 	Groups = Define("user_group", func(r *model.Group) string { return r.ID },
 		Claims(func(r *model.Group) []string { return []string{r.DomainID + "," + r.Name} }),
 		By("domain", func(r *model.Group) []string { return []string{r.DomainID} }),
+		By("name", func(r *model.Group) []string { return []string{r.Name} }),
 		By("member", func(r *model.Group) []string { return r.Members }))
 
 	Roles = Define("role", func(r *model.Role) string { return r.ID },
 		Claims(func(r *model.Role) []string { return []string{r.DomainID + "," + r.Name} }),
+		By("domain", func(r *model.Role) []string { return some(r.DomainID) }),
 		By("name", func(r *model.Role) []string { return []string{r.Name} }))
 
 	Assignments = Define("assignment", (*model.Assignment).Key,
@@ -49,7 +51,8 @@ var (
 		}),
 		By("collection", func(r *model.IdentityRecord) []string { return []string{r.Collection} }),
 		By("owner", func(r *model.IdentityRecord) []string { return some(r.OwnerID) }),
-		By("parent", func(r *model.IdentityRecord) []string { return some(r.ParentID) }))
+		By("parent", func(r *model.IdentityRecord) []string { return some(r.ParentID) }),
+		By("peer", func(r *model.IdentityRecord) []string { return some(r.PeerID) }))
 
 	Revocations = Define("revocation", func(r *model.Revocation) string { return r.AuditID })
 	SigningKeys = Define("signing_key", func(r *model.SigningKey) string { return r.ID })
@@ -58,7 +61,18 @@ var (
 		By("project", func(r *model.Image) []string { return []string{r.ProjectID} }),
 		By("visibility", func(r *model.Image) []string { return []string{r.Visibility} }),
 		By("member", func(r *model.Image) []string { return keysOf(r.Members) }),
-		By("blob", func(r *model.Image) []string { return some(r.BlobID) }))
+		By("blob", func(r *model.Image) []string { return some(r.BlobID) }),
+		By("status", func(r *model.Image) []string { return []string{r.Status} }),
+		// The three orders sort newest first, so that a page of a list costs what it returns.
+		By("newest", func(r *model.Image) []string { return []string{r.NewestFirst()} }),
+		By("project_newest", func(r *model.Image) []string { return []string{r.ProjectID + "," + r.NewestFirst()} }),
+		By("visibility_newest", func(r *model.Image) []string { return []string{r.Visibility + "," + r.NewestFirst()} }))
+
+	ImageUploads = Define("image_upload", func(r *model.ImageUpload) string { return r.ImageID },
+		By("blob", func(r *model.ImageUpload) []string { return []string{r.BlobID} }))
+
+	ImageTasks = Define("image_task", func(r *model.ImageTask) string { return r.ID },
+		By("project", func(r *model.ImageTask) []string { return []string{r.ProjectID} }))
 
 	Flavors = Define("flavor", func(r *model.Flavor) string { return r.ID },
 		Claims(func(r *model.Flavor) []string { return []string{r.Name} }))
@@ -171,7 +185,7 @@ var (
 // Tables gives every table of the cloud.
 func Tables() []AnyTable {
 	return []AnyTable{Domains, Projects, Users, Groups, Roles, Assignments, IdentityRecords, Revocations, SigningKeys,
-		Images, Flavors, KeyPairs, Servers, Actions, Networks, Subnets, Ports, SecurityGroups, SecurityRules,
+		Images, ImageUploads, ImageTasks, Flavors, KeyPairs, Servers, Actions, Networks, Subnets, Ports, SecurityGroups, SecurityRules,
 		Quotas, Hosts, Heartbeats, JoinTokens, Settings}
 }
 
@@ -187,7 +201,7 @@ func when(ok bool, s string) []string {
 	return []string{s}
 }
 
-func keysOf(m map[string]string) []string {
+func keysOf[T any](m map[string]T) []string {
 	out := make([]string, 0, len(m))
 	for k := range m {
 		out = append(out, k)
