@@ -5,18 +5,19 @@ import "time"
 // DefaultDomain is the id of the domain that every cloud has, as in Keystone.
 const DefaultDomain ID = "default"
 
-// Domain is a name space of projects and users.
+// Domain is a name space of projects and users. Keystone also shows it as a project
+// whose is_domain is true and that has no parent.
 type Domain struct {
-	ID          ID                `json:"id"`
-	Name        string            `json:"name"` // unique in the cloud
-	Description string            `json:"description,omitempty"`
-	Enabled     bool              `json:"enabled"`
-	Options     map[string]any    `json:"options,omitempty"`
-	Tags        []string          `json:"tags,omitempty"`
-	Extra       map[string]string `json:"extra,omitempty"`
+	ID          ID             `json:"id"`
+	Name        string         `json:"name"` // unique in the cloud
+	Description string         `json:"description,omitempty"`
+	Enabled     bool           `json:"enabled"`
+	Options     map[string]any `json:"options,omitempty"`
+	Tags        []string       `json:"tags,omitempty"`
+	Extra       map[string]any `json:"extra,omitempty"`
 }
 
-// Project owns resources. A project whose IsDomain is true acts as a domain.
+// Project owns resources. ParentID is the domain's id where no project is above it.
 type Project struct {
 	ID          ID             `json:"id"`
 	DomainID    ID             `json:"domain_id"`
@@ -24,7 +25,6 @@ type Project struct {
 	Name        string         `json:"name"` // unique in its domain
 	Description string         `json:"description,omitempty"`
 	Enabled     bool           `json:"enabled"`
-	IsDomain    bool           `json:"is_domain,omitempty"`
 	Tags        []string       `json:"tags,omitempty"`
 	Options     map[string]any `json:"options,omitempty"`
 	Extra       map[string]any `json:"extra,omitempty"`
@@ -49,11 +49,12 @@ type User struct {
 
 // Group is a set of users of one domain.
 type Group struct {
-	ID          ID     `json:"id"`
-	DomainID    ID     `json:"domain_id"`
-	Name        string `json:"name"`
-	Description string `json:"description,omitempty"`
-	Members     []ID   `json:"members,omitempty"`
+	ID          ID             `json:"id"`
+	DomainID    ID             `json:"domain_id"`
+	Name        string         `json:"name"` // unique in its domain
+	Description string         `json:"description,omitempty"`
+	Members     []ID           `json:"members,omitempty"`
+	Extra       map[string]any `json:"extra,omitempty"`
 }
 
 // Role is a named set of rights; admin, manager, member, reader and service always exist.
@@ -102,8 +103,9 @@ func (a *Assignment) Key() string {
 type IdentityRecord struct {
 	Collection string         `json:"collection"` // "region", "service", "endpoint", "credential" …
 	ID         ID             `json:"id"`         // unique in its collection
-	OwnerID    ID             `json:"owner_id,omitempty"`
-	ParentID   ID             `json:"parent_id,omitempty"`
+	OwnerID    ID             `json:"owner_id,omitempty"`  // the user it goes with
+	ParentID   ID             `json:"parent_id,omitempty"` // the project, service, region or consumer it goes with
+	PeerID     ID             `json:"peer_id,omitempty"`   // what else it goes with: a trust's trustee, a token's project
 	Name       string         `json:"name,omitempty"`
 	Enabled    bool           `json:"enabled"`
 	Body       map[string]any `json:"body,omitempty"`
