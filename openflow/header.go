@@ -164,9 +164,9 @@ func decodeBody(h Header, r *reader, depth int) Message {
 	case TypeGetConfigRequest:
 		return &GetConfigRequest{}
 	case TypeGetConfigReply:
-		return &GetConfigReply{Config{Fragments: r.u16(), MissSendLen: r.u16()}}
+		return &GetConfigReply{SwitchConfig{Fragments: r.u16(), MissSendLen: r.u16()}}
 	case TypeSetConfig:
-		return &SetConfig{Config{Fragments: r.u16(), MissSendLen: r.u16()}}
+		return &SetConfig{SwitchConfig{Fragments: r.u16(), MissSendLen: r.u16()}}
 	case TypePacketIn:
 		return decodePacketIn(r)
 	case TypeFlowRemoved:

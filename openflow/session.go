@@ -75,18 +75,18 @@ type FeaturesReply struct {
 // GetConfigRequest asks for a GetConfigReply.
 type GetConfigRequest struct{}
 
-// Config is what SetConfig sets and GetConfigReply tells.
-type Config struct {
+// SwitchConfig is what SetConfig sets and GetConfigReply tells.
+type SwitchConfig struct {
 	Fragments   uint16 // OFPC_FRAG_*: 0 normal, 1 drop, 2 reassemble, 3 Open vSwitch's ip_frag
 	MissSendLen uint16 // bytes of a packet sent for a table miss; MaxLenAll for all
 }
 
 // GetConfigReply tells the configuration.
-type GetConfigReply struct{ Config }
+type GetConfigReply struct{ SwitchConfig }
 
 // SetConfig sets the configuration. Open vSwitch sends a connection of its service class
 // (unix socket, passive listener) asynchronous messages only after MissSendLen is set.
-type SetConfig struct{ Config }
+type SetConfig struct{ SwitchConfig }
 
 // BarrierRequest asks the switch to finish all before it and to answer with BarrierReply.
 type BarrierRequest struct{}
