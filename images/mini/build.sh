@@ -14,12 +14,12 @@ export PATH=/usr/sbin:/usr/bin:/sbin:/bin:${PATH:-} LC_ALL=C
 umask 022
 
 packages=(
-  busybox-static dropbear-bin openssh-client openssh-sftp-server curl ca-certificates ncat iperf3 tcpdump
+  busybox-static bash dash dropbear-bin openssh-client openssh-sftp-server curl ca-certificates ncat iperf3 tcpdump
   iputils-ping iproute2 util-linux e2fsprogs kmod syslinux syslinux-common
 )
 # Everything that the image holds: the programs, each installed as usr/bin/NAME with the libraries it is linked to.
 programs=(
-  dropbear dropbearkey dbclient scp curl ncat iperf3 tcpdump ping ip tc bridge ss lsblk blkid mke2fs resize2fs e2fsck
+  bash dash dropbear dropbearkey dbclient scp curl ncat iperf3 tcpdump ping ip tc bridge ss lsblk blkid mke2fs resize2fs e2fsck
 )
 # Modules that a guest may need, with what they depend on. The first line is for the initial RAM disk.
 boot_modules=(virtio_pci virtio_blk virtio_scsi sd_mod)
@@ -76,12 +76,17 @@ for p in "${programs[@]}"; do
 done
 install_program /usr/lib/openssh/sftp-server
 ln -s ../bin/sftp-server "$root/usr/lib/sftp-server"
+ln -s dash "$root/usr/bin/sh" # busybox's shell would run its own ip and ping instead of the real ones
+for t in d/dumb l/linux s/screen v/vt100 v/vt220 x/xterm x/xterm-256color; do
+  install -D -m 644 "/lib/terminfo/$t" "$root/usr/lib/terminfo/$t"
+done
 ln -s dbclient "$root/usr/bin/ssh"
 ln -s mke2fs "$root/usr/bin/mkfs.ext4"
 ln -s mke2fs "$root/usr/bin/mkfs.ext3"
 ln -s mke2fs "$root/usr/bin/mkfs.ext2"
 ln -s ip "$root/usr/bin/iproute2"
 cp /etc/mke2fs.conf "$root/etc/"
+cp -R /etc/iproute2 "$root/etc/"
 install -D -m 644 /etc/ssl/certs/ca-certificates.crt "$root/etc/ssl/certs/ca-certificates.crt"
 for lib in libgcc_s.so.1; do # for pthread_cancel, loaded at run time
   cp -L "/lib/x86_64-linux-gnu/$lib" "$root/usr/lib/x86_64-linux-gnu/"
@@ -98,8 +103,7 @@ for c in guest sudo; do
   (cd "$here" && CGO_ENABLED=0 GOFLAGS= go build -trimpath -buildvcs=false -ldflags '-s -w -buildid=' -o "$work/$c" "./$c")
 done
 install -m 755 "$work/guest" "$root/usr/bin/yakumo-guest"
-install -m 4755 "$work/sudo" "$root/usr/bin/sudo"
-chmod 4755 "$root/usr/bin/ping"
+install -m 755 "$work/sudo" "$root/usr/bin/sudo"
 ln -s ping "$root/usr/bin/ping4"
 ln -sf ping "$root/usr/bin/ping6"
 
@@ -130,6 +134,7 @@ find "$root" "$initrd" -exec touch -h -d @$date {} +
 (cd "$initrd" && find . | sort | cpio -o -H newc --quiet --reproducible) | zstd -q -19 >"$work/initrd.zst"
 chown -R 0:0 "$root"
 chown -R 1000:1000 "$root/home/cirros"
+chmod 4755 "$root/usr/bin/sudo" "$root/usr/bin/ping" # after chown, which clears the bit
 
 # The disk: a FAT partition for the boot loader, then the root, which grows at boot. Sizes in MiB.
 boot=20 size=112
@@ -151,7 +156,15 @@ mcopy -m -i "$work/boot.fat" "$work/vmlinuz" "$work/initrd.zst" "$work/syslinux.
 syslinux --install "$work/boot.fat"
 E2FSPROGS_FAKE_TIME=$date mke2fs -q -t ext4 -b 4096 -i 16384 -m 0 -J size=4 -L yakumo-mini -U 59414b55-4d55-4d49-4e49-000000000001 \
   -E hash_seed=59414b55-4d55-4d49-4e49-000000000002,lazy_itable_init=0,nodiscard,root_owner=0:0 \
-  -d "$root" "$work/root.ext4" $((size - boot - 1))M
+  -d "$root" "$work/root.ext4" $((size - boot - 1))M >/dev/null
+# mke2fs takes the times of change and access from the files, where no program can set the former.
+(cd "$root" && find . | sed "s|^\\.|/|; s|//|/|" | awk -v d=@$date '{
+  for (i = split("ctime atime mtime crtime", f); i; i--) {
+    printf "set_inode_field \"%s\" %s %s\nset_inode_field \"%s\" %s_extra 0\n", $0, f[i], d, $0, f[i]
+  }
+}') >"$work/times"
+E2FSPROGS_FAKE_TIME=$date debugfs -w -f "$work/times" "$work/root.ext4" >/dev/null 2>"$work/debugfs.log"
+grep -v '^debugfs ' "$work/debugfs.log" >&2 && exit 1
 truncate -s ${size}M "$work/disk.raw"
 sfdisk -q "$work/disk.raw" <<PARTS
 label: dos

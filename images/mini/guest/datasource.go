@@ -26,6 +26,8 @@ const (
 	stateDir = "/var/lib/yakumo"
 	// metadataDeadline bounds the search for a metadata service, from the start of this program.
 	metadataDeadline = 2 * time.Minute
+	// userDataWait bounds the wait for an address before user data is run.
+	userDataWait = 30 * time.Second
 )
 
 // runDataSource finds the instance's data, applies it and runs the user data if this instance has not run it yet.
@@ -48,6 +50,12 @@ func runDataSource(ctx context.Context, drive, fifo string) error {
 	if !first {
 		say("user data: done before for this instance")
 		return err
+	}
+	// A config drive is read before the network is up, and scripts expect a network.
+	wait, cancel := context.WithTimeout(ctx, userDataWait)
+	defer cancel()
+	if waitErr := waitForAddress(wait); waitErr != nil {
+		say("user data: not waiting longer: %v", waitErr)
 	}
 	return errors.Join(err, applyUserData(inst.userData))
 }
@@ -78,8 +86,12 @@ func findInstance(ctx context.Context, drive string) (*instance, string, error) 
 	}
 }
 
-// waitForAddress returns when the first interface has its lease.
+// waitForAddress returns when the first interface has its lease or fixed address, at once if there is no interface.
 func waitForAddress(ctx context.Context) error {
+	nics, err := filepath.Glob("/sys/class/net/*/device")
+	if err != nil || len(nics) == 0 {
+		return err
+	}
 	for {
 		found, err := filepath.Glob("/run/nic/*/address")
 		if err != nil {

@@ -184,6 +184,7 @@ func (p *plan) apply(name string) error {
 	}
 	say("%s: fixed address from the config drive", name)
 	return errors.Join(
+		writeFile(filepath.Join(dir, "address"), nil, 0o644),
 		writeFile(filepath.Join(dir, "resolv"), []byte(resolv.String()), 0o644),
 		writeFile("/run/resolv.conf", []byte(resolv.String()), 0o644),
 		writeFile(dir+".fixed", nil, 0o644))
