@@ -1,0 +1,92 @@
+package pipeline
+
+import "fmt"
+
+// Feature names the part of the pipeline that an entry belongs to.
+type Feature uint8
+
+// The features.
+const (
+	FeatureBase Feature = iota + 1 // entries that are there whatever the rows say
+	FeatureClassify
+	FeatureAntiSpoof
+	FeatureARP
+	FeatureDHCP
+	FeatureMetadata
+	FeatureGroup
+	FeatureLookup
+	FeatureFlood
+	FeatureOutput
+	numFeatures
+)
+
+var featureNames = [numFeatures]string{
+	FeatureBase: "base", FeatureClassify: "classify", FeatureAntiSpoof: "anti-spoof", FeatureARP: "arp", FeatureDHCP: "dhcp",
+	FeatureMetadata: "metadata", FeatureGroup: "group", FeatureLookup: "lookup", FeatureFlood: "flood", FeatureOutput: "output",
+}
+
+// String gives the feature's name.
+func (f Feature) String() string {
+	if f > 0 && f < numFeatures {
+		return featureNames[f]
+	}
+	return fmt.Sprintf("feature-%d", uint8(f))
+}
+
+// Entry is one line of the pipeline: of the entries of its stage whose match a packet
+// meets, the one with the highest priority acts.
+type Entry struct {
+	Stage    Stage
+	Priority uint16
+	Feature  Feature
+	Match    Match
+	Actions  []Action
+}
+
+// Key identifies an entry in a switch: two entries with equal stage, priority and match
+// cannot stand side by side.
+type Key string
+
+// Key gives the entry's key.
+func (e *Entry) Key() Key {
+	var buf [160]byte
+	b := append(buf[:0], byte(e.Stage), byte(e.Priority>>8), byte(e.Priority))
+	return Key(e.Match.appendKey(b))
+}
+
+// body is what tells two entries of the same key apart.
+func (e *Entry) body() string {
+	var buf [256]byte
+	b := append(buf[:0], byte(e.Feature))
+	for _, a := range e.Actions {
+		b = a.appendKey(b)
+	}
+	return string(b)
+}
+
+// String gives stage, priority, match and actions on one line.
+func (e *Entry) String() string {
+	return fmt.Sprintf("%v %d %v -> %s", e.Stage, e.Priority, e.Match, actionsString(e.Actions))
+}
+
+// merge says how entries of several rows with one key become one.
+type merge uint8
+
+const (
+	mergeNone merge = iota // they must be equal
+	mergeConj              // the union of their Conj actions
+	mergeLegs              // the union of their Leg actions
+)
+
+func (e *Entry) merge() merge {
+	if len(e.Actions) == 0 {
+		return mergeNone
+	}
+	switch e.Actions[0].(type) {
+	case Conj:
+		return mergeConj
+	case Leg:
+		return mergeLegs
+	}
+	return mergeNone
+}

@@ -1,0 +1,526 @@
+package pipeline
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"slices"
+
+	"yakumo/model"
+)
+
+// Program keeps a changing set of rows and the entries that they compile to. A change of
+// rows gives a Delta: the work is in proportion to the change and to the rows that refer
+// to what changed. It is not safe for use by several goroutines.
+//
+// Whatever the order in which the rows came, equal rows and ordinals give equal entries.
+type Program struct {
+	env   Env
+	ord   Ordinals
+	rows  map[model.RowID]*compiledRow
+	slots map[Key]*slot
+	next  uint32 // row ordinals, see Installed.Row
+	free  []uint32
+
+	networkPorts map[model.ID]map[model.RowID]struct{}
+	groupPorts   map[model.ID]map[model.RowID]struct{}
+	groupMembers map[model.ID]map[model.RowID]struct{}
+	referring    map[model.ID][]*model.HostRule // remote group → rules, by id
+
+	inUse     map[OrdinalKey]int
+	released  map[OrdinalKey]struct{}
+	conflicts map[Key]struct{}
+	errs      map[model.RowID]error
+}
+
+type compiledRow struct {
+	row     model.HostRow
+	ordinal uint32
+	entries map[Key]*Entry
+	owns    []OrdinalKey
+}
+
+type owner struct {
+	row model.RowID
+	e   *Entry
+}
+
+// slot is one key of the switch and the rows that want an entry there, by row id.
+type slot struct {
+	owners []owner
+	now    *Installed // what the last Delta said; nil: nothing
+	body   string     // of now
+}
+
+// Installed is an entry as it stands in a switch.
+type Installed struct {
+	Key   Key
+	Entry *Entry
+	// Row is the small number of the row that the entry belongs to, 0 where it is shared by
+	// rows or comes from Base. It holds for the life of the Program.
+	Row uint32
+}
+
+// Delta is what a change of rows changes in the switch.
+type Delta struct {
+	Put    []*Installed // add, or replace what has the same key
+	Delete []*Installed
+}
+
+// Empty tells whether nothing changes.
+func (d *Delta) Empty() bool { return len(d.Put)+len(d.Delete) == 0 }
+
+// NewProgram makes a Program without rows. Its first Delta has the entries of Base.
+func NewProgram(env Env, ord Ordinals) *Program {
+	return &Program{
+		env: env, ord: ord,
+		rows: map[model.RowID]*compiledRow{}, slots: map[Key]*slot{},
+		networkPorts: map[model.ID]map[model.RowID]struct{}{}, groupPorts: map[model.ID]map[model.RowID]struct{}{},
+		groupMembers: map[model.ID]map[model.RowID]struct{}{}, referring: map[model.ID][]*model.HostRule{},
+		inUse: map[OrdinalKey]int{}, released: map[OrdinalKey]struct{}{}, conflicts: map[Key]struct{}{}, errs: map[model.RowID]error{},
+	}
+}
+
+// baseRow owns the entries of Base.
+var baseRow = model.RowID{Kind: "base"}
+
+// Uses tells whether rows of a kind mean anything to the pipeline.
+func Uses(k model.RowKind) bool {
+	switch k {
+	case model.RowPort, model.RowPeer, model.RowNetwork, model.RowGroup, model.RowMember:
+		return true
+	}
+	return false
+}
+
+// Apply changes the set of rows. Where a row is in both lists, it stays. The error joins
+// those of rows that could not be compiled; they are held without entries, and all the
+// others are in the Delta.
+func (p *Program) Apply(upserts []model.HostRow, removes []model.RowID) (Delta, error) {
+	dirty := map[model.RowID]struct{}{}
+	touched := map[Key]*slot{}
+	var order []Key
+	touch := func(k Key) *slot {
+		s := p.slots[k]
+		if s == nil {
+			s = &slot{}
+			p.slots[k] = s
+		}
+		if _, ok := touched[k]; !ok {
+			touched[k] = s
+			order = append(order, k)
+		}
+		return s
+	}
+	if p.next == 0 {
+		p.next = 1
+		base := Base(&p.env)
+		p.rows[baseRow] = &compiledRow{}
+		p.replace(baseRow, base, nil, touch)
+	}
+	for _, id := range removes {
+		if c := p.rows[id]; c != nil && c.row != nil {
+			p.unlink(c.row, dirty)
+			c.row = nil
+			dirty[id] = struct{}{}
+		}
+	}
+	for _, row := range upserts {
+		id := row.RowID()
+		if !Uses(id.Kind) {
+			continue
+		}
+		c := p.rows[id]
+		if c == nil {
+			c = &compiledRow{ordinal: p.rowOrdinal()}
+			p.rows[id] = c
+		} else if c.row != nil {
+			if c.row == row && p.errs[id] == nil {
+				continue
+			}
+			p.unlink(c.row, dirty)
+		}
+		c.row = row
+		p.link(row, dirty)
+		dirty[id] = struct{}{}
+	}
+	ids := make([]model.RowID, 0, len(dirty))
+	for id := range dirty {
+		ids = append(ids, id)
+	}
+	slices.SortFunc(ids, compareRows)
+	var errs []error
+	for _, id := range ids {
+		c := p.rows[id]
+		if c == nil {
+			continue
+		}
+		delete(p.errs, id)
+		if c.row == nil {
+			p.replace(id, nil, nil, touch)
+			p.free = append(p.free, c.ordinal)
+			delete(p.rows, id)
+			continue
+		}
+		out, err := Compile(&p.env, c.row, (*lookup)(p))
+		if err != nil {
+			p.errs[id] = err
+			errs = append(errs, err)
+		}
+		p.replace(id, out.Entries, out.Owns, touch)
+	}
+	var d Delta
+	for _, k := range order {
+		p.settle(k, touched[k], &d)
+	}
+	return d, errors.Join(errs...)
+}
+
+// rowOrdinal gives a number that no row has.
+func (p *Program) rowOrdinal() uint32 {
+	if n := len(p.free); n > 0 {
+		o := p.free[n-1]
+		p.free = p.free[:n-1]
+		return o
+	}
+	o := p.next
+	p.next++
+	return o
+}
+
+func compareRows(a, b model.RowID) int {
+	if c := cmp.Compare(a.Kind, b.Kind); c != 0 {
+		return c
+	}
+	return cmp.Compare(a.Key, b.Key)
+}
+
+// replace exchanges the entries of a row.
+func (p *Program) replace(id model.RowID, entries []Entry, owns []OrdinalKey, touch func(Key) *slot) {
+	c := p.rows[id]
+	for _, k := range owns {
+		p.inUse[k]++
+		delete(p.released, k)
+	}
+	for _, k := range c.owns {
+		if p.inUse[k]--; p.inUse[k] == 0 {
+			delete(p.inUse, k)
+			p.released[k] = struct{}{}
+		}
+	}
+	c.owns = owns
+	fresh := make(map[Key]*Entry, len(entries))
+	for i := range entries {
+		e := &entries[i]
+		k := e.Key()
+		if old := fresh[k]; old != nil { // one row, twice the same key: two equal prefixes
+			if e.merge() == mergeNone || e.body() == old.body() {
+				continue
+			}
+			merged := *old
+			merged.Actions = unite(old.merge(), old.Actions, e.Actions)
+			e = &merged
+		}
+		fresh[k] = e
+	}
+	for k := range c.entries {
+		if fresh[k] == nil {
+			s := touch(k)
+			s.owners = slices.DeleteFunc(s.owners, func(o owner) bool { return o.row == id })
+		}
+	}
+	for i := range entries {
+		k := entries[i].Key()
+		e := fresh[k]
+		if e == nil {
+			continue
+		}
+		s := touch(k)
+		at, found := slices.BinarySearchFunc(s.owners, id, func(o owner, id model.RowID) int { return compareRows(o.row, id) })
+		if found {
+			s.owners[at].e = e
+		} else {
+			s.owners = slices.Insert(s.owners, at, owner{id, e})
+		}
+	}
+	c.entries = fresh
+}
+
+// settle compares a slot with what the switch was told, and adds the difference to d.
+func (p *Program) settle(k Key, s *slot, d *Delta) {
+	delete(p.conflicts, k)
+	if len(s.owners) == 0 {
+		if s.now != nil {
+			d.Delete = append(d.Delete, s.now)
+		}
+		delete(p.slots, k)
+		return
+	}
+	first := s.owners[0]
+	in := &Installed{Key: k, Entry: first.e}
+	how := first.e.merge()
+	switch {
+	case how != mergeNone:
+		if len(s.owners) > 1 {
+			e := *first.e
+			for _, o := range s.owners[1:] {
+				e.Actions = unite(how, e.Actions, o.e.Actions)
+			}
+			in.Entry = &e
+		}
+	case len(s.owners) == 1:
+		in.Row = p.rows[first.row].ordinal
+	default:
+		body := first.e.body()
+		for _, o := range s.owners[1:] {
+			if o.e.body() != body {
+				p.conflicts[k] = struct{}{}
+			}
+		}
+	}
+	body := in.Entry.body()
+	if s.now != nil && s.body == body && s.now.Row == in.Row {
+		return
+	}
+	s.now, s.body = in, body
+	d.Put = append(d.Put, in)
+}
+
+func compareConj(a, b Action) int {
+	x, y := a.(Conj), b.(Conj)
+	return cmp.Or(cmp.Compare(x.ID, y.ID), cmp.Compare(x.Clause, y.Clause), cmp.Compare(x.Of, y.Of))
+}
+
+func sortConj(as []Action) { slices.SortFunc(as, compareConj) }
+
+func compareLeg(a, b Action) int {
+	x, y := a.(Leg), b.(Leg)
+	return cmp.Or(cmp.Compare(x.To, y.To), cmp.Compare(x.Stage, y.Stage))
+}
+
+// unite merges the actions of two entries with one key, in a fixed order.
+func unite(how merge, a, b []Action) []Action {
+	all := append(slices.Clone(a), b...)
+	if how == mergeConj {
+		slices.SortFunc(all, compareConj)
+	} else {
+		slices.SortFunc(all, compareLeg)
+	}
+	return slices.Compact(all)
+}
+
+func linkTo(index map[model.ID]map[model.RowID]struct{}, key model.ID, id model.RowID) {
+	set := index[key]
+	if set == nil {
+		set = map[model.RowID]struct{}{}
+		index[key] = set
+	}
+	set[id] = struct{}{}
+}
+
+func unlinkFrom(index map[model.ID]map[model.RowID]struct{}, key model.ID, id model.RowID) {
+	delete(index[key], id)
+	if len(index[key]) == 0 {
+		delete(index, key)
+	}
+}
+
+func markAll(dirty, set map[model.RowID]struct{}) {
+	for id := range set {
+		dirty[id] = struct{}{}
+	}
+}
+
+// link enters a row into the indexes and marks the rows that refer to it.
+func (p *Program) link(row model.HostRow, dirty map[model.RowID]struct{}) {
+	switch r := row.(type) {
+	case *model.HostPort:
+		linkTo(p.networkPorts, r.NetworkID, r.RowID())
+		for _, g := range r.Groups {
+			linkTo(p.groupPorts, g, r.RowID())
+		}
+	case *model.HostNetwork:
+		markAll(dirty, p.networkPorts[r.ID])
+	case *model.HostGroup:
+		markAll(dirty, p.groupPorts[r.ID])
+		for i := range r.Rules {
+			rule := &r.Rules[i]
+			if rule.RemoteGroupID == "" {
+				continue
+			}
+			rules := slices.Clone(p.referring[rule.RemoteGroupID])
+			at, _ := slices.BinarySearchFunc(rules, rule.ID, func(r *model.HostRule, id model.ID) int { return cmp.Compare(r.ID, id) })
+			p.referring[rule.RemoteGroupID] = slices.Insert(rules, at, rule)
+			markAll(dirty, p.groupMembers[rule.RemoteGroupID])
+		}
+	case *model.HostMember:
+		linkTo(p.groupMembers, r.GroupID, r.RowID())
+	}
+}
+
+// unlink undoes link.
+func (p *Program) unlink(row model.HostRow, dirty map[model.RowID]struct{}) {
+	switch r := row.(type) {
+	case *model.HostPort:
+		unlinkFrom(p.networkPorts, r.NetworkID, r.RowID())
+		for _, g := range r.Groups {
+			unlinkFrom(p.groupPorts, g, r.RowID())
+		}
+	case *model.HostNetwork:
+		markAll(dirty, p.networkPorts[r.ID])
+	case *model.HostGroup:
+		markAll(dirty, p.groupPorts[r.ID])
+		for i := range r.Rules {
+			rule := &r.Rules[i]
+			if rule.RemoteGroupID == "" {
+				continue
+			}
+			rest := slices.DeleteFunc(slices.Clone(p.referring[rule.RemoteGroupID]), func(o *model.HostRule) bool { return o == rule })
+			if len(rest) == 0 {
+				delete(p.referring, rule.RemoteGroupID)
+			} else {
+				p.referring[rule.RemoteGroupID] = rest
+			}
+			markAll(dirty, p.groupMembers[rule.RemoteGroupID])
+		}
+	case *model.HostMember:
+		unlinkFrom(p.groupMembers, r.GroupID, r.RowID())
+	}
+}
+
+// All gives every entry that a switch should hold, by stage, falling priority and key.
+func (p *Program) All() []*Installed {
+	out := make([]*Installed, 0, len(p.slots))
+	for _, s := range p.slots {
+		if s.now != nil {
+			out = append(out, s.now)
+		}
+	}
+	slices.SortFunc(out, CompareInstalled)
+	return out
+}
+
+// CompareInstalled orders by stage, falling priority and key.
+func CompareInstalled(a, b *Installed) int {
+	return cmp.Or(cmp.Compare(a.Entry.Stage, b.Entry.Stage), cmp.Compare(b.Entry.Priority, a.Entry.Priority), cmp.Compare(a.Key, b.Key))
+}
+
+// Len gives the number of entries.
+func (p *Program) Len() int { return len(p.slots) }
+
+// Rows gives the number of rows held.
+func (p *Program) Rows() int { return max(len(p.rows)-1, 0) }
+
+// Row gives a row that is held.
+func (p *Program) Row(id model.RowID) model.HostRow {
+	if c := p.rows[id]; c != nil {
+		return c.row
+	}
+	return nil
+}
+
+// RowIDs gives all rows held, in no particular order.
+func (p *Program) RowIDs() []model.RowID {
+	ids := make([]model.RowID, 0, len(p.rows))
+	for id := range p.rows {
+		if id != baseRow {
+			ids = append(ids, id)
+		}
+	}
+	return ids
+}
+
+// EntriesOf gives the keys of a row's entries and of the entries that it shares.
+func (p *Program) EntriesOf(id model.RowID) []Key {
+	c := p.rows[id]
+	if c == nil {
+		return nil
+	}
+	keys := make([]Key, 0, len(c.entries))
+	for k := range c.entries {
+		keys = append(keys, k)
+	}
+	return keys
+}
+
+// OwnersOf gives the rows that want the entry of a key.
+func (p *Program) OwnersOf(k Key) []model.RowID {
+	s := p.slots[k]
+	if s == nil {
+		return nil
+	}
+	ids := make([]model.RowID, len(s.owners))
+	for i, o := range s.owners {
+		ids[i] = o.row
+	}
+	return ids
+}
+
+// Complete tells whether everything that a port refers to is known and compiled: its row,
+// its network and its groups. The error says what is missing.
+func (p *Program) Complete(port model.ID) ([]model.RowID, error) {
+	id := model.RowID{Kind: model.RowPort, Key: port}
+	r, ok := p.Row(id).(*model.HostPort)
+	if !ok {
+		return nil, fmt.Errorf("port %s is not known", port)
+	}
+	ids := []model.RowID{id, {Kind: model.RowNetwork, Key: r.NetworkID}}
+	if r.PortSecurity {
+		for _, g := range r.Groups {
+			ids = append(ids, model.RowID{Kind: model.RowGroup, Key: g})
+		}
+	}
+	for _, id := range ids {
+		if p.Row(id) == nil {
+			return nil, fmt.Errorf("port %s: %v is not known", port, id)
+		}
+		if err := p.errs[id]; err != nil {
+			return nil, err
+		}
+	}
+	return ids, nil
+}
+
+// Err gives the error of a row that could not be compiled.
+func (p *Program) Err(id model.RowID) error { return p.errs[id] }
+
+// Conflicts gives the number of keys for which rows want different actions. The first row
+// by id has its way there.
+func (p *Program) Conflicts() int { return len(p.conflicts) }
+
+// TakeReleased gives the ordinals that no row needs any more, once each. The caller frees
+// them when the switch has forgotten them.
+func (p *Program) TakeReleased() []OrdinalKey {
+	out := make([]OrdinalKey, 0, len(p.released))
+	for k := range p.released {
+		out = append(out, k)
+	}
+	clear(p.released)
+	slices.SortFunc(out, func(a, b OrdinalKey) int { return cmp.Or(cmp.Compare(a.Kind, b.Kind), cmp.Compare(a.Key, b.Key)) })
+	return out
+}
+
+// InUse tells whether a row holds an ordinal.
+func (p *Program) InUse(k OrdinalKey) bool { return p.inUse[k] > 0 }
+
+// Env gives what the Program was made with.
+func (p *Program) Env() *Env { return &p.env }
+
+// lookup is the Program as Compile sees it.
+type lookup Program
+
+func (l *lookup) Network(id model.ID) *model.HostNetwork {
+	n, _ := (*Program)(l).Row(model.RowID{Kind: model.RowNetwork, Key: id}).(*model.HostNetwork)
+	return n
+}
+
+func (l *lookup) Group(id model.ID) *model.HostGroup {
+	g, _ := (*Program)(l).Row(model.RowID{Kind: model.RowGroup, Key: id}).(*model.HostGroup)
+	return g
+}
+
+func (l *lookup) Referring(id model.ID) []*model.HostRule { return l.referring[id] }
+
+func (l *lookup) Ordinal(kind OrdinalKind, key string) (uint32, error) {
+	return l.ord.Get(kind, key, l.env.Limit(kind))
+}

@@ -1,0 +1,260 @@
+package pipeline_test
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"testing"
+
+	"pgregory.net/rapid"
+
+	"yakumo/datapath"
+	"yakumo/datapath/pipeline"
+	"yakumo/model"
+)
+
+func newProgram() *pipeline.Program {
+	return pipeline.NewProgram(pipeline.DefaultEnv(), datapath.NewMemoryOrdinals())
+}
+
+func apply(t interface{ Fatalf(string, ...any) }, p *pipeline.Program, rows ...model.HostRow) pipeline.Delta {
+	d, err := p.Apply(rows, nil)
+	if err != nil {
+		t.Fatalf("apply: %v", err)
+	}
+	return d
+}
+
+// table is what a switch holds that was told every Delta.
+type table map[pipeline.Key]string
+
+func (s table) take(d pipeline.Delta) {
+	for _, e := range d.Delete {
+		delete(s, e.Key)
+	}
+	for _, e := range d.Put {
+		s[e.Key] = e.Entry.String()
+	}
+}
+
+func (s table) lines() []string {
+	var out []string
+	for _, l := range s {
+		out = append(out, l)
+	}
+	slices.Sort(out)
+	return out
+}
+
+// drawRow makes any row of a small world in which rows refer to each other a lot.
+func drawRow(t *rapid.T) model.HostRow {
+	n := rapid.IntRange(1, 6).Draw(t, "n")
+	net := rapid.IntRange(1, 2).Draw(t, "net")
+	g := func() string { return fmt.Sprintf("g%d", rapid.IntRange(1, 3).Draw(t, "group")) }
+	netID, vni := fmt.Sprintf("n%d", net), uint32(70000+net)
+	switch rapid.IntRange(0, 4).Draw(t, "kind") {
+	case 0:
+		r := network(netID, vni)
+		if rapid.Bool().Draw(t, "flood") {
+			r.Flood = []netip.Addr{netip.MustParseAddr("192.0.2.9")}
+		}
+		r.Subnets[0].DHCP = rapid.Bool().Draw(t, "dhcp")
+		return r
+	case 1:
+		r := port(fmt.Sprintf("p%d", n), netID, vni, n)
+		r.PortSecurity = rapid.Bool().Draw(t, "security")
+		r.AdminStateUp = rapid.IntRange(0, 9).Draw(t, "up") > 0
+		for i := rapid.IntRange(0, 2).Draw(t, "groups"); i > 0; i-- {
+			r.Groups = append(r.Groups, g())
+		}
+		if rapid.Bool().Draw(t, "pair") {
+			r.Pairs = []model.AddressPair{{Prefix: netip.MustParsePrefix("10.0.0.200/32"), MAC: "00:00:5e:00:01:01"}}
+		}
+		return r
+	case 2:
+		return peer(fmt.Sprintf("q%d", n), netID, vni, 10+n, "192.0.2.9")
+	case 3:
+		r := group(g())
+		for i := range rapid.IntRange(0, 3).Draw(t, "rules") {
+			r.Rules = append(r.Rules, rule(fmt.Sprintf("%s-r%d", r.ID, i), rapid.SampledFrom([]string{model.Ingress, model.Egress}).Draw(t, "direction"), func(x *model.HostRule) {
+				if rapid.Bool().Draw(t, "remote") {
+					x.RemoteGroupID = g()
+				} else if rapid.Bool().Draw(t, "prefix") {
+					x.RemotePrefix = netip.MustParsePrefix("10.0.0.0/28")
+				}
+				if rapid.Bool().Draw(t, "service") {
+					x.Protocol, x.PortMin, x.PortMax = "tcp", num(22), num(rapid.IntRange(22, 24).Draw(t, "max"))
+				}
+			}))
+		}
+		return r
+	}
+	return member(g(), fmt.Sprintf("p%d", n), fmt.Sprintf("10.0.0.%d/32", n))
+}
+
+// Whatever the order and grouping of changes, the switch that was told the differences
+// holds what a Program makes of the final rows at once.
+func TestIncrementalEqualsFull(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		ord := datapath.NewMemoryOrdinals()
+		p := pipeline.NewProgram(pipeline.DefaultEnv(), ord)
+		rows := map[model.RowID]model.HostRow{}
+		told := table{}
+		for range rapid.IntRange(1, 12).Draw(t, "changes") {
+			var up []model.HostRow
+			var down []model.RowID
+			for range rapid.IntRange(0, 4).Draw(t, "upserts") {
+				r := drawRow(t)
+				up = append(up, r)
+			}
+			for range rapid.IntRange(0, 2).Draw(t, "removes") {
+				down = append(down, drawRow(t).RowID())
+			}
+			for _, id := range down {
+				delete(rows, id)
+			}
+			for _, r := range up {
+				rows[r.RowID()] = r
+			}
+			d, err := p.Apply(up, down)
+			if err != nil {
+				t.Fatalf("apply: %v", err)
+			}
+			told.take(d)
+		}
+		var all []model.HostRow
+		for _, r := range rows {
+			all = append(all, r)
+		}
+		full := pipeline.NewProgram(pipeline.DefaultEnv(), ord)
+		want := table{}
+		want.take(apply(t, full, all...))
+		if got, want := told.lines(), want.lines(); !slices.Equal(got, want) {
+			t.Fatalf("incremental:\n%q\nfull:\n%q", got, want)
+		}
+		if p.Conflicts() != full.Conflicts() {
+			t.Fatalf("conflicts: %d and %d", p.Conflicts(), full.Conflicts())
+		}
+		// All gone: only the base is left.
+		var ids []model.RowID
+		for id := range rows {
+			ids = append(ids, id)
+		}
+		d, err := p.Apply(nil, ids)
+		if err != nil {
+			t.Fatalf("remove all: %v", err)
+		}
+		told.take(d)
+		env := pipeline.DefaultEnv()
+		if got, want := len(told), len(pipeline.Base(&env)); got != want {
+			t.Fatalf("%d entries left, want the %d of the base", got, want)
+		}
+	})
+}
+
+// One more member of a large group costs its own entries and nothing else.
+func TestMemberDelta(t *testing.T) {
+	p := newProgram()
+	g := group("g", rule("r1", model.Ingress, func(r *model.HostRule) { r.RemoteGroupID = "g" }))
+	rows := []model.HostRow{network("n", 5000), port("p", "n", 5000, 5, "g"), g}
+	for i := range 10000 {
+		rows = append(rows, member("g", fmt.Sprintf("m%d", i), fmt.Sprintf("10.%d.%d.1/32", i>>8, i&255)))
+	}
+	apply(t, p, rows...)
+	d := apply(t, p, member("g", "new", "10.200.0.1/32"))
+	if len(d.Put) != 1 || len(d.Delete) != 0 {
+		t.Fatalf("put %d, delete %d; want one put", len(d.Put), len(d.Delete))
+	}
+	if got, want := d.Put[0].Entry.String(), "group-in 400 ip ip_src=10.200.0.1 -> conj 1 2/2"; got != want {
+		t.Fatalf("got %q, want %q", got, want)
+	}
+}
+
+// The same address in two sets is one entry with both conjunctions, and loses only its own
+// part when one set lets go of it.
+func TestConjunctionsUnite(t *testing.T) {
+	p := newProgram()
+	g := group("g",
+		rule("r1", model.Ingress, func(r *model.HostRule) { r.RemoteGroupID = "a" }),
+		rule("r2", model.Ingress, func(r *model.HostRule) { r.RemoteGroupID = "b" }))
+	told := table{}
+	told.take(apply(t, p, port("p", "n", 7, 5, "g"), network("n", 7), g, member("a", "x", "10.0.0.9/32"), member("b", "x", "10.0.0.9/32")))
+	if !slices.Contains(told.lines(), "group-in 400 ip ip_src=10.0.0.9 -> conj 1 2/2; conj 2 2/2") {
+		t.Fatalf("no united entry in %q", told.lines())
+	}
+	d, err := p.Apply(nil, []model.RowID{{Kind: model.RowMember, Key: "a,x"}})
+	if err != nil || len(d.Put) != 1 || len(d.Delete) != 0 || d.Put[0].Entry.String() != "group-in 400 ip ip_src=10.0.0.9 -> conj 2 2/2" {
+		t.Fatalf("got %v, %v", d, err)
+	}
+}
+
+// A row that cannot be compiled harms no other, and is mended by its next version.
+func TestBadRow(t *testing.T) {
+	p := newProgram()
+	bad := port("p", "n", 7, 5)
+	bad.MAC = "not a mac"
+	if _, err := p.Apply([]model.HostRow{network("n", 7), bad, port("q", "n", 7, 6)}, nil); err == nil {
+		t.Fatal("a port without a MAC was compiled")
+	}
+	if _, err := p.Complete("p"); err == nil {
+		t.Fatal("the bad port is complete")
+	}
+	if _, err := p.Complete("q"); err != nil {
+		t.Fatalf("the other port: %v", err)
+	}
+	apply(t, p, port("p", "n", 7, 5))
+	if _, err := p.Complete("p"); err != nil {
+		t.Fatalf("the mended port: %v", err)
+	}
+}
+
+// Two rows that want different things for one match are a defect that is seen, and the
+// result does not depend on who came first.
+func TestConflict(t *testing.T) {
+	a, b := peer("a", "n", 7, 5, "192.0.2.1"), peer("b", "n", 7, 5, "192.0.2.2")
+	want := ""
+	for _, rows := range [][]model.HostRow{{a, b}, {b, a}} {
+		p, told := newProgram(), table{}
+		for _, r := range rows {
+			told.take(apply(t, p, r))
+		}
+		if p.Conflicts() != 1 {
+			t.Fatalf("%d conflicts, want 1", p.Conflicts())
+		}
+		got := fmt.Sprint(told.lines())
+		if want == "" {
+			want = got
+		}
+		if got != want {
+			t.Fatalf("got %s, then %s", want, got)
+		}
+	}
+}
+
+func BenchmarkCompile(b *testing.B) {
+	for _, size := range []int{1000, 10000} {
+		b.Run(fmt.Sprintf("ports=%d", size), func(b *testing.B) {
+			g := group("g", rule("r0", model.Egress, nil), rule("r1", model.Ingress, func(r *model.HostRule) { r.RemoteGroupID = "g" }),
+				rule("r2", model.Ingress, func(r *model.HostRule) { r.Protocol, r.PortMin, r.PortMax = "tcp", num(22), num(22) }))
+			rows := []model.HostRow{g}
+			for i := range size {
+				n := fmt.Sprintf("n%d", i/10)
+				if i%10 == 0 {
+					rows = append(rows, network(n, uint32(i/10+1), "192.0.2.1", "192.0.2.2"))
+				}
+				rows = append(rows, port(fmt.Sprintf("p%d", i), n, uint32(i/10+1), i, "g"), member("g", fmt.Sprintf("p%d", i), fmt.Sprintf("10.0.%d.%d/32", i>>8, i&255)))
+			}
+			ord := datapath.NewMemoryOrdinals()
+			entries := 0
+			b.ResetTimer()
+			for b.Loop() {
+				p := pipeline.NewProgram(pipeline.DefaultEnv(), ord)
+				if _, err := p.Apply(rows, nil); err != nil {
+					b.Fatal(err)
+				}
+				entries += p.Len()
+			}
+			b.ReportMetric(float64(entries)/b.Elapsed().Seconds(), "entries/s")
+		})
+	}
+}

@@ -1,0 +1,87 @@
+package pipeline
+
+import "fmt"
+
+// Stage is a step of the pipeline. Packets only ever go to a stage with a higher number.
+// The numbers are spaced and reserved, so that a feature that comes later does not renumber
+// the others; a driver may use them as table numbers.
+type Stage uint8
+
+// The stages in order.
+const (
+	Classify  Stage = 0
+	AntiSpoof Stage = 5
+	Respond   Stage = 10
+	TrackOut  Stage = 15
+	GroupOut  Stage = 16
+	AcceptOut Stage = 17
+	Intent    Stage = 20
+	Chain     Stage = 25
+	Balance   Stage = 30
+	Route     Stage = 35
+	NAT       Stage = 40
+	Lookup    Stage = 45
+	FloodOut  Stage = 46
+	FloodIn   Stage = 47
+	TrackIn   Stage = 50
+	GroupIn   Stage = 51
+	AcceptIn  Stage = 52
+	Shape     Stage = 55
+	Output    Stage = 60
+)
+
+// StageInfo describes a stage.
+type StageInfo struct {
+	Stage  Stage
+	Name   string
+	Active bool // false: reserved, no feature claims it yet, and no entry leads to it
+	// Inner stages are reached only from the stage before them, never by Next.
+	Inner bool
+	Text  string
+}
+
+var stages = [...]StageInfo{
+	{Classify, "classify", true, false, "Where a packet comes from: a local port, the tunnel or the metadata device. Sets net and from. Tagged frames, unknown ports and unknown tunnel ids end here."},
+	{AntiSpoof, "anti-spoof", true, false, "A port with port security may send only from its own MAC and addresses and from its allowed address pairs. Miss: drop."},
+	{Respond, "respond", true, false, "Answers given on the spot: ARP by the switch, DHCP by the agent, metadata by a stateless rewrite to the host's listener. An ARP request for an address that nobody owns is dropped."},
+	{TrackOut, "track-out", true, false, "Looks the connection up in the conntrack zone of the sending port. ARP and ports without port security pass by."},
+	{GroupOut, "group-out", true, true, "Egress rules of the sending port's security groups, as conjunctive matches. Miss: drop, and the connection is marked blocked."},
+	{AcceptOut, "accept-out", true, true, "Commits a connection that a rule allows, or clears its mark."},
+	{Intent, "intent", false, false, "Verdict of intents between groups of ports."},
+	{Chain, "chain", false, false, "Steering into service chains."},
+	{Balance, "balance", false, false, "Load balancing to members."},
+	{Route, "route", false, false, "Routers; repeated for router to router."},
+	{NAT, "nat", false, false, "Source NAT, floating addresses, port forwarding."},
+	{Lookup, "lookup", true, false, "Destination MAC to local port or to the host that has it. Miss: drop; the switch never learns and never floods unknown unicast."},
+	{FloodOut, "flood-out", true, true, "Broadcast and multicast, first half: one copy to each other host with a port in the network, unless the packet came from a tunnel."},
+	{FloodIn, "flood-in", true, true, "Second half: one copy for each local port of the network."},
+	{TrackIn, "track-in", true, false, "Looks the connection up in the conntrack zone of the receiving port."},
+	{GroupIn, "group-in", true, true, "Ingress rules of the receiving port's security groups."},
+	{AcceptIn, "accept-in", true, true, "Commits a connection that a rule allows, or clears its mark."},
+	{Shape, "shape", false, false, "Bandwidth limits and DSCP marks."},
+	{Output, "output", true, false, "To the device of the local port. A packet is never sent back where it came in."},
+}
+
+// Stages describes all stages in order.
+func Stages() []StageInfo { return append([]StageInfo(nil), stages[:]...) }
+
+// String gives the stage's name.
+func (s Stage) String() string {
+	for i := range stages {
+		if stages[i].Stage == s {
+			return stages[i].Name
+		}
+	}
+	return fmt.Sprintf("stage-%d", uint8(s))
+}
+
+// Next gives the first active stage behind s that is not inner: where a packet goes that
+// s is done with. Nothing is behind Output; Next(Output) is Output.
+func Next(s Stage) Stage {
+	for i := range stages {
+		if st := &stages[i]; st.Stage > s && st.Active && !st.Inner {
+			return st.Stage
+		}
+	}
+	return Output
+}
