@@ -444,6 +444,9 @@ func (c *Client) emptySnapshot(schema *Schema) (*Snapshot, error) {
 			errs = append(errs, err)
 			continue
 		}
+		if was := c.Snapshot().tables[p.table]; was != nil && was.layout.equal(l) {
+			l = was.layout // rows may stay what they are
+		}
 		indexes := slices.Clone(c.cfg.Tables[i].Indexes)
 		for _, index := range t.Indexes {
 			if _, ok := l.index[index[0]]; ok && len(index) == 1 {

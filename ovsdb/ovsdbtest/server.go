@@ -213,3 +213,12 @@ func (s *Server) KillSwitch() {
 		s.vsw = nil
 	}
 }
+
+// Empty replaces the database by an empty one. The server must not run.
+func (s *Server) Empty() {
+	s.t.Helper()
+	if err := os.Remove(s.path("conf.db")); err != nil {
+		s.t.Fatal(err)
+	}
+	s.run("ovsdb-tool", "create", s.path("conf.db"), schemaFile)
+}
