@@ -1,13 +1,11 @@
 package mini
 
 import (
-	"bytes"
 	"context"
 	"crypto/ed25519"
 	"crypto/rand"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
@@ -346,10 +344,9 @@ func sshRun(t *testing.T, ns netns.NsHandle, signer ssh.Signer, user, command st
 	if err != nil {
 		t.Fatal(err)
 	}
-	var out bytes.Buffer
-	session.Stdout, session.Stderr = &out, &out
-	if err := session.Run(command); err != nil {
-		t.Fatalf("ssh as %s: %v: %s", user, err, fmt.Sprint(out.String()))
+	out, err := session.CombinedOutput(command)
+	if err != nil {
+		t.Fatalf("ssh as %s: %v: %s", user, err, out)
 	}
-	return out.String()
+	return string(out)
 }
