@@ -405,9 +405,7 @@ func testConsoleLog(t *testing.T, h Host) {
 		t.Errorf("the last 5 bytes are %q, want %q", tail, want)
 	}
 
-	con, err := c.Console(ctx, g.ID)
-	must(t, err)
-	defer con.Close()
+	con := console(t, ctx, c, g.ID)
 	line := []byte(strings.Repeat("0123456789abcde\n", 8))
 	for range 3 * int(g.ConsoleLogBytes) / len(line) {
 		must(t, write(con, line))
@@ -424,6 +422,20 @@ func testConsoleLog(t *testing.T, h Host) {
 	}
 	must(t, d.Stop(ctx, g.ID, 0))
 	waitLog(t, d, g.ID, func(log []byte) bool { return bytes.HasSuffix(log, last) }) // outlives a stop
+}
+
+// console opens the guest's console, and closes it at the latest when the deadline is over, so
+// that no read waits for ever.
+func console(t *testing.T, ctx context.Context, c hypervisor.Consoler, id string) io.ReadWriteCloser {
+	t.Helper()
+	con, err := c.Console(ctx, id)
+	must(t, err)
+	late := time.AfterFunc(Deadline, func() { con.Close() })
+	t.Cleanup(func() {
+		late.Stop()
+		con.Close()
+	})
+	return con
 }
 
 func write(w io.Writer, p []byte) error {
@@ -454,21 +466,18 @@ func testConsole(t *testing.T, h Host) {
 	waitLog(t, d, g.ID, greetings(1))
 
 	short, cancel := context.WithCancel(ctx)
-	con, err := c.Console(short, g.ID)
-	must(t, err)
+	con := console(t, short, c, g.ID)
 	cancel() // a console outlives the context that it was opened with
 	must(t, write(con, []byte("hello\n")))
 	must(t, expect(con, []byte("hello\n")))
-	_, err = c.Console(ctx, g.ID)
+	_, err := c.Console(ctx, g.ID)
 	wantKind(t, err, fault.Conflict)
 	must(t, con.Close())
 	if _, err := con.Write([]byte("x")); err == nil {
 		t.Error("a closed console can be written to")
 	}
 
-	con, err = c.Console(ctx, g.ID)
-	must(t, err)
-	defer con.Close()
+	con = console(t, ctx, c, g.ID)
 	must(t, write(con, []byte("again\n")))
 	must(t, expect(con, []byte("again\n")))
 	must(t, d.Stop(ctx, g.ID, 0))

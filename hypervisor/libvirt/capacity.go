@@ -1,0 +1,96 @@
+package libvirt
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"syscall"
+
+	"yakumo/hypervisor"
+)
+
+// Capacity implements hypervisor.Driver.
+func (d *Driver) Capacity(ctx context.Context) (hypervisor.Capacity, error) {
+	c, err := d.capacity(ctx)
+	if err != nil {
+		return hypervisor.Capacity{}, fmt.Errorf("ask for the host's capacity: %w", err)
+	}
+	return c, nil
+}
+
+func (d *Driver) capacity(ctx context.Context) (hypervisor.Capacity, error) {
+	var c hypervisor.Capacity
+	host, err := d.host(ctx)
+	if err != nil {
+		return c, err
+	}
+	out, err := d.ask(ctx, quick, procGetHostname, &encoder{})
+	if err != nil {
+		return c, err
+	}
+	if c.Hostname = out.str(); out.err != nil {
+		return c, out.err
+	}
+	if out, err = d.ask(ctx, quick, procGetVersion, &encoder{}); err != nil {
+		return c, err
+	}
+	if c.HypervisorVersion = int(out.u64()); out.err != nil {
+		return c, out.err
+	}
+	if out, err = d.ask(ctx, quick, procNodeGetInfo, &encoder{}); err != nil {
+		return c, err
+	}
+	node := decodeNode(out)
+	if out.err != nil {
+		return c, out.err
+	}
+	if c.Accelerator, err = d.accelerator(ctx); err != nil {
+		return c, err
+	}
+	c.HypervisorType = "QEMU" // libvirt's name of the driver, with KVM and without
+	c.VCPUs, c.MemoryMiB = node.cpus, int(node.memoryKiB>>10)
+	c.Cells, c.Sockets, c.Cores, c.Threads = node.cells, node.sockets, node.cores, node.threads
+	c.Arch, c.CPUModel, c.CPUVendor = host.CPU.Arch, host.CPU.Model, host.CPU.Vendor
+	if c.Arch == "" {
+		c.Arch = node.model
+	}
+	if c.CPUModel == "" {
+		c.CPUModel = node.model
+	}
+	c.CPUFeatures = make([]string, 0, len(host.CPU.Features))
+	for _, f := range host.CPU.Features {
+		c.CPUFeatures = append(c.CPUFeatures, f.Name)
+	}
+	slices.Sort(c.CPUFeatures)
+	if d.cfg.GuestDir != "" {
+		var fs syscall.Statfs_t
+		if err := syscall.Statfs(d.cfg.GuestDir, &fs); err != nil {
+			return c, fmt.Errorf("look at the file system of %s: %w", d.cfg.GuestDir, err)
+		}
+		c.DiskGiB = int(fs.Blocks * uint64(fs.Bsize) >> 30)
+	}
+	return c, nil
+}
+
+type node struct {
+	model                                string
+	memoryKiB                            uint64
+	cpus, cells, sockets, cores, threads int
+}
+
+// decodeNode reads remote_node_get_info_ret, whose model is 32 characters of one word each.
+func decodeNode(d *decoder) node {
+	var n node
+	model := make([]byte, 0, 32)
+	for range 32 {
+		if c := byte(d.u32()); c != 0 {
+			model = append(model, c)
+		}
+	}
+	n.model = string(model)
+	n.memoryKiB = d.u64()
+	n.cpus = int(d.i32())
+	d.i32() // MHz
+	n.cells, n.sockets, n.cores, n.threads = int(d.i32()), int(d.i32()), int(d.i32()), int(d.i32())
+	return n
+}

@@ -1,0 +1,122 @@
+package libvirt
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+)
+
+// Daemon describes a libvirtd of its own, beside any other on the machine: a test's, or a
+// lab host's. libvirt's system daemon cannot be told other folders than its own; so it is
+// started in a mount namespace where private folders are mounted over them. What that takes:
+//
+//   - a mount namespace whose mounts do not propagate (unshare -m makes one);
+//   - run, lib, etc, cache and log folders of its own, mounted over libvirt's; the mount
+//     points may be missing on a machine without the distribution's libvirt service;
+//   - a PID file in them, as the default one in /run lets only one libvirtd live;
+//   - a host_uuid of its own, since two hosts of one UUID cannot migrate to each other;
+//   - stdio_handler "file": no virtlogd; security_driver "none", user root, cgroup_controllers
+//     and namespaces empty, dynamic_ownership and remember_owner off: no SELinux or AppArmor, no
+//     systemd or D-Bus, and files that stay as their maker left them. This takes a guest's
+//     escape from QEMU straight to root: for labs and tests only;
+//   - a user and a group libvirt-qemu, which Debian's libvirtd looks up before it reads that it
+//     is to use others: where they are missing, copies of passwd and group that have them are
+//     mounted over the machine's.
+//
+// A network namespace is the starter's business: prefix Command with "ip netns exec NAME".
+type Daemon struct {
+	Dir      string // an absolute folder of its own; all its files are below it
+	HostUUID string
+}
+
+// daemonFolders maps the daemon's own folders to where libvirtd looks for them.
+var daemonFolders = []struct{ own, mount string }{
+	{"run", "/run/libvirt"}, {"lib", "/var/lib/libvirt"}, {"etc", "/etc/libvirt"},
+	{"cache", "/var/cache/libvirt"}, {"log", "/var/log/libvirt"},
+}
+
+// WriteConfig makes the folders and writes libvirtd.conf and qemu.conf. It can be repeated.
+func (d Daemon) WriteConfig() error {
+	for _, f := range daemonFolders {
+		if err := os.MkdirAll(filepath.Join(d.Dir, f.own), 0o755); err != nil {
+			return fmt.Errorf("prepare libvirtd in %s: %w", d.Dir, err)
+		}
+	}
+	files := map[string]string{
+		"libvirtd.conf": fmt.Sprintf(`host_uuid = %q
+auth_unix_ro = "none"
+auth_unix_rw = "none"
+unix_sock_rw_perms = "0700"
+log_outputs = "2:file:/var/log/libvirt/libvirtd.log"
+`, d.HostUUID),
+		"qemu.conf": `user = "root"
+group = "root"
+stdio_handler = "file"
+security_driver = "none"
+cgroup_controllers = []
+namespaces = []
+dynamic_ownership = 0
+remember_owner = 0
+`,
+	}
+	for _, name := range []string{"passwd", "group"} {
+		text, err := os.ReadFile("/etc/" + name)
+		if err != nil {
+			return fmt.Errorf("prepare libvirtd in %s: %w", d.Dir, err)
+		}
+		files[name] = withAccount(string(text), accounts[name])
+	}
+	for name, text := range files {
+		if err := os.WriteFile(filepath.Join(d.Dir, "etc", name), []byte(text), 0o644); err != nil {
+			return fmt.Errorf("prepare libvirtd in %s: %w", d.Dir, err)
+		}
+	}
+	return nil
+}
+
+// accounts are the lines that passwd and group need; the numbers are those that Debian's
+// libvirt service reserves.
+var accounts = map[string]string{
+	"passwd": "libvirt-qemu:x:64055:64055:Libvirt Qemu,,,:/var/lib/libvirt:/usr/sbin/nologin",
+	"group":  "libvirt-qemu:x:64055:",
+}
+
+// withAccount gives the text of a passwd or group file with the line, unless its name is there.
+func withAccount(text, line string) string {
+	name, _, _ := strings.Cut(line, ":")
+	if strings.HasPrefix(text, name+":") || strings.Contains(text, "\n"+name+":") {
+		return text
+	}
+	if text != "" && !strings.HasSuffix(text, "\n") {
+		text += "\n"
+	}
+	return text + line + "\n"
+}
+
+// Command gives the arguments of the process that becomes libvirtd (its number is libvirtd's).
+// It must run as root.
+func (d Daemon) Command() []string {
+	var script strings.Builder
+	script.WriteString("set -e; ")
+	for _, f := range daemonFolders {
+		own := filepath.Join(d.Dir, f.own)
+		fmt.Fprintf(&script, "mkdir -p %[2]s; mount --bind %[1]s %[2]s; ", quote(own), quote(f.mount))
+	}
+	for name := range accounts {
+		fmt.Fprintf(&script, "mount --bind %s /etc/%s; ", quote(filepath.Join(d.Dir, "etc", name)), name)
+	}
+	script.WriteString("exec libvirtd --pid-file /run/libvirt/libvirtd.pid")
+	return []string{"unshare", "-m", "--propagation", "private", "sh", "-c", script.String()}
+}
+
+// SocketPath is where the daemon listens.
+func (d Daemon) SocketPath() string { return filepath.Join(d.Dir, "run", "libvirt-sock") }
+
+// PIDFile is where the process of a running guest with the given domain name stands.
+func (d Daemon) PIDFile(name string) string {
+	return filepath.Join(d.Dir, "run", "qemu", name+".pid")
+}
+
+// quote makes s one word of the shell.
+func quote(s string) string { return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'" }

@@ -1,0 +1,519 @@
+package libvirt
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/xml"
+	"fmt"
+	"strconv"
+	"strings"
+
+	"yakumo/hypervisor"
+)
+
+// The domain XML that the driver writes, in the order of libvirt's own output; names and
+// meanings are those of libvirt's formatdomain page.
+
+type domainXML struct {
+	XMLName    xml.Name     `xml:"domain"`
+	Type       string       `xml:"type,attr"`
+	Name       string       `xml:"name"`
+	UUID       string       `xml:"uuid"`
+	Title      string       `xml:"title,omitempty"`
+	Metadata   *metadataXML `xml:"metadata"`
+	Memory     sizeXML      `xml:"memory"`
+	VCPU       int          `xml:"vcpu"`
+	Sysinfo    sysinfoXML   `xml:"sysinfo"`
+	OS         osXML        `xml:"os"`
+	Features   featuresXML  `xml:"features"`
+	CPU        cpuXML       `xml:"cpu"`
+	Clock      clockXML     `xml:"clock"`
+	OnPoweroff string       `xml:"on_poweroff"`
+	OnReboot   string       `xml:"on_reboot"`
+	OnCrash    string       `xml:"on_crash"`
+	Devices    devicesXML   `xml:"devices"`
+}
+
+type metadataXML struct {
+	Guest guestXML
+}
+
+// metadataNS is the XML namespace that marks a domain as ours.
+const metadataNS = "urn:yakumo:guest:1"
+
+// guestXML is what stands in the domain's metadata.
+type guestXML struct {
+	XMLName xml.Name `xml:"urn:yakumo:guest:1 guest"`
+	notesXML
+}
+
+type notesXML struct {
+	// Digest is of the whole definition but for itself: equal digests, equal definitions.
+	Digest          string    `xml:"digest,attr,omitempty"`
+	Project         string    `xml:"project,omitempty"`
+	User            string    `xml:"user,omitempty"`
+	ConsoleLog      string    `xml:"consoleLog,omitempty"`
+	ConsoleLogBytes int64     `xml:"consoleLogBytes,omitempty"`
+	Ports           []portXML `xml:"port"`
+}
+
+type portXML struct {
+	ID  string `xml:"id,attr"`
+	MAC string `xml:"mac,attr"`
+}
+
+type sizeXML struct {
+	Unit string `xml:"unit,attr,omitempty"`
+	N    int    `xml:",chardata"`
+}
+
+type sysinfoXML struct {
+	Type   string     `xml:"type,attr"`
+	System []entryXML `xml:"system>entry"`
+}
+
+type entryXML struct {
+	Name  string `xml:"name,attr"`
+	Value string `xml:",chardata"`
+}
+
+type osXML struct {
+	Type struct {
+		Arch    string `xml:"arch,attr"`
+		Machine string `xml:"machine,attr"`
+		Value   string `xml:",chardata"`
+	} `xml:"type"`
+	SMBIOS modeXML `xml:"smbios"`
+}
+
+type modeXML struct {
+	Mode string `xml:"mode,attr"`
+}
+
+type emptyXML struct{}
+
+type featuresXML struct {
+	ACPI emptyXML `xml:"acpi"`
+	APIC emptyXML `xml:"apic"`
+	TCG  *tcgXML  `xml:"tcg"`
+}
+
+type tcgXML struct {
+	TBCache sizeXML `xml:"tb-cache"`
+}
+
+type cpuXML struct {
+	Mode  string    `xml:"mode,attr"`
+	Match string    `xml:"match,attr,omitempty"`
+	Check string    `xml:"check,attr,omitempty"`
+	Model *modelXML `xml:"model"`
+}
+
+type modelXML struct {
+	Fallback string `xml:"fallback,attr,omitempty"`
+	Name     string `xml:",chardata"`
+}
+
+type clockXML struct {
+	Offset string     `xml:"offset,attr"`
+	Timers []timerXML `xml:"timer"`
+}
+
+type timerXML struct {
+	Name       string `xml:"name,attr"`
+	TickPolicy string `xml:"tickpolicy,attr,omitempty"`
+	Present    string `xml:"present,attr,omitempty"`
+}
+
+type devicesXML struct {
+	Disks       []diskXML       `xml:"disk"`
+	Controllers []controllerXML `xml:"controller"`
+	Interfaces  []interfaceXML  `xml:"interface"`
+	Serial      serialXML       `xml:"serial"`
+	Video       videoXML        `xml:"video"`
+	Balloon     typedXML        `xml:"memballoon"`
+	RNG         rngXML          `xml:"rng"`
+}
+
+type diskXML struct {
+	Type     string    `xml:"type,attr"`
+	Device   string    `xml:"device,attr"`
+	Driver   driverXML `xml:"driver"`
+	Source   sourceXML `xml:"source"`
+	Target   targetXML `xml:"target"`
+	ReadOnly *emptyXML `xml:"readonly"`
+	Serial   string    `xml:"serial,omitempty"`
+	Boot     *orderXML `xml:"boot"`
+}
+
+type sourceXML struct {
+	File string `xml:"file,attr,omitempty"`
+}
+
+type orderXML struct {
+	Order int `xml:"order,attr"`
+}
+
+type targetXML struct {
+	Dev     string `xml:"dev,attr,omitempty"`
+	Bus     string `xml:"bus,attr,omitempty"`
+	Managed string `xml:"managed,attr,omitempty"`
+	Type    string `xml:"type,attr,omitempty"`
+	Port    string `xml:"port,attr,omitempty"`
+}
+
+type driverXML struct {
+	Name    string       `xml:"name,attr,omitempty"`
+	Type    string       `xml:"type,attr,omitempty"`
+	Discard string       `xml:"discard,attr,omitempty"`
+	Host    *offloadsXML `xml:"host"`
+	Guest   *offloadsXML `xml:"guest"`
+}
+
+type offloadsXML struct {
+	Csum     string `xml:"csum,attr"`
+	GSO      string `xml:"gso,attr,omitempty"`
+	TSO4     string `xml:"tso4,attr"`
+	TSO6     string `xml:"tso6,attr"`
+	ECN      string `xml:"ecn,attr"`
+	UFO      string `xml:"ufo,attr"`
+	MrgRxbuf string `xml:"mrg_rxbuf,attr,omitempty"`
+}
+
+type controllerXML struct {
+	Type  string `xml:"type,attr"`
+	Model string `xml:"model,attr"`
+}
+
+type interfaceXML struct {
+	Type   string    `xml:"type,attr"`
+	MAC    addrXML   `xml:"mac"`
+	Target targetXML `xml:"target"`
+	Model  typeXML   `xml:"model"`
+	Driver driverXML `xml:"driver"`
+	MTU    *mtuXML   `xml:"mtu"`
+	Boot   *orderXML `xml:"boot"`
+}
+
+type addrXML struct {
+	Address string `xml:"address,attr"`
+}
+
+type typeXML struct {
+	Type string `xml:"type,attr"`
+}
+
+type typedXML struct {
+	Model string `xml:"model,attr"`
+}
+
+type mtuXML struct {
+	Size int `xml:"size,attr"`
+}
+
+type serialXML struct {
+	Type   string    `xml:"type,attr"`
+	Log    *logXML   `xml:"log"`
+	Target targetXML `xml:"target"`
+}
+
+type logXML struct {
+	File   string `xml:"file,attr"`
+	Append string `xml:"append,attr"`
+}
+
+type videoXML struct {
+	Model typeXML `xml:"model"`
+}
+
+type rngXML struct {
+	Model   string     `xml:"model,attr"`
+	Backend backendXML `xml:"backend"`
+}
+
+type backendXML struct {
+	Model string `xml:"model,attr"`
+	Path  string `xml:",chardata"`
+}
+
+// Facts that a definition depends on beside the guest itself.
+type platform struct {
+	accelerator string // "kvm" or "tcg"
+	cpuModel    string // a CPU model of libvirt; empty for the accelerator's default
+	sparePorts  int    // PCIe root ports for devices that are plugged in later
+}
+
+// tcgModel is the processor that guests see without hardware virtualisation. All models boot
+// equally fast under TCG (2.5 s for a small Linux, measured with qemu64, Nehalem and max), so
+// the choice is the least one with x86-64-v2, which today's distributions ask for, as every host can emulate it.
+const tcgModel = "Nehalem"
+
+// tcgCacheMiB bounds QEMU's cache of translated code a guest; QEMU's own default of 1 GiB is
+// more than most guests have memory.
+const tcgCacheMiB = 128
+
+// definition gives the domain XML of g, which has been checked, and its digest.
+func definition(g hypervisor.Guest, p platform) (text, digest string, err error) {
+	d := domain(g, p)
+	plain, err := xml.Marshal(d)
+	if err != nil {
+		return "", "", fmt.Errorf("write the definition of guest %s: %w", g.ID, err)
+	}
+	sum := sha256.Sum256(plain)
+	d.Metadata.Guest.Digest = hex.EncodeToString(sum[:16])
+	marked, err := xml.Marshal(d)
+	if err != nil {
+		return "", "", fmt.Errorf("write the definition of guest %s: %w", g.ID, err)
+	}
+	return string(marked), d.Metadata.Guest.Digest, nil
+}
+
+func domain(g hypervisor.Guest, p platform) domainXML {
+	serial := g.Serial
+	if serial == "" {
+		serial = g.ID
+	}
+	d := domainXML{
+		Type: "qemu", Name: g.Name, UUID: g.ID, Title: g.Title,
+		Metadata: &metadataXML{Guest: guestXML{notesXML: notesXML{
+			Project: g.Project, User: g.User,
+			ConsoleLog: g.ConsoleLog, ConsoleLogBytes: g.ConsoleLogBytes,
+		}}},
+		Memory: sizeXML{Unit: "MiB", N: g.MemoryMiB},
+		VCPU:   g.VCPUs,
+		// cloud-init finds the OpenStack metadata service by this product name alone.
+		Sysinfo: sysinfoXML{Type: "smbios", System: []entryXML{
+			{"manufacturer", "Yakumo"}, {"product", "OpenStack Compute"}, {"serial", serial},
+			{"uuid", g.ID}, {"family", "Virtual Machine"},
+		}},
+		CPU:   cpuXML{Mode: "custom", Match: "exact", Check: "none"},
+		Clock: clockXML{Offset: "utc", Timers: []timerXML{{Name: "hpet", Present: "no"}}},
+		// A guest that reboots itself is reset in place; one that panics is off, and was not asked.
+		OnPoweroff: "destroy", OnReboot: "restart", OnCrash: "destroy",
+	}
+	d.OS.Type.Arch, d.OS.Type.Machine, d.OS.Type.Value = "x86_64", "q35", "hvm"
+	d.OS.SMBIOS.Mode = "sysinfo"
+	model := p.cpuModel
+	if p.accelerator == "kvm" {
+		d.Type = "kvm"
+		// Ticks that a busy host made a guest miss are made up for, so that its clock stays right.
+		d.Clock.Timers = append(d.Clock.Timers,
+			timerXML{Name: "rtc", TickPolicy: "catchup"}, timerXML{Name: "pit", TickPolicy: "delay"})
+		if model == "" {
+			d.CPU = cpuXML{Mode: "host-model", Check: "partial"}
+		}
+	} else {
+		d.Features.TCG = &tcgXML{TBCache: sizeXML{Unit: "MiB", N: tcgCacheMiB}}
+		if model == "" {
+			model = tcgModel
+		}
+	}
+	if model != "" {
+		d.CPU.Model = &modelXML{Fallback: "forbid", Name: model}
+	}
+	d.Devices = devices(g, p)
+	for _, n := range g.NICs {
+		d.Metadata.Guest.Ports = append(d.Metadata.Guest.Ports, portXML{ID: n.ID, MAC: strings.ToLower(n.MAC)})
+	}
+	return d
+}
+
+func devices(g hypervisor.Guest, p platform) devicesXML {
+	v := devicesXML{
+		// No VGA and no USB: nobody looks at them, and the firmware spends time on both.
+		Controllers: []controllerXML{{Type: "usb", Model: "none"}},
+		Serial:      serialXML{Type: "pty", Target: targetXML{Type: "isa-serial", Port: "0"}},
+		Video:       videoXML{Model: typeXML{Type: "none"}},
+		Balloon:     typedXML{Model: "virtio"},
+		RNG:         rngXML{Model: "virtio", Backend: backendXML{Model: "random", Path: "/dev/urandom"}},
+	}
+	if g.ConsoleLog != "" {
+		v.Serial.Log = &logXML{File: g.ConsoleLog, Append: "on"}
+	}
+	scsi := false
+	letters := map[string]int{} // per prefix of the target's name
+	for _, disk := range g.Disks {
+		x := disk2xml(disk)
+		prefix := "sd" // shared by SATA and SCSI
+		if x.Target.Bus == "virtio" {
+			prefix = "vd"
+		}
+		x.Target.Dev = prefix + letter(letters[prefix])
+		letters[prefix]++
+		scsi = scsi || x.Target.Bus == "scsi"
+		v.Disks = append(v.Disks, x)
+	}
+	if scsi {
+		v.Controllers = append(v.Controllers, controllerXML{Type: "scsi", Model: "virtio-scsi"})
+	}
+	if p.sparePorts > 0 { // libvirt counts PCI controllers from the root, which it adds only if there is none
+		v.Controllers = append(v.Controllers, controllerXML{Type: "pci", Model: "pcie-root"})
+	}
+	for range p.sparePorts {
+		v.Controllers = append(v.Controllers, controllerXML{Type: "pci", Model: "pcie-root-port"})
+	}
+	for _, n := range g.NICs {
+		v.Interfaces = append(v.Interfaces, nic2xml(n))
+	}
+	return v
+}
+
+func disk2xml(d hypervisor.Disk) diskXML {
+	x := diskXML{
+		Type: "file", Device: d.Device,
+		Driver: driverXML{Name: "qemu", Type: d.Format},
+		Source: sourceXML{File: d.Path},
+		Target: targetXML{Bus: d.Bus},
+		Serial: d.Serial,
+		Boot:   order(d.BootOrder),
+	}
+	if x.Device == "" {
+		x.Device = "disk"
+	}
+	if x.Target.Bus == "" {
+		x.Target.Bus = "virtio"
+		if x.Device == "cdrom" {
+			x.Target.Bus = "sata"
+		}
+	}
+	if x.Device == "disk" {
+		x.Driver.Discard = "unmap" // what a guest trims is given back to the host
+	}
+	if d.ReadOnly || x.Device == "cdrom" {
+		x.ReadOnly = &emptyXML{}
+	}
+	return x
+}
+
+func nic2xml(n hypervisor.NIC) interfaceXML {
+	x := interfaceXML{
+		Type:   "ethernet",
+		MAC:    addrXML{strings.ToLower(n.MAC)},
+		Target: targetXML{Dev: n.Tap, Managed: "no"},
+		Model:  typeXML{"virtio"},
+		Boot:   order(n.BootOrder),
+		// The switch runs in user space, takes frames from the tap without the virtio header and
+		// so neither sees nor mends what offloads leave unfinished. Without these features the
+		// guest's packets carry full checksums and are no larger than its MTU, and it expects the same.
+		Driver: driverXML{
+			Host:  &offloadsXML{Csum: "off", GSO: "off", TSO4: "off", TSO6: "off", ECN: "off", UFO: "off", MrgRxbuf: "off"},
+			Guest: &offloadsXML{Csum: "off", TSO4: "off", TSO6: "off", ECN: "off", UFO: "off"},
+		},
+	}
+	if n.MTU != 0 {
+		x.MTU = &mtuXML{n.MTU}
+	}
+	return x
+}
+
+func order(n int) *orderXML {
+	if n == 0 {
+		return nil
+	}
+	return &orderXML{n}
+}
+
+// letter names the n-th disk as Linux does: a to z, aa, ab…
+func letter(n int) string {
+	s := ""
+	for n++; n > 0; n = (n - 1) / 26 {
+		s = string(rune('a'+(n-1)%26)) + s
+	}
+	return s
+}
+
+// record is what the driver must know of a domain that is ours beyond its state.
+type record struct {
+	digest   string
+	log      string // path of the console log, or empty
+	logBound int64
+}
+
+// parseRecord reads the metadata element of a domain. Somebody may have edited it: what cannot
+// be used counts as not there. libvirt gives the element without its namespace, by which it was
+// asked for.
+func parseRecord(text string) (record, error) {
+	var g struct {
+		XMLName xml.Name `xml:"guest"`
+		notesXML
+	}
+	if err := xml.Unmarshal([]byte(text), &g); err != nil {
+		return record{}, fmt.Errorf("read the domain's metadata: %w", err)
+	}
+	r := record{digest: g.Digest, log: g.ConsoleLog, logBound: g.ConsoleLogBytes}
+	if r.logBound <= 0 {
+		r.logBound = hypervisor.DefaultConsoleLogBytes
+	}
+	if !strings.HasPrefix(r.log, "/") {
+		r.log = ""
+	}
+	return r, nil
+}
+
+// parseUUID reads a UUID in lower case; ok is false for anything else.
+func parseUUID(id string) (u [16]byte, ok bool) {
+	if len(id) != 36 || id[8] != '-' || id[13] != '-' || id[18] != '-' || id[23] != '-' || strings.ToLower(id) != id {
+		return u, false
+	}
+	digits := id[:8] + id[9:13] + id[14:18] + id[19:23] + id[24:]
+	n, err := hex.Decode(u[:], []byte(digits))
+	return u, err == nil && n == 16
+}
+
+func formatUUID(u [16]byte) string {
+	return fmt.Sprintf("%x-%x-%x-%x-%x", u[:4], u[4:6], u[6:8], u[8:10], u[10:])
+}
+
+// hostXML is the part of libvirt's capabilities document that the driver reads.
+type hostXML struct {
+	XMLName xml.Name `xml:"capabilities"`
+	CPU     struct {
+		Arch     string `xml:"arch"`
+		Model    string `xml:"model"`
+		Vendor   string `xml:"vendor"`
+		Topology struct {
+			Sockets int `xml:"sockets,attr"`
+			Dies    int `xml:"dies,attr"`
+			Cores   int `xml:"cores,attr"`
+			Threads int `xml:"threads,attr"`
+		} `xml:"topology"`
+		Features []struct {
+			Name string `xml:"name,attr"`
+		} `xml:"feature"`
+	} `xml:"host>cpu"`
+	Guests []struct {
+		OSType string `xml:"os_type"`
+		Arch   struct {
+			Name     string    `xml:"name,attr"`
+			Emulator string    `xml:"emulator"`
+			Domains  []typeXML `xml:"domain"`
+		} `xml:"arch"`
+	} `xml:"guest"`
+}
+
+// emulator gives the QEMU that libvirt would run 64-bit PC guests with, and whether libvirt
+// believes that it can use KVM.
+func (h hostXML) emulator() (path string, kvm bool) {
+	for _, g := range h.Guests {
+		if g.OSType != "hvm" || g.Arch.Name != "x86_64" {
+			continue
+		}
+		for _, d := range g.Arch.Domains {
+			kvm = kvm || d.Type == "kvm"
+		}
+		return g.Arch.Emulator, kvm
+	}
+	return "", false
+}
+
+func parseHost(text string) (hostXML, error) {
+	var h hostXML
+	if err := xml.Unmarshal([]byte(text), &h); err != nil {
+		return hostXML{}, fmt.Errorf("read libvirt's capabilities: %w", err)
+	}
+	return h, nil
+}
+
+func versionName(v uint64) string {
+	return strconv.FormatUint(v/1_000_000, 10) + "." + strconv.FormatUint(v/1000%1000, 10) + "." + strconv.FormatUint(v%1000, 10)
+}

@@ -1,0 +1,34 @@
+package libvirt
+
+import (
+	"context"
+	"strings"
+
+	"yakumo/hypervisor"
+)
+
+// DefineForeign runs g as somebody else would: without what marks a domain as ours.
+func (d *Driver) DefineForeign(ctx context.Context, g hypervisor.Guest) error {
+	text, _, err := definition(g, platform{accelerator: "tcg"})
+	if err != nil {
+		return err
+	}
+	text = strings.ReplaceAll(text, metadataNS, "urn:example:other")
+	out, err := d.ask(ctx, slow, procDomainDefineXML, new(encoder).str(text).u32(1))
+	if err != nil {
+		return err
+	}
+	_, err = d.ask(ctx, slow, procDomainCreate, new(encoder).dom(out.dom()).u32(0))
+	return err
+}
+
+// RemoveForeign ends what DefineForeign began.
+func (d *Driver) RemoveForeign(ctx context.Context, id string) error {
+	uuid, _ := parseUUID(id)
+	ref := domainRef{name: id, uuid: uuid}
+	if _, err := d.ask(ctx, slow, procDomainDestroy, new(encoder).dom(ref).u32(0)); err != nil {
+		return err
+	}
+	_, err := d.ask(ctx, slow, procDomainUndefine, new(encoder).dom(ref).u32(0))
+	return err
+}

@@ -1,0 +1,114 @@
+package libvirt
+
+import (
+	"bytes"
+	"encoding/binary"
+	"fmt"
+	"io"
+)
+
+// header is virNetMessageHeader; on the wire a length word that counts itself goes before it.
+type header struct {
+	prog, vers uint32
+	proc       int32
+	kind       uint32
+	serial     uint32
+	status     uint32
+}
+
+const headerLen = 4 + 24
+
+// Programs (virnetprotocol.x, remote_protocol.x, virkeepaliveprotocol.x), all of version 1.
+const (
+	progRemote    = 0x20008086
+	progKeepalive = 0x6b656570
+)
+
+// Kinds of message.
+const (
+	kindCall   = 0
+	kindReply  = 1
+	kindEvent  = 2 // also keepalive, in either direction
+	kindStream = 3
+)
+
+// Statuses.
+const (
+	statusOK       = 0
+	statusError    = 1
+	statusContinue = 2
+)
+
+// Procedures of the keepalive program.
+const (
+	procPing = 1
+	procPong = 2
+)
+
+// Procedures of the remote program, REMOTE_PROC_… in remote_protocol.x.
+const (
+	procConnectOpen        = 1
+	procGetVersion         = 4
+	procNodeGetInfo        = 6
+	procGetCapabilities    = 7
+	procDomainGetXMLDesc   = 14
+	procDomainLookupByName = 23
+	procDomainResume       = 28
+	procGetHostname        = 59
+	procAuthList           = 66
+	procGetLibVersion      = 157
+	procDomainCreate       = 196 // DOMAIN_CREATE_WITH_FLAGS
+	procDomainOpenConsole  = 201
+	procDomainGetState     = 212
+	procDomainUndefine     = 231 // DOMAIN_UNDEFINE_FLAGS
+	procDomainDestroy      = 234 // DOMAIN_DESTROY_FLAGS
+	procDomainReset        = 245
+	procDomainShutdown     = 258 // DOMAIN_SHUTDOWN_FLAGS
+	procDomainGetMetadata  = 265
+	procEventRegister      = 316 // CONNECT_DOMAIN_EVENT_CALLBACK_REGISTER_ANY
+	procEventLifecycle     = 318 // DOMAIN_EVENT_CALLBACK_LIFECYCLE
+	procGetAllDomainStats  = 344
+	procDomainDefineXML    = 350 // DOMAIN_DEFINE_XML_FLAGS
+)
+
+// appendFrame appends a whole message to buf.
+func appendFrame(buf []byte, h header, payload []byte) []byte {
+	buf = binary.BigEndian.AppendUint32(buf, uint32(headerLen+len(payload)))
+	for _, v := range []uint32{h.prog, h.vers, uint32(h.proc), h.kind, h.serial, h.status} {
+		buf = binary.BigEndian.AppendUint32(buf, v)
+	}
+	return append(buf, payload...)
+}
+
+// readFrame reads one message. Memory grows with what has come, not with the announced length.
+func readFrame(r io.Reader) (header, []byte, error) {
+	var b [headerLen]byte
+	if _, err := io.ReadFull(r, b[:]); err != nil {
+		return header{}, nil, err
+	}
+	word := func(i int) uint32 { return binary.BigEndian.Uint32(b[4*i:]) }
+	n := word(0)
+	if n < headerLen || n > maxFrame {
+		return header{}, nil, fmt.Errorf("a message of %d bytes is out of the protocol's bounds", n)
+	}
+	h := header{prog: word(1), vers: word(2), proc: int32(word(3)), kind: word(4), serial: word(5), status: word(6)}
+	if n -= headerLen; n <= 64<<10 {
+		p := make([]byte, n)
+		if _, err := io.ReadFull(r, p); err != nil {
+			return header{}, nil, unexpected(err)
+		}
+		return h, p, nil
+	}
+	var p bytes.Buffer
+	if _, err := io.CopyN(&p, r, int64(n)); err != nil {
+		return header{}, nil, unexpected(err)
+	}
+	return h, p.Bytes(), nil
+}
+
+func unexpected(err error) error {
+	if err == io.EOF {
+		return io.ErrUnexpectedEOF
+	}
+	return err
+}
