@@ -15,12 +15,14 @@ run=(
   iproute2 iptables dmidecode ca-certificates curl
   # what the guest image yakumo-mini is made from
   linux-image-cloud-amd64 busybox-static dropbear-bin iperf3 netcat-openbsd ncat tcpdump
+  openssh-client openssh-sftp-server iputils-ping
   cpio zstd syslinux syslinux-common mtools dosfstools fdisk e2fsprogs util-linux kmod
 )
 test=(
   python3-openstackclient       # the stock client
   etcd-server                   # a real external etcd for the store's tests
   ethtool tcpdump
+  mmdebstrap                    # the Debian guest image of the nightly test
 )
 
 want=("${run[@]}")
