@@ -1,6 +1,8 @@
 package images
 
 import (
+	"context"
+	"fmt"
 	"net/http"
 	"time"
 
@@ -41,7 +43,7 @@ func Copy(img *model.Image) model.ImageCopy {
 //
 // Errors: fault.NotFound for what the caller does not see; fault.Forbidden for a
 // deactivated image, an administrator's calls aside; ErrNoData where there are no bytes.
-func (m *Images) Open(r *http.Request, snap store.Reader, by Caller, id model.ID) (*model.Image, Blob, error) {
+func (m *Images) Open(ctx context.Context, snap store.Reader, by Caller, id model.ID) (*model.Image, Blob, error) {
 	img, err := m.Get(snap, by, id)
 	switch {
 	case err != nil:
@@ -51,8 +53,12 @@ func (m *Images) Open(r *http.Request, snap store.Reader, by Caller, id model.ID
 	case img.BlobID == "":
 		return nil, nil, ErrNoData
 	}
-	f, _, err := m.cfg.Blobs.Open(r.Context(), img.BlobID)
-	return img, f, err
+	f, _, err := m.cfg.Blobs.Open(ctx, img.BlobID)
+	if err != nil {
+		// Not the caller's fault, whatever kind the blobs gave it.
+		return nil, nil, fmt.Errorf("open the data of image %s: %v", id, err)
+	}
+	return img, f, nil
 }
 
 // ErrNoData says that an image has no bytes yet.

@@ -108,8 +108,9 @@ func mismatch(format, why string) error {
 }
 
 func unsafe(format string, err error) error {
-	if errors.Is(err, qcow2.ErrUnsafe) {
-		return fault.Wrap(fault.Unsupported, err, "The content of the image is not acceptable as '%s': %s.", format, err)
+	var why qcow2.Refusal
+	if errors.As(err, &why) {
+		return fault.New(fault.Unsupported, "The content of the image is not acceptable as '%s': %s.", format, why)
 	}
 	return err
 }

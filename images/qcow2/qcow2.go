@@ -31,13 +31,14 @@ const (
 	incompatKnown       = incompatDirty | incompatCorrupt | incompatDataFile | incompatCompression | incompatExtendedL2
 )
 
-// ErrUnsafe is wrapped by every refusal: the text says what is wrong with the file and may
-// be shown to its owner.
-var ErrUnsafe = errors.New("refused")
+// Refusal says what is wrong with an image: half a sentence that its owner may read, such
+// as "it has a backing file".
+type Refusal string
 
-func unsafe(format string, args ...any) error {
-	return fmt.Errorf(format+" (%w)", append(args, ErrUnsafe)...)
-}
+// Error gives the reason.
+func (r Refusal) Error() string { return string(r) }
+
+func unsafe(format string, args ...any) error { return Refusal(fmt.Sprintf(format, args...)) }
 
 // Header is what the start of an image says.
 type Header struct {
