@@ -49,7 +49,7 @@ func benchTables(b *testing.B) *Snapshot {
 	return &Snapshot{schema: schema, tables: map[string]*tableView{"Interface": v}}
 }
 
-// BenchmarkDecodeUpdate reads the initial update of 10,000 interfaces (about 6 MB) into an empty replica.
+// BenchmarkDecodeUpdate reads the initial update of 10,000 interfaces (about 4 MB) into an empty replica.
 func BenchmarkDecodeUpdate(b *testing.B) {
 	const n = 10000
 	raw := bigUpdate(n)

@@ -2,6 +2,7 @@ package ovsdb
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -52,6 +53,15 @@ type PortError struct {
 // Error gives port and reason.
 func (e *PortError) Error() string { return fmt.Sprintf("port %s: %s", e.Port, e.Text) }
 
+// A BridgeError is why there is no bridge in the switch although it is configured.
+type BridgeError struct {
+	Bridge string
+	Text   string
+}
+
+// Error gives bridge and reason.
+func (e *BridgeError) Error() string { return fmt.Sprintf("bridge %s: %s", e.Bridge, e.Text) }
+
 // one finds the row of T's table whose name is as given.
 func one[T Model](snap *Snapshot, name string) (T, bool, error) {
 	var none T
@@ -68,21 +78,41 @@ func (s *Switch) Bridge(name string) (Bridge, bool, error) {
 }
 
 // EnsureBridge makes a bridge, with the internal port of its name, or makes the one there is
-// as cfg says, and gives it with the datapath id that the switch gave it. Where all is as it should be, nothing is
-// written.
+// as cfg says, and gives it with the datapath id that the switch gave it. Where all is as
+// it should be, nothing is written. A bridge that the switch cannot make, such as one with a
+// datapath type that it lacks, stays configured and is a *BridgeError.
 func (s *Switch) EnsureBridge(ctx context.Context, cfg BridgeConfig) (Bridge, error) {
 	ctx, cancel := deadline(ctx)
 	defer cancel()
+	changed, err := s.converge(ctx, func(snap *Snapshot, t *Txn) error { return planBridge(snap, t, cfg) })
 	var b Bridge
-	_, err := s.converge(ctx, func(snap *Snapshot, t *Txn) error { return planBridge(snap, t, cfg) })
 	if err == nil {
-		err = s.client.Wait(ctx, func(snap *Snapshot) (ok bool, err error) {
-			b, ok, err = one[Bridge](snap, cfg.Name)
-			return ok && b.DatapathID != nil, err
-		})
+		b, err = s.bridgeMade(cfg.Name)
+		if err != nil && !changed {
+			// An old failure; or the database has just restarted, and the switch has yet to
+			// tell what it made: make it look again.
+			if _, err = s.Apply(ctx, NewTxn()); err == nil {
+				b, err = s.bridgeMade(cfg.Name)
+			}
+		}
 	}
 	if err != nil {
 		return Bridge{}, fmt.Errorf("ensure bridge %s: %w", cfg.Name, err)
+	}
+	return b, nil
+}
+
+// bridgeMade gives a bridge that the switch has made: it writes the datapath id no later than
+// the configuration's number.
+func (s *Switch) bridgeMade(name string) (Bridge, error) {
+	b, ok, err := s.Bridge(name)
+	switch {
+	case err != nil:
+		return b, err
+	case !ok:
+		return b, &BridgeError{Bridge: name, Text: "it was removed by another"}
+	case b.DatapathID == nil:
+		return b, &BridgeError{Bridge: name, Text: fmt.Sprintf("the switch could not make it with datapath type %q; its log says why", b.DatapathType)}
 	}
 	return b, nil
 }
@@ -103,7 +133,7 @@ func optionalInt(n int64) *int64 {
 
 func planBridge(snap *Snapshot, t *Txn, cfg BridgeConfig) error {
 	if cfg.Name == "" {
-		return fmt.Errorf("a bridge needs a name")
+		return errors.New("a bridge needs a name")
 	}
 	r, err := root(snap)
 	if err != nil {
@@ -317,7 +347,7 @@ func (s *Switch) portsMade(ctx context.Context, cfgs []PortConfig) ([]PortStatus
 				return false, err
 			}
 			if !ok || len(p.Interfaces) != 1 {
-				return false, &PortError{Port: cfg.Name, Text: "was removed by another"}
+				return false, &PortError{Port: cfg.Name, Text: "it was removed by another"}
 			}
 			st, err := portStatus(snap, p)
 			if err != nil {

@@ -64,9 +64,17 @@ func (r *Row) Value(column string) (Value, bool) {
 // equal tells whether both rows hold the same.
 func (r *Row) equal(s *Row) bool { return slices.EqualFunc(r.vals, s.vals, Value.Equal) }
 
+// A form is what the columns in a row from the server hold.
+type form uint8
+
+const (
+	values      form = iota
+	differences      // to what was there before (update2, update3)
+)
+
 // row reads a row's columns from the cursor: over an older row, or over the zero values
-// where old is nil. With diff the columns hold differences (update2), else values.
-func (c *cursor) row(l *layout, id UUID, old *Row, diff bool) (*Row, error) {
+// where old is nil.
+func (c *cursor) row(l *layout, id UUID, old *Row, f form) (*Row, error) {
 	r := &Row{uuid: id, layout: l, vals: make([]Value, len(l.columns))}
 	if old != nil {
 		copy(r.vals, old.vals)
@@ -89,7 +97,7 @@ func (c *cursor) row(l *layout, id UUID, old *Row, diff bool) (*Row, error) {
 		if err != nil {
 			return fmt.Errorf("column %s: %w", key, err)
 		}
-		if diff {
+		if f == differences {
 			v = r.vals[i].patched(v, t)
 		}
 		if err := t.checkCount(v); err != nil {

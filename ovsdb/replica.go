@@ -99,7 +99,7 @@ func (c *cursor) rowUpdate(l *layout, id UUID, old *Row) (*Row, error) {
 	err := c.object(func(key []byte) (err error) {
 		switch string(key) {
 		case "new":
-			r, err = c.row(l, id, old, false)
+			r, err = c.row(l, id, old, values)
 			return err
 		case "old":
 			return c.skip()
@@ -117,12 +117,12 @@ func (c *cursor) rowUpdate2(l *layout, id UUID, old *Row) (*Row, error) {
 		n++
 		switch string(key) {
 		case "initial", "insert":
-			r, err = c.row(l, id, nil, true)
+			r, err = c.row(l, id, nil, differences)
 		case "modify":
 			if old == nil {
 				return c.fail("a row is modified that is not there")
 			}
-			r, err = c.row(l, id, old, true)
+			r, err = c.row(l, id, old, differences)
 		case "delete":
 			err = c.skip()
 		default:

@@ -3,6 +3,7 @@ package ovsdb_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -156,5 +157,75 @@ func TestApplyWithoutSwitch(t *testing.T) {
 	server.StartSwitch()
 	if _, err := sw.EnsureBridge(testContext(t), testBridge); err != nil {
 		t.Errorf("EnsureBridge with a switch at last: %v", err)
+	}
+}
+
+func TestDatapathTypeThatTheSwitchLacks(t *testing.T) {
+	server := ovsdbtest.Start(t, ovsdbtest.Options{})
+	server.StartSwitch() // without the kernel's datapath
+	sw := openSwitch(t, server)
+	ctx := testContext(t)
+	for range 2 {
+		var be *ovsdb.BridgeError
+		if b, err := sw.EnsureBridge(ctx, ovsdb.BridgeConfig{Name: "br0", DatapathType: "system"}); !errors.As(err, &be) || be.Bridge != "br0" {
+			t.Fatalf("bridge is %+v, %v", b, err)
+		}
+	}
+	if _, err := sw.EnsureBridge(ctx, testBridge); err != nil {
+		t.Errorf("the same bridge with a good type: %v", err)
+	}
+}
+
+// Whichever daemon dies, what was begun is done when it is back.
+func TestDaemonsDieWhilePortsAreMade(t *testing.T) {
+	server := ovsdbtest.Start(t, ovsdbtest.Options{})
+	server.StartSwitch()
+	sw := openSwitch(t, server)
+	ctx := testContext(t)
+	if _, err := sw.EnsureBridge(ctx, testBridge); err != nil {
+		t.Fatal(err)
+	}
+	const ports = 40
+	progress, done := make(chan int, ports), make(chan error, 1)
+	go func() {
+		for n := range ports {
+			cfg := ovsdb.PortConfig{Name: fmt.Sprintf("p%d", n), Type: "internal", OFPortRequest: int64(100 + n)}
+			if p, err := sw.EnsurePort(ctx, "br0", cfg); err != nil || p.OFPort != cfg.OFPortRequest {
+				done <- fmt.Errorf("port %d: %d, %w", n, p.OFPort, err)
+				return
+			}
+			progress <- n
+		}
+		done <- nil
+	}()
+	reach := func(n int) {
+		for {
+			select {
+			case got := <-progress:
+				if got == n {
+					return
+				}
+			case err := <-done:
+				t.Fatalf("ended before port %d: %v", n, err)
+			}
+		}
+	}
+	reach(5)
+	server.Kill()
+	server.Restart()
+	reach(15)
+	server.KillSwitch()
+	server.StartSwitch()
+	reach(25)
+	server.Kill()
+	server.KillSwitch()
+	server.Restart()
+	server.StartSwitch()
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	all, err := sw.Ports("br0")
+	if err != nil || len(all) != ports+1 {
+		t.Errorf("%d ports, %v", len(all), err)
 	}
 }

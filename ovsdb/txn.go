@@ -571,7 +571,7 @@ func (c *cursor) selected(t *TableSchema, columns []string) ([]*Row, error) {
 	}
 	var rows []*Row
 	err = c.array(func(int) error {
-		r, err := c.row(l, UUID{}, nil, false)
+		r, err := c.row(l, UUID{}, nil, values)
 		rows = append(rows, r)
 		return err
 	})

@@ -285,7 +285,7 @@ func TestModels(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r, err := (&cursor{b: b}).row(l, in.UUID, nil, false)
+	r, err := (&cursor{b: b}).row(l, in.UUID, nil, values)
 	if err != nil {
 		t.Fatal(err)
 	}

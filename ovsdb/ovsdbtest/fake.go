@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"os"
 	"path/filepath"
 	"sync"
 	"testing"
@@ -58,11 +57,7 @@ type Fake struct {
 // for each connection.
 func NewFake(t testing.TB, handle func(*Peer, Request)) *Fake {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "ovs")
-	if err != nil {
-		t.Fatal(err)
-	}
-	path := filepath.Join(dir, "db.sock")
+	path := filepath.Join(t.TempDir(), "db.sock")
 	l, err := net.Listen("unix", path)
 	if err != nil {
 		t.Fatal(err)
@@ -109,9 +104,6 @@ func NewFake(t testing.TB, handle func(*Peer, Request)) *Fake {
 		}
 		mu.Unlock()
 		all.Wait()
-		if err := os.RemoveAll(dir); err != nil {
-			t.Error(err)
-		}
 	})
 	return &Fake{Address: "unix:" + path}
 }

@@ -50,17 +50,10 @@ type daemon struct {
 // Start makes an empty database and starts ovsdb-server; it ends with the test.
 func Start(t testing.TB, o Options) *Server {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "ovs") // t.TempDir is too long for a socket's name
-	if err != nil {
-		t.Fatal(err)
-	}
-	s := &Server{t: t, dir: dir}
+	s := &Server{t: t, dir: t.TempDir()}
 	t.Cleanup(func() {
 		s.KillSwitch()
 		s.Kill()
-		if err := os.RemoveAll(dir); err != nil {
-			t.Error(err)
-		}
 	})
 	create := []string{"create", s.path("conf.db"), schemaFile}
 	if o.Clustered {
