@@ -37,7 +37,10 @@ const TableAll uint8 = 0xff
 type Resubmit struct {
 	InPort uint32 // the port to look up with; PortInPort keeps the packet's own
 	Table  uint8  // TableAll is the current table
-	CT     bool   // look up with addresses and ports as in the tracked connection's original direction
+	// CT looks up with addresses and ports as in the tracked connection's original direction.
+	// Open vSwitch takes it only in a flow whose match implies a valid connection, such as
+	// ct_state=+trk+est.
+	CT bool
 }
 
 // ResubmitTable looks the packet up in a table.
@@ -213,19 +216,19 @@ func (e *encoder) startNicira(subtype uint16) int {
 	return start
 }
 
-// shortHeader gives the 4-byte header that older Nicira structures want.
+// shortHeader gives the 4-byte header that older Nicira structures want: the NXM one where
+// there is one, as Open vSwitch writes it.
 func (e *encoder) shortHeader(f Field) uint32 {
 	if !f.valid() {
 		e.fail(fmt.Errorf("openflow: %v is no field", f))
 		return 0
 	}
 	i := fieldTable[f]
-	if i.Experimenter != 0 {
-		if i.alias < 0 {
-			e.fail(fmt.Errorf("openflow: %v has no short header", f))
-			return 0
-		}
+	switch {
+	case i.alias >= 0:
 		i.Class, i.Number, i.Experimenter = uint16(i.alias>>8), uint8(i.alias), 0
+	case i.Experimenter != 0:
+		e.fail(fmt.Errorf("openflow: %v has no short header", f))
 	}
 	return i.header(false)
 }

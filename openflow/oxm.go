@@ -7,7 +7,8 @@ import "fmt"
 // checks them as it reads.
 type Field uint8
 
-// The fields. "NXM" ones are Open vSwitch's own; ovs-fields(7) describes each.
+// The fields; ovs-fields(7) describes each. Open vSwitch lets no flow match dp_hash or
+// recirc_id, which it keeps for itself.
 const (
 	FieldPacketType Field = iota + 1
 	FieldInPort
@@ -227,7 +228,7 @@ func buildFields() (t [fieldEnd]FieldInfo) {
 	t[FieldDPHash] = nxm("dp_hash", 35, 32, FormatHex).vendor(vendorNicira, 0).nxm1(35).readOnly()
 	t[FieldRecircID] = nxm("recirc_id", 36, 32, FormatDec).exact().readOnly()
 	t[FieldConjID] = nxm("conj_id", 37, 32, FormatDec).exact().readOnly()
-	t[FieldActsetOutput] = oxm("actset_output", 43, 32, FormatPort).vendor(vendorONF, 43).exact().readOnly()
+	t[FieldActsetOutput] = oxm("actset_output", 43, 32, FormatPort).exact().readOnly()
 	t[FieldCTState] = nxm("ct_state", 105, 32, FormatState).readOnly()
 	t[FieldCTZone] = nxm("ct_zone", 106, 16, FormatHex).exact().readOnly()
 	t[FieldCTMark] = nxm("ct_mark", 107, 32, FormatHex)
@@ -268,7 +269,7 @@ func buildFields() (t [fieldEnd]FieldInfo) {
 	t[FieldARPTHA] = oxm("arp_tha", 25, 48, FormatMAC).nxm1(18)
 	t[FieldTCPSrc] = oxm("tcp_src", 13, 16, FormatDec).nxm0(9)
 	t[FieldTCPDst] = oxm("tcp_dst", 14, 16, FormatDec).nxm0(10)
-	t[FieldTCPFlags] = oxm("tcp_flags", 42, 12, FormatFlags).vendor(vendorONF, 42).nxm1(34).readOnly()
+	t[FieldTCPFlags] = oxm("tcp_flags", 42, 12, FormatFlags).nxm1(34).readOnly()
 	t[FieldUDPSrc] = oxm("udp_src", 15, 16, FormatDec).nxm0(11)
 	t[FieldUDPDst] = oxm("udp_dst", 16, 16, FormatDec).nxm0(12)
 	t[FieldSCTPSrc] = oxm("sctp_src", 17, 16, FormatDec)
@@ -311,6 +312,9 @@ var fieldByKey = func() map[fieldKey]Field {
 			m[fieldKey{class: uint16(i.alias >> 8), number: uint8(i.alias)}] = f
 		}
 	}
+	// OpenFlow 1.3 had these two as extensions of the ONF.
+	m[fieldKey{classExperimenter, 42, vendorONF}] = FieldTCPFlags
+	m[fieldKey{classExperimenter, 43, vendorONF}] = FieldActsetOutput
 	return m
 }()
 

@@ -68,7 +68,7 @@ func Start(t testing.TB, opts ...Option) *Switch {
 		s.KillDB()
 		if t.Failed() {
 			if log, err := os.ReadFile(filepath.Join(dir, "ovs-vswitchd.log")); err == nil {
-				t.Logf("end of ovs-vswitchd.log:\n%s", log[max(0, len(log)-4000):])
+				t.Logf("end of ovs-vswitchd.log:\n%s", log[max(0, len(log)-2000):])
 			}
 		}
 		if err := os.RemoveAll(dir); err != nil {
