@@ -24,6 +24,12 @@ import (
 //     is to use others: where they are missing, copies of passwd and group that have them are
 //     mounted over the machine's.
 //
+// libvirtd waits for the end of a QEMU until its number is free. QEMU leaves libvirtd when it
+// starts, so that is when process 1 has waited for it: at once with systemd, seconds later
+// with some containers' process 1, at each stop of a guest and four times when libvirtd first
+// looks at what QEMU can do. Where that may be, the starter calls ReapGuests before it starts
+// libvirtd.
+//
 // A network namespace is the starter's business: prefix Command with "ip netns exec NAME".
 type Daemon struct {
 	Dir      string // an absolute folder of its own; all its files are below it

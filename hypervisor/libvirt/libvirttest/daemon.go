@@ -8,6 +8,7 @@ package libvirttest
 
 import (
 	"bytes"
+	"context"
 	"crypto/rand"
 	"encoding/hex"
 	"errors"
@@ -46,6 +47,11 @@ func Start(t testing.TB) *Daemon {
 	if err != nil {
 		t.Fatal(err)
 	}
+	reaping, stop := context.WithCancel(context.Background())
+	if err := libvirt.ReapGuests(reaping); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(stop)
 	d := &Daemon{
 		cfg:   libvirt.Daemon{Dir: dir, HostUUID: fmt.Sprintf("%x-%x-%x-%x-%x", b[:4], b[4:6], b[6:8], b[8:10], b[10:16])},
 		netns: "ykt" + hex.EncodeToString(b[16:]),
