@@ -16,9 +16,20 @@ type call struct {
 	done chan struct{}
 	err  error // why it ended early; read after done
 
-	// Written by the reader before done is closed, read after.
+	// milestone, where it is not nil, is closed by the answer to the id first+milestoneAt.
+	milestone   chan struct{}
+	milestoneAt uint32
+
+	mu      sync.Mutex
 	replies []Message
 	errs    []*Error
+}
+
+// results gives what has been answered so far.
+func (k *call) results() ([]Message, []*Error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.replies, k.errs
 }
 
 func (k *call) finish(err error) {
@@ -50,14 +61,20 @@ func (c *Conn) takeXIDs(n uint32) uint32 {
 
 // newCall registers a call for n messages.
 func (c *Conn) newCall(n uint32) (*call, error) {
+	k := &call{n: n, done: make(chan struct{})}
+	return k, c.register(k)
+}
+
+// register gives a call its ids and makes the reader know it.
+func (c *Conn) register(k *call) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.err != nil {
-		return nil, c.err
+		return c.err
 	}
-	k := &call{first: c.takeXIDs(n), n: n, done: make(chan struct{})}
+	k.first = c.takeXIDs(k.n)
 	c.calls = append(c.calls, k)
-	return k, nil
+	return nil
 }
 
 func (c *Conn) callFor(xid uint32) *call {
@@ -88,7 +105,9 @@ func (c *Conn) answer(h Header, m Message) bool {
 	if k == nil {
 		return false
 	}
-	last := h.XID == k.first+k.n-1
+	at := h.XID - k.first
+	last := at == k.n-1
+	k.mu.Lock()
 	switch m := m.(type) {
 	case *Error:
 		k.errs = append(k.errs, m)
@@ -98,6 +117,11 @@ func (c *Conn) answer(h Header, m Message) bool {
 	default:
 		k.replies = append(k.replies, m)
 	}
+	if k.milestone != nil && at == k.milestoneAt {
+		close(k.milestone)
+		k.milestone = nil
+	}
+	k.mu.Unlock()
 	if last {
 		c.remove(k)
 		k.finish(nil)
@@ -106,13 +130,18 @@ func (c *Conn) answer(h Header, m Message) bool {
 }
 
 // wait waits for the end of a call.
-func (c *Conn) wait(ctx context.Context, k *call) error {
+func (c *Conn) wait(ctx context.Context, k *call) error { return c.waitFor(ctx, k, nil) }
+
+// waitFor waits for the end of a call or for its milestone.
+func (c *Conn) waitFor(ctx context.Context, k *call, milestone <-chan struct{}) error {
 	if _, ok := ctx.Deadline(); !ok {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, c.cfg.RequestTimeout)
 		defer cancel()
 	}
 	select {
+	case <-milestone:
+		return nil
 	case <-k.done:
 		return k.err
 	case <-ctx.Done():
@@ -165,10 +194,11 @@ func (c *Conn) Request(ctx context.Context, m Message) ([]Message, error) {
 	if err := c.wait(ctx, k); err != nil {
 		return nil, fmt.Errorf("%v: %w", m.Type(), err)
 	}
-	if len(k.errs) > 0 {
-		return nil, k.errs[0]
+	replies, errs := k.results()
+	if len(errs) > 0 {
+		return nil, errs[0]
 	}
-	return k.replies, nil
+	return replies, nil
 }
 
 // Apply sends messages, then a barrier, and waits for it. It returns nil where the switch
@@ -199,7 +229,8 @@ func (c *Conn) Apply(ctx context.Context, ms ...Message) error {
 		return err
 	}
 	var errs []error
-	for _, e := range k.errs {
+	_, refusals := k.results()
+	for _, e := range refusals {
 		if i := int(e.XID - k.first); i < len(ms) {
 			errs = append(errs, &MessageError{i, ms[i], e})
 		} else {
@@ -276,18 +307,22 @@ func (e *BundleError) Unwrap() []error {
 }
 
 // Bundle makes messages (flow, group and port modifications; Open vSwitch also takes packet
-// outs) take effect together, atomically and in order, or not at all. It opens the bundle,
-// adds, commits and asks for a barrier in one stream of writes. A refusal comes as
+// outs) take effect together, atomically and in order, or not at all. A refusal comes as
 // *BundleError. Where the connection or ctx ends before the answer, the bundle may have been
 // committed: read the state back. The messages may be used again afterwards.
+//
+// All messages go out in one stream. The commit waits for the barrier behind them: Open
+// vSwitch 3.1 leaves out of the bundle a message that it refuses to add and would commit
+// the others.
 func (c *Conn) Bundle(ctx context.Context, ms []Message) error {
 	if len(ms) == 0 {
 		return nil
 	}
 	n := uint32(len(ms))
-	// The ids: open, each message, commit, barrier.
-	k, err := c.newCall(n + 3)
-	if err != nil {
+	// The ids: open, each message, barrier, commit, barrier.
+	added := make(chan struct{})
+	k := &call{n: n + 4, done: make(chan struct{}), milestone: added, milestoneAt: n + 1}
+	if err := c.register(k); err != nil {
 		return err
 	}
 	c.mu.Lock()
@@ -317,9 +352,22 @@ func (c *Conn) Bundle(ctx context.Context, ms []Message) error {
 			return abandon(&BundleError{Messages: []*MessageError{{i, m, err}}})
 		}
 	}
-	err = w.add(k.first+n+1, &BundleControl{id, BundleCommit, flags})
+	err := w.add(k.first+n+1, &BarrierRequest{})
 	if err == nil {
-		err = w.add(k.first+n+2, &BarrierRequest{})
+		err = w.flush()
+	}
+	if err != nil {
+		return abandon(err)
+	}
+	if err := c.waitFor(ctx, k, added); err != nil {
+		return abandon(fmt.Errorf("add to bundle of %d messages: %w", n, err))
+	}
+	if err := refusals(k, ms); err != nil {
+		return abandon(err)
+	}
+	err = w.add(k.first+n+2, &BundleControl{id, BundleCommit, flags})
+	if err == nil {
+		err = w.add(k.first+n+3, &BarrierRequest{})
 	}
 	if err == nil {
 		err = w.flush()
@@ -328,14 +376,28 @@ func (c *Conn) Bundle(ctx context.Context, ms []Message) error {
 		return abandon(err)
 	}
 	if err := c.wait(ctx, k); err != nil {
-		return fmt.Errorf("bundle of %d messages: %w", n, err)
+		return fmt.Errorf("commit bundle of %d messages: %w", n, err)
 	}
-	return bundleResult(k, ms)
+	if err := refusals(k, ms); err != nil {
+		return err
+	}
+	replies, _ := k.results()
+	for _, r := range replies {
+		if b, ok := r.(*BundleControl); ok && b.Kind == BundleCommitted {
+			return nil
+		}
+	}
+	return &BundleError{Bundle: []error{malformed("the switch did not confirm the commit")}}
 }
 
-func bundleResult(k *call, ms []Message) error {
+// refusals makes a *BundleError of what the switch refused so far, nil where that is nothing.
+func refusals(k *call, ms []Message) error {
+	_, errs := k.results()
+	if len(errs) == 0 {
+		return nil
+	}
 	out := &BundleError{}
-	for _, e := range k.errs {
+	for _, e := range errs {
 		switch i := int(e.XID - k.first - 1); {
 		case e.XID == k.first:
 			out.Bundle = append(out.Bundle, fmt.Errorf("open: %w", e))
@@ -345,20 +407,7 @@ func bundleResult(k *call, ms []Message) error {
 			out.Bundle = append(out.Bundle, fmt.Errorf("commit: %w", e))
 		}
 	}
-	committed := false
-	for _, r := range k.replies {
-		if b, ok := r.(*BundleControl); ok && b.Kind == BundleCommitted {
-			committed = true
-		}
-	}
-	if len(out.Messages)+len(out.Bundle) > 0 {
-		return out
-	}
-	if !committed {
-		out.Bundle = append(out.Bundle, malformed("the switch did not confirm the commit"))
-		return out
-	}
-	return nil
+	return out
 }
 
 // multipart asks and gives the parts of the answer.

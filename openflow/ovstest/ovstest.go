@@ -127,7 +127,8 @@ func (s *Switch) Restart() {
 		"--log-file="+s.path("ovs-vswitchd.log"), "-vconsole:off", "--pidfile="+s.path("ovs-vswitchd.pid"),
 		"--unixctl="+s.path("ovs-vswitchd.ctl"), "--no-chdir")
 	s.waitSocket(s.path("ovs-vswitchd.ctl"), s.vsw)
-	s.Vsctl("set", "Open_vSwitch", ".", "external_ids:ovstest=ready") // waits for ovs-vswitchd
+	// ovs-vsctl waits for ovs-vswitchd after a change, so the value must be a new one.
+	s.Vsctl("set", "Open_vSwitch", ".", fmt.Sprintf("external_ids:ovstest=%d", s.Pid()))
 }
 
 // Pid is the process id of ovs-vswitchd, 0 where it does not run.
