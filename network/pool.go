@@ -135,3 +135,6 @@ func free(pools []model.AddrRange, used []netip.Addr, i uint64) (netip.Addr, boo
 	}
 	return netip.Addr{}, false
 }
+
+// PoolSize counts the addresses that a subnet's pools hold.
+func PoolSize(s *model.Subnet) uint64 { return poolSize(s.Pools) }

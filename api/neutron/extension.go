@@ -1,0 +1,68 @@
+package neutron
+
+import (
+	"net/http"
+
+	"yakumo/api"
+	"yakumo/fault"
+)
+
+type extension struct {
+	Alias       string `json:"alias"`
+	Name        string `json:"name"`
+	Description string `json:"description"`
+	Updated     string `json:"updated"`
+	Links       []link `json:"links"`
+}
+
+// extensions are those that this service really serves. Clients decide by the alias what
+// they may ask; names and dates are those by which Neutron's reference knows them.
+func extensions() []extension {
+	list := []extension{
+		{Alias: "agent", Name: "agent", Description: "The hosts that wire ports.", Updated: "2013-02-03T10:00:00-00:00"},
+		{Alias: "allowed-address-pairs", Name: "Allowed Address Pairs", Description: "Addresses that a port may use besides its own.", Updated: "2013-07-23T10:00:00-00:00"},
+		{Alias: "availability_zone", Name: "Availability Zone", Description: "The zones that hosts are in.", Updated: "2015-01-01T10:00:00-00:00"},
+		{Alias: "binding", Name: "Port Binding", Description: "The host that a port is wired on, for administrators.", Updated: "2014-02-03T10:00:00-00:00"},
+		{Alias: "dns-integration", Name: "DNS Integration", Description: "Names of ports and domains of networks.", Updated: "2015-08-15T18:00:00-00:00"},
+		{Alias: "empty-string-filtering", Name: "Empty String Filtering Extension", Description: "A filter with an empty value finds what has none.", Updated: "2018-10-09T10:00:00-00:00"},
+		{Alias: "extra_dhcp_opt", Name: "Neutron Extra DHCP options", Description: "Further DHCP options of a port.", Updated: "2013-03-17T12:00:00-00:00"},
+		{Alias: "filter-validation", Name: "Filter parameters validation", Description: "An unknown filter is refused.", Updated: "2018-03-21T10:00:00-00:00"},
+		{Alias: "ip-substring-filtering", Name: "IP address substring filtering", Description: "Ports are found by a part of an address.", Updated: "2017-11-28T09:00:00-00:00"},
+		{Alias: "net-mtu", Name: "Network MTU", Description: "The MTU of a network.", Updated: "2015-03-25T10:00:00-00:00"},
+		{Alias: "net-mtu-writable", Name: "Network MTU (writable)", Description: "The MTU of a network may be set.", Updated: "2017-07-12T00:00:00-00:00"},
+		{Alias: "network_availability_zone", Name: "Network Availability Zone", Description: "The zones that a network is meant for.", Updated: "2015-01-01T10:00:00-00:00"},
+		{Alias: "network-ip-availability", Name: "Network IP Availability", Description: "How many addresses of a network are in use.", Updated: "2015-09-24T00:00:00-00:00"},
+		{Alias: "pagination", Name: "Pagination support", Description: "Lists come in pages.", Updated: "2016-06-12T00:00:00-00:00"},
+		{Alias: "port-mac-address-regenerate", Name: "Neutron Port MAC address regenerate", Description: "A null MAC address makes a new one.", Updated: "2018-05-03T10:00:00-00:00"},
+		{Alias: "port-security", Name: "Port Security", Description: "The checks of a port's source addresses may be switched off.", Updated: "2012-07-23T10:00:00-00:00"},
+		{Alias: "project-id", Name: "project_id field enabled", Description: "Resources have project_id beside tenant_id.", Updated: "2016-09-09T09:09:09-09:09"},
+		{Alias: "provider", Name: "Provider Network", Description: "The segment of a network, for administrators.", Updated: "2012-09-07T10:00:00-00:00"},
+		{Alias: "quota_details", Name: "Quota details management support", Description: "What of a quota is in use.", Updated: "2017-02-10T10:00:00-00:00"},
+		{Alias: "quotas", Name: "Quota management support", Description: "Limits per project.", Updated: "2012-07-29T10:00:00-00:00"},
+		{Alias: "revision-if-match", Name: "If-Match constraints based on revision_number", Description: "A change may insist on the revision that it is about.", Updated: "2016-12-11T00:00:00-00:00"},
+		{Alias: "security-group", Name: "security-group", Description: "What traffic a port takes and sends.", Updated: "2012-10-05T10:00:00-00:00"},
+		{Alias: "security-groups-normalized-cidr", Name: "Normalized CIDR field for security group rules", Description: "The prefix of a rule without the bits outside its mask.", Updated: "2019-07-18T10:00:00-00:00"},
+		{Alias: "sorting", Name: "Sorting support", Description: "Lists are sorted by the keys that are asked for.", Updated: "2016-06-12T00:00:00-00:00"},
+		{Alias: "standard-attr-description", Name: "standard-attr-description", Description: "Resources have a description.", Updated: "2016-02-10T10:00:00-00:00"},
+		{Alias: "standard-attr-revisions", Name: "Resource revision numbers", Description: "Resources count their changes.", Updated: "2016-04-11T10:00:00-00:00"},
+		{Alias: "standard-attr-tag", Name: "Tag support for resources with standard attribute: network, port, security_group, subnet", Description: "Resources have tags.", Updated: "2017-01-01T00:00:00-00:00"},
+		{Alias: "standard-attr-timestamp", Name: "Resource timestamps", Description: "Resources tell when they were made and changed.", Updated: "2016-09-12T10:00:00-00:00"},
+	}
+	for i := range list {
+		list[i].Links = []link{}
+	}
+	return list
+}
+
+func (d *dialect) listExtensions(c *api.Context) error {
+	return c.JSON(http.StatusOK, map[string]any{"extensions": extensions()})
+}
+
+func (d *dialect) showExtension(c *api.Context) error {
+	for _, e := range extensions() {
+		if e.Alias == c.Param("alias") {
+			return c.JSON(http.StatusOK, map[string]any{"extension": e})
+		}
+	}
+	return fault.Coded(fault.NotFound, "ExtensionNotFound", "Extension with alias %s does not exist", c.Param("alias"))
+}
