@@ -3,6 +3,7 @@ package api
 import (
 	"context"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -16,13 +17,48 @@ type Caller struct {
 	ProjectDomainID string
 	DomainID        string   // of a domain-scoped token
 	System          bool     // system-scoped
-	RoleNames       []string // effective, with implied ones: admin ⊃ member ⊃ reader
+	RoleNames       []string // effective, with implied ones: admin ⊃ manager ⊃ member ⊃ reader
 	// CloudAdmin: the admin role on the system or on the cloud's admin project. The admin
 	// role on any other project or domain gives rights there and nowhere else.
 	CloudAdmin bool
 	ExpiresAt  time.Time
 	AuditID    string
 	Token      string // as presented; never logged
+	// Limited: only the calls that match one of Rules are allowed, none where there is no
+	// rule (an application credential with access rules).
+	Limited bool
+	Rules   []AccessRule
+}
+
+// AccessRule is a call that a limited caller may make.
+type AccessRule struct {
+	Service string // a Service's name, which is its type in the catalogue
+	Method  string // of HTTP
+	Path    string // below the service's prefix; * and {name} stand for a part, ** for any number
+}
+
+// covers tells whether the rule allows the call. path begins with a slash.
+func (a AccessRule) covers(service, method, path string) bool {
+	return a.Service == service && a.Method == method && matchPath(strings.Split(strings.Trim(a.Path, "/"), "/"), strings.Split(strings.Trim(path, "/"), "/"))
+}
+
+func matchPath(pattern, path []string) bool {
+	switch {
+	case len(pattern) == 0:
+		return len(path) == 0
+	case pattern[0] == "**":
+		return matchPath(pattern[1:], path) || len(path) > 0 && matchPath(pattern, path[1:])
+	case len(path) == 0:
+		return false
+	case pattern[0] == path[0], pattern[0] == "*" && path[0] != "", strings.HasPrefix(pattern[0], "{") && strings.HasSuffix(pattern[0], "}") && path[0] != "":
+		return matchPath(pattern[1:], path[1:])
+	}
+	return false
+}
+
+// permits tells whether the caller's rules, where it has such, allow the call.
+func (c *Caller) permits(service, method, path string) bool {
+	return !c.Limited || slices.ContainsFunc(c.Rules, func(r AccessRule) bool { return r.covers(service, method, path) })
 }
 
 // Has tells whether the caller has the role on the token's scope.
@@ -51,11 +87,12 @@ const (
 	Reader        // reader, member or admin on the token's project, or a cloud administrator
 	Member        // member or admin on the token's project, or a cloud administrator
 	Admin         // a cloud administrator
+	Manager       // manager or admin on the token's domain, for what is in it, or a cloud administrator
 )
 
 // String gives the class's name.
 func (a Access) String() string {
-	return [...]string{"(none)", "public", "anyone", "reader", "member", "admin"}[a]
+	return [...]string{"(none)", "public", "anyone", "reader", "member", "admin", "manager"}[a]
 }
 
 // allows tells whether the caller is of the class.
@@ -69,6 +106,8 @@ func (a Access) allows(c *Caller) bool {
 		return c.CloudAdmin || c.ProjectID != "" && c.Has("member")
 	case Admin:
 		return c.CloudAdmin
+	case Manager:
+		return c.CloudAdmin || c.DomainID != "" && c.Has("manager")
 	}
 	return false
 }

@@ -230,20 +230,25 @@ func (f *Front) run(c *Context, m *mounted, route *Route) error {
 			return fault.New(fault.NotFound, "The resource could not be found.")
 		}
 	}
-	if route.Access != Public {
-		token := c.R.Header.Get("X-Auth-Token")
-		if token == "" {
-			return fault.New(fault.Unauthorized, "The request you have made requires authentication.")
+	token := c.R.Header.Get("X-Auth-Token")
+	if route.Access != Public && token == "" {
+		return errNoToken
+	}
+	// Wait before the token is looked at, so that a token revoked, a role taken or a user
+	// made on another server counts here too. Calls at once share one wait.
+	if !route.NoSync && f.cfg.Store != nil {
+		if err := f.cfg.Store.Sync(c.R.Context()); err != nil {
+			return err
 		}
+	}
+	if route.Access != Public {
 		caller, err := f.cfg.Auth.Authenticate(c.R.Context(), token)
 		if err != nil {
 			return err
 		}
 		c.Caller = caller
-	}
-	if !route.NoSync && f.cfg.Store != nil {
-		if err := f.cfg.Store.Sync(c.R.Context()); err != nil {
-			return err
+		if !caller.permits(m.svc.Name, c.R.Method, strings.TrimPrefix(c.R.URL.Path, m.svc.Prefix)) {
+			return fault.New(fault.Unauthorized, "%s", errNoToken.Text)
 		}
 	}
 	if route.Access != Public && !route.Access.allows(c.Caller) {
@@ -257,6 +262,8 @@ func (f *Front) run(c *Context, m *mounted, route *Route) error {
 	}
 	return route.Handle(c)
 }
+
+var errNoToken = fault.New(fault.Unauthorized, "The request you have made requires authentication.")
 
 // StatusOf gives the default HTTP status of an error's kind.
 func StatusOf(err error) int {
