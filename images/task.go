@@ -62,3 +62,23 @@ func (m *Images) expireTasks(ctx context.Context, snap store.Snapshot) error {
 	}
 	return nil
 }
+
+// Tasks gives the tasks of a type and a status, sorted by id; empty: any.
+func (m *Images) Tasks(r store.Reader, kind, status string) []*model.ImageTask {
+	var out []*model.ImageTask
+	for t := range store.ImageTasks.All(r) {
+		if (kind == "" || t.Type == kind) && (status == "" || t.Status == status) {
+			out = append(out, t)
+		}
+	}
+	return out
+}
+
+// Task gives one task.
+func (m *Images) Task(r store.Reader, id model.ID) (*model.ImageTask, error) {
+	t, ok := store.ImageTasks.Get(r, id)
+	if !ok {
+		return nil, fault.New(fault.NotFound, "No task found with ID %s", id)
+	}
+	return t, nil
+}
