@@ -119,6 +119,18 @@ func (m *machine) listen() {
 // expect waits until the console shows a match after everything expected before, and returns its groups.
 func (m *machine) expect(pattern string) []string {
 	m.t.Helper()
+	return m.wait(pattern, &m.seen)
+}
+
+// shows waits until the console shows a match, now or before; what runs in the background has no place in an order.
+func (m *machine) shows(pattern string) []string {
+	m.t.Helper()
+	return m.wait(pattern, new(int))
+}
+
+// wait waits for a match in the console's text from *seen on, and advances *seen behind it.
+func (m *machine) wait(pattern string, seen *int) []string {
+	m.t.Helper()
 	re := regexp.MustCompile(pattern)
 	end := time.Now().Add(bootDeadline)
 	wake := time.AfterFunc(bootDeadline, m.fresh.Broadcast)
@@ -126,12 +138,12 @@ func (m *machine) expect(pattern string) []string {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for {
-		if loc := re.FindSubmatchIndex(m.text[m.seen:]); loc != nil {
+		if loc := re.FindSubmatchIndex(m.text[*seen:]); loc != nil {
 			var groups []string
 			for i := 0; i < len(loc); i += 2 {
-				groups = append(groups, string(m.text[m.seen+loc[i]:m.seen+loc[i+1]]))
+				groups = append(groups, string(m.text[*seen+loc[i]:*seen+loc[i+1]]))
 			}
-			m.seen += loc[1]
+			*seen += loc[1]
 			return groups
 		}
 		if time.Now().After(end) {

@@ -27,8 +27,9 @@ const (
 	plugMAC    = "fa:16:3e:00:00:02"
 )
 
-// TestBoots boots one disk twice. The first boot is a new instance that finds the metadata service, grows its disk
-// and gets a second interface while it runs; the second finds a config drive that describes the same instance.
+// TestBoots boots one disk three times. The first boot is a new instance that finds the metadata service, grows its disk
+// and gets a second interface while it runs; the second finds a config drive that describes the same instance; the third
+// is another instance, as when the disk's snapshot is an image, and finds a metadata service of EC2's kind.
 func TestBoots(t *testing.T) {
 	disk := overlay(t, image(t), 1024)
 	ns := newNamespace(t)
@@ -48,10 +49,11 @@ func TestBoots(t *testing.T) {
 
 	m := boot(t, ns, disk, nic...)
 	m.expect(`yakumo-mini: Linux \S+, \d+ MiB, starting`)
-	m.expect(`eth0: 10\.1\.0\.7/24 by DHCP`)
+	m.shows(`eth0: 10\.1\.0\.7/24 by DHCP`)
 	ready := m.expect(`ready in ([0-9.]+) s, first, 10\.1\.0\.7/24 on eth0`)
 	t.Logf("first boot: ready after %.2f s by the host's clock, %s s by the guest's", time.Since(m.started).Seconds(), ready[1])
 	m.expect(`first login: `)
+	m.shows(`user data: script ended with status 0`)
 	t.Logf("first boot: login prompt after %.2f s", time.Since(m.started).Seconds())
 	m.login()
 	if asked := service.hosts(); len(asked) != 1 || asked[0] != "169.254.169.254" {
@@ -96,8 +98,11 @@ func TestBoots(t *testing.T) {
 	m.sh(`sudo ip address del 10.1.0.66/24 dev eth0`)
 
 	// ssh by the metadata's key, for both users.
+	var hostKey string
 	for _, user := range []string{"cirros", "root"} {
-		if out := sshRun(t, ns, signer, user, "sudo id -u; id -un"); out != "0\n"+user+"\n" {
+		var out string
+		out, hostKey = sshRun(t, ns, signer, user, "sudo id -u; id -un")
+		if out != "0\n"+user+"\n" {
 			t.Errorf("ssh as %s: %q", user, out)
 		}
 	}
@@ -105,13 +110,11 @@ func TestBoots(t *testing.T) {
 	// An interface plugged in later gets its lease by itself.
 	m.command("netdev_add", map[string]any{"type": "tap", "id": "n1", "ifname": "tap1", "script": "no", "downscript": "no"})
 	m.command("device_add", map[string]any{"driver": "virtio-net-pci", "id": "nic1", "netdev": "n1", "mac": plugMAC, "bus": "plug"})
-	m.expect(`eth1: 10\.2\.0\.7/24 by DHCP`)
-	m.send("\n")
-	m.expect(`\$ `)
+	m.shows(`eth1: 10\.2\.0\.7/24 by DHCP`)
 
 	m.command("system_powerdown", nil)
 	pressed := time.Now()
-	m.expect(`power button`)
+	m.shows(`power button`)
 	m.waitOff()
 	t.Logf("power button to off: %.2f s", time.Since(pressed).Seconds())
 
@@ -123,8 +126,8 @@ func TestBoots(t *testing.T) {
 			"services":[{"type":"dns","address":"10.1.0.5"}]}`,
 	})
 	m = boot(t, ns, disk, append(nic, "-drive", "if=none,id=config,format=raw,readonly=on,file="+drive, "-device", "virtio-blk-pci,drive=config")...)
-	m.expect(`data source: config drive, instance ` + instanceID)
-	m.expect(`user data: done before`)
+	m.shows(`data source: config drive, instance ` + instanceID)
+	m.shows(`user data: done before`)
 	m.expect(`second login: `)
 	t.Logf("second boot: login prompt after %.2f s", time.Since(m.started).Seconds())
 	m.login()
@@ -140,6 +143,26 @@ func TestBoots(t *testing.T) {
 		}
 	}
 	m.send("sudo poweroff\n")
+	m.waitOff()
+
+	service.serve(map[string]string{
+		"/latest/meta-data/instance-id":               "i-00000003",
+		"/latest/meta-data/local-hostname":            "third",
+		"/latest/meta-data/public-keys/":              "0=mine",
+		"/latest/meta-data/public-keys/0/openssh-key": key,
+		"/latest/user-data":                           "#cloud-config\nruncmd:\n- [echo, third, user, data]\nmounts: []\n",
+	})
+	m = boot(t, ns, disk, nic...)
+	m.shows(`data source: metadata service \(EC2 paths\), instance i-00000003`)
+	m.shows(`this disk served instance ` + instanceID + ` before`)
+	m.shows(`ready in .* s, third, 10\.1\.0\.7/24 on eth0`)
+	m.shows(`cloud-config: ignored: mounts`)
+	m.shows(`\nthird user data\r\n`)
+	m.shows(`third login: `)
+	if out, k := sshRun(t, ns, signer, "cirros", "hostname"); out != "third\n" || k == hostKey {
+		t.Errorf("third boot: ssh says %q; host key %s, before %s", out, k, hostKey)
+	}
+	m.command("quit", nil)
 	m.waitOff()
 }
 
@@ -265,6 +288,12 @@ type metadataService struct {
 	asked []string
 }
 
+func (s *metadataService) serve(texts map[string]string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.texts = texts
+}
+
 func (s *metadataService) hosts() []string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -276,8 +305,8 @@ func (s *metadataService) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if len(s.asked) == 0 || s.asked[len(s.asked)-1] != r.Host {
 		s.asked = append(s.asked, r.Host)
 	}
-	s.mu.Unlock()
 	text, ok := s.texts[r.URL.Path]
+	s.mu.Unlock()
 	if !ok {
 		http.NotFound(w, r)
 		return
@@ -317,8 +346,8 @@ func newKey(t *testing.T) (ssh.Signer, string) {
 	return signer, strings.TrimSpace(string(ssh.MarshalAuthorizedKey(signer.PublicKey()))) + " mine"
 }
 
-// sshRun runs a command over ssh from the namespace and returns its output.
-func sshRun(t *testing.T, ns netns.NsHandle, signer ssh.Signer, user, command string) string {
+// sshRun runs a command over ssh from the namespace and returns its output and the guest's host key.
+func sshRun(t *testing.T, ns netns.NsHandle, signer ssh.Signer, user, command string) (out, hostKey string) {
 	t.Helper()
 	var conn net.Conn
 	err := within(ns, func() (err error) {
@@ -333,7 +362,10 @@ func sshRun(t *testing.T, ns netns.NsHandle, signer ssh.Signer, user, command st
 		t.Fatal(err)
 	}
 	c, chans, reqs, err := ssh.NewClientConn(conn, "guest", &ssh.ClientConfig{
-		User: user, Auth: []ssh.AuthMethod{ssh.PublicKeys(signer)}, HostKeyCallback: ssh.InsecureIgnoreHostKey(),
+		User: user, Auth: []ssh.AuthMethod{ssh.PublicKeys(signer)}, HostKeyCallback: func(_ string, _ net.Addr, k ssh.PublicKey) error {
+			hostKey = ssh.FingerprintSHA256(k)
+			return nil
+		},
 	})
 	if err != nil {
 		t.Fatalf("ssh as %s: %v", user, err)
@@ -344,9 +376,9 @@ func sshRun(t *testing.T, ns netns.NsHandle, signer ssh.Signer, user, command st
 	if err != nil {
 		t.Fatal(err)
 	}
-	out, err := session.CombinedOutput(command)
+	text, err := session.CombinedOutput(command)
 	if err != nil {
-		t.Fatalf("ssh as %s: %v: %s", user, err, out)
+		t.Fatalf("ssh as %s: %v: %s", user, err, text)
 	}
-	return string(out)
+	return string(text), hostKey
 }

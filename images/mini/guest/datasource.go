@@ -26,12 +26,12 @@ const (
 	stateDir = "/var/lib/yakumo"
 	// metadataDeadline bounds the search for a metadata service, from the start of this program.
 	metadataDeadline = 2 * time.Minute
-	// userDataWait bounds the wait for an address before user data is run.
-	userDataWait = 30 * time.Second
+	// addressWait bounds the wait for an address before user data is run.
+	addressWait = 30 * time.Second
 )
 
 // runDataSource finds the instance's data, applies it and runs the user data if this instance has not run it yet.
-// It writes a line to the fifo as soon as keys and host name are set, since the login prompt waits for that.
+// It writes a line to the fifo as soon as keys, host name and an address are set: the login prompt waits for that.
 func runDataSource(ctx context.Context, drive, fifo string) error {
 	start := time.Now()
 	inst, source, err := findInstance(ctx, drive)
@@ -46,16 +46,16 @@ func runDataSource(ctx context.Context, drive, fifo string) error {
 		return err
 	}
 	err = errors.Join(setHostname(inst.hostname), authorize(inst.keys))
+	// A config drive is read before the network is up; being ready, and user data, want one.
+	wait, cancel := context.WithTimeout(ctx, addressWait)
+	defer cancel()
+	if waitErr := waitForAddress(wait); waitErr != nil {
+		say("going on without an address: %v", waitErr)
+	}
 	signalReady(fifo)
 	if !first {
 		say("user data: done before for this instance")
 		return err
-	}
-	// A config drive is read before the network is up, and scripts expect a network.
-	wait, cancel := context.WithTimeout(ctx, userDataWait)
-	defer cancel()
-	if waitErr := waitForAddress(wait); waitErr != nil {
-		say("user data: not waiting longer: %v", waitErr)
 	}
 	return errors.Join(err, applyUserData(inst.userData))
 }
