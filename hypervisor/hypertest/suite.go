@@ -392,7 +392,7 @@ func testCrash(t *testing.T, h Host) {
 func testConsoleLog(t *testing.T, h Host) {
 	d, g, ctx := h.Open(t), h.Guest(t), testContext(t)
 	c := d.(hypervisor.Consoler)
-	g.ConsoleLogBytes = 8 << 10
+	g.ConsoleLogBytes = 2 << 10
 	define(t, d, g)
 	must(t, d.Start(ctx, g.ID))
 	log := waitLog(t, d, g.ID, greetings(1))

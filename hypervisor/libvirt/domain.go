@@ -60,6 +60,7 @@ type notesXML struct {
 type portXML struct {
 	ID  string `xml:"id,attr"`
 	MAC string `xml:"mac,attr"`
+	Tap string `xml:"tap,attr"`
 }
 
 type sizeXML struct {
@@ -313,7 +314,7 @@ func domain(g hypervisor.Guest, p platform) domainXML {
 	}
 	d.Devices = devices(g, p)
 	for _, n := range g.NICs {
-		d.Metadata.Guest.Ports = append(d.Metadata.Guest.Ports, portXML{ID: n.ID, MAC: strings.ToLower(n.MAC)})
+		d.Metadata.Guest.Ports = append(d.Metadata.Guest.Ports, portXML{ID: n.ID, MAC: strings.ToLower(n.MAC), Tap: n.Tap})
 	}
 	return d
 }
@@ -427,6 +428,7 @@ type record struct {
 	digest   string
 	log      string // path of the console log, or empty
 	logBound int64
+	taps     []string
 }
 
 // parseRecord reads the metadata element of a domain. Somebody may have edited it: what cannot
@@ -441,6 +443,9 @@ func parseRecord(text string) (record, error) {
 		return record{}, fmt.Errorf("read the domain's metadata: %w", err)
 	}
 	r := record{digest: g.Digest, log: g.ConsoleLog, logBound: g.ConsoleLogBytes}
+	for _, p := range g.Ports {
+		r.taps = append(r.taps, p.Tap)
+	}
 	if r.logBound <= 0 {
 		r.logBound = hypervisor.DefaultConsoleLogBytes
 	}

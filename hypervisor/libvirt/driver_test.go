@@ -2,7 +2,6 @@ package libvirt_test
 
 import (
 	"context"
-	"errors"
 	"os"
 	"path/filepath"
 	"syscall"
@@ -89,16 +88,4 @@ func (h host) Foreign(t *testing.T) (string, func() bool, bool) {
 
 func TestConformance(t *testing.T) {
 	hypertest.Run(t, host{libvirttest.Start(t)})
-}
-
-func TestNoDaemon(t *testing.T) {
-	d, err := libvirt.New(libvirt.Config{SocketPath: filepath.Join(t.TempDir(), "none")})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer d.Close()
-	_, err = d.List(t.Context())
-	if err == nil || !errors.Is(err, os.ErrNotExist) {
-		t.Errorf("List: %v", err)
-	}
 }

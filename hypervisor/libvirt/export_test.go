@@ -4,6 +4,8 @@ import (
 	"context"
 	"strings"
 
+	"golang.org/x/sys/unix"
+
 	"yakumo/hypervisor"
 )
 
@@ -30,5 +32,17 @@ func (d *Driver) RemoveForeign(ctx context.Context, id string) error {
 		return err
 	}
 	_, err := d.ask(ctx, slow, procDomainUndefine, new(encoder).dom(ref).u32(0))
+	return err
+}
+
+// unixStat is what the kernel says of a file.
+type unixStat struct{ unix.Stat_t }
+
+func (s *unixStat) of(path string) error { return unix.Stat(path, &s.Stat_t) }
+
+// Look makes one round trip to libvirtd.
+func (d *Driver) Look(ctx context.Context, id string) error {
+	uuid, _ := parseUUID(id)
+	_, _, err := d.power(ctx, domainRef{name: id, uuid: uuid})
 	return err
 }

@@ -3,6 +3,7 @@ package libvirt
 import (
 	"context"
 	"fmt"
+	"strings"
 	"time"
 
 	"yakumo/fault"
@@ -47,8 +48,12 @@ func (d *Driver) Ensure(ctx context.Context, g hypervisor.Guest) error {
 	if err != nil {
 		return refused(g.ID, "define", err)
 	}
+	r := record{digest: digest, log: g.ConsoleLog, logBound: g.ConsoleLogBound()}
+	for _, n := range g.NICs {
+		r.taps = append(r.taps, n.Tap)
+	}
 	d.mu.Lock()
-	d.records[g.ID] = record{digest: digest, log: g.ConsoleLog, logBound: g.ConsoleLogBound()}
+	d.records[g.ID] = r
 	d.mu.Unlock()
 	return nil
 }
@@ -134,6 +139,10 @@ func (d *Driver) Start(ctx context.Context, id string) error {
 		case power == hypervisor.Paused:
 			_, err = d.ask(ctx, slow, procDomainResume, new(encoder).dom(ref))
 		}
+	}
+	if err != nil && strings.Contains(err.Error(), "specified dev doesn't exist") {
+		// libvirt does not say which.
+		err = fmt.Errorf("a tap device of it (%s) is missing; make it first: %w", strings.Join(r.taps, ", "), err)
 	}
 	return refused(id, "start", err)
 }

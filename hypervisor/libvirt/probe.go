@@ -38,7 +38,7 @@ func probe(ctx context.Context, emulator, accelerator string) error {
 		return err
 	}
 	defer os.RemoveAll(dir)
-	sector := make([]byte, 512)
+	sector := make([]byte, 1<<20) // SeaBIOS does not boot from a disk of one sector
 	copy(sector, probeSector)
 	sector[510], sector[511] = 0x55, 0xaa
 	disk := filepath.Join(dir, "disk")

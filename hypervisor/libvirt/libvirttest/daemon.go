@@ -139,6 +139,19 @@ func (d *Daemon) Restart(t testing.TB) {
 	}
 }
 
+// Freeze stops libvirtd where it is; Thaw lets it go on.
+func (d *Daemon) Freeze(t testing.TB) { d.signal(t, syscall.SIGSTOP) }
+
+// Thaw ends what Freeze began.
+func (d *Daemon) Thaw(t testing.TB) { d.signal(t, syscall.SIGCONT) }
+
+func (d *Daemon) signal(t testing.TB, s syscall.Signal) {
+	t.Helper()
+	if err := d.cmd.Process.Signal(s); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // GuestPID is the process number of the running guest with this domain name.
 func (d *Daemon) GuestPID(t testing.TB, name string) int {
 	t.Helper()
