@@ -448,6 +448,9 @@ func readMessage(r *bufio.Reader) ([]byte, error) {
 		return nil, err
 	}
 	h, err := DecodeHeader(head)
+	if err == nil && h.Version != Version && h.Type != TypeHello && h.Type != TypeError {
+		err = malformed("wire version %#02x in %v", h.Version, h.Type) // its length means nothing
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -5,7 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
+
 	"os"
 	"path/filepath"
 	"reflect"
@@ -608,7 +608,6 @@ func accept(t *testing.T, l *of.Listener) *of.Conn {
 }
 
 func TestTransports(t *testing.T) {
-	quiet := slog.New(slog.DiscardHandler)
 	sw := startBridge(t)
 	ca := newAuthority(t)
 	dir := t.TempDir()
