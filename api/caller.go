@@ -42,18 +42,34 @@ func (a AccessRule) covers(service, method, path string) bool {
 	return a.Service == service && a.Method == method && matchPath(strings.Split(strings.Trim(a.Path, "/"), "/"), strings.Split(strings.Trim(path, "/"), "/"))
 }
 
+// matchPath goes back to the last ** only, which is enough and takes no more than the
+// product of the lengths.
 func matchPath(pattern, path []string) bool {
-	switch {
-	case len(pattern) == 0:
-		return len(path) == 0
-	case pattern[0] == "**":
-		return matchPath(pattern[1:], path) || len(path) > 0 && matchPath(pattern, path[1:])
-	case len(path) == 0:
-		return false
-	case pattern[0] == path[0], pattern[0] == "*" && path[0] != "", strings.HasPrefix(pattern[0], "{") && strings.HasSuffix(pattern[0], "}") && path[0] != "":
-		return matchPath(pattern[1:], path[1:])
+	p, n, star, mark := 0, 0, -1, 0
+	for n < len(path) {
+		switch {
+		case p < len(pattern) && pattern[p] == "**":
+			star, mark = p, n
+			p++
+		case p < len(pattern) && matchPart(pattern[p], path[n]):
+			p++
+			n++
+		case star >= 0:
+			mark++
+			p, n = star+1, mark
+		default:
+			return false
+		}
 	}
-	return false
+	for p < len(pattern) && pattern[p] == "**" {
+		p++
+	}
+	return p == len(pattern)
+}
+
+func matchPart(pattern, part string) bool {
+	anything := pattern == "*" || strings.HasPrefix(pattern, "{") && strings.HasSuffix(pattern, "}")
+	return pattern == part || anything && part != ""
 }
 
 // permits tells whether the caller's rules, where it has such, allow the call.
@@ -81,13 +97,13 @@ type Access uint8
 
 // The classes of access. A handler checks ownership of the thing besides.
 const (
-	_      Access = iota
-	Public        // no token needed
-	Anyone        // any valid token, unscoped too
-	Reader        // reader, member or admin on the token's project, or a cloud administrator
-	Member        // member or admin on the token's project, or a cloud administrator
-	Admin         // a cloud administrator
-	Manager       // manager or admin on the token's domain, for what is in it, or a cloud administrator
+	_       Access = iota
+	Public         // no token needed
+	Anyone         // any valid token, unscoped too
+	Reader         // reader, member or admin on the token's project, or a cloud administrator
+	Member         // member or admin on the token's project, or a cloud administrator
+	Admin          // a cloud administrator
+	Manager        // manager or admin on the token's domain, for what is in it, or a cloud administrator
 )
 
 // String gives the class's name.
