@@ -197,3 +197,12 @@ type PortReport struct {
 	State      string `json:"state"`
 	Fault      string `json:"fault,omitempty"`
 }
+
+// HostBatch is a step of a host's desired state: everything, or what has changed since
+// the batch before.
+type HostBatch struct {
+	Full       bool  // Upserts is all that is wanted; Removes is empty
+	Generation int64 // store revision that it leads to; never falls
+	Upserts    []HostRow
+	Removes    []RowID
+}

@@ -47,6 +47,13 @@ func (s *Store) NewLease(ctx context.Context, ttl time.Duration) (*Lease, error)
 // Done is closed when the lease has ended.
 func (l *Lease) Done() <-chan struct{} { return l.done }
 
+// Abandon stops renewing: the lease and its rows end when the ttl has passed, or are
+// replaced before.
+func (l *Lease) Abandon() {
+	l.stop()
+	<-l.done
+}
+
 // Close ends the lease and removes its rows at once.
 func (l *Lease) Close(ctx context.Context) error {
 	l.stop()

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -73,6 +74,30 @@ func TestReadYourWrites(t *testing.T) {
 	}
 	if !slices.Equal(ids, []string{"a", "b"}) {
 		t.Errorf("Seek of an owner = %v", ids)
+	}
+}
+
+// TestSeekWithSeveralValuesARow: a row comes once for each of its values below the
+// prefix, and values outside it do not bring it back.
+func TestSeekWithSeveralValuesARow(t *testing.T) {
+	many := store.Define("many", func(r *toy) string { return r.ID },
+		store.By("tag", func(r *toy) []string { return strings.Fields(r.Name) }))
+	s := storetest.New(t, many)
+	for id, tags := range map[string]string{"a": "x,1 y,1", "b": "x,1 x,2 z,9", "c": "y,1", "d": "x,3"} {
+		if _, err := s.Update(t.Context(), func(tx *store.Tx) error { return many.Put(tx, &toy{ID: id, Name: tags}) }); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, c := range []struct{ prefix, from, want string }{
+		{"x,", "", "abbd"}, {"x,", "x,2", "bd"}, {"y,", "", "ac"}, {"x,1", "", "ab"}, {"", "", "abbdacb"}, {"q", "", ""},
+	} {
+		got := ""
+		for r := range many.Seek(s.Snapshot(), "tag", c.prefix, c.from) {
+			got += r.ID
+		}
+		if got != c.want {
+			t.Errorf("Seek(%q, %q) = %q, want %q", c.prefix, c.from, got, c.want)
+		}
 	}
 }
 

@@ -142,7 +142,7 @@ func (t *Table[T]) iterate(r Reader, index, value string) iter.Seq[*T] {
 }
 
 // Seek gives the rows whose value in the index begins with prefix and is not below from,
-// sorted by that value: the way to page.
+// sorted by that value: the way to page. A row with several such values comes once for each.
 func (t *Table[T]) Seek(r Reader, index, prefix, from string) iter.Seq[*T] {
 	keys := t.key1
 	for _, x := range t.indexes {
@@ -151,19 +151,26 @@ func (t *Table[T]) Seek(r Reader, index, prefix, from string) iter.Seq[*T] {
 		}
 	}
 	return func(yield func(*T) bool) {
-		it, err := r.txn().LowerBound(string(t.kind), index, max(prefix, from))
+		at := max(prefix, from)
+		it, err := r.txn().LowerBound(string(t.kind), index, at)
 		if err != nil {
 			panic(fmt.Sprintf("store: table %s, index %s: %v", t.kind, index, err)) // a wiring defect
 		}
+		// The iterator does not say which of a row's values it stands at. Entries come in the
+		// order of (value, key), so it is the row's smallest that is after the entry before.
+		last := ""
 		for raw := it.Next(); raw != nil; raw = it.Next() {
-			row := raw.(*entry).val.(*T)
-			inside := false
+			e := raw.(*entry)
+			row, here, found := e.val.(*T), "", false
 			for _, k := range keys(row) {
-				inside = inside || strings.HasPrefix(k, prefix)
+				if strings.HasPrefix(k, prefix) && (k > at || k == at && e.key > last) && (!found || k < here) {
+					here, found = k, true
+				}
 			}
-			if !inside || !yield(row) {
+			if !found || !yield(row) {
 				return
 			}
+			at, last = here, e.key
 		}
 	}
 }

@@ -1,0 +1,538 @@
+package link
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"os"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/status"
+
+	"yakumo/fault"
+	"yakumo/link/linkpb"
+	"yakumo/model"
+)
+
+// Handler is what the agent does with what comes down the stream.
+type Handler interface {
+	// Apply takes a batch: when it returns nil the batch is safe on disk. It refuses a
+	// generation that is older than what it has.
+	Apply(ctx context.Context, b model.HostBatch) error
+	// Generation is the newest that Apply has taken; 0: none.
+	Generation() int64
+	// Facts is what the host says of itself.
+	Facts(ctx context.Context) (model.Host, error)
+	// Reports gives every report afresh: called whenever a stream begins.
+	Reports() ([]model.ServerReport, []model.PortReport)
+	// Answer serves a server's question.
+	Answer(ctx context.Context, name string, body []byte) ([]byte, error)
+}
+
+// ClientConfig makes a Client.
+type ClientConfig struct {
+	Servers []string // host:port of the servers' link listeners, tried in turn
+	Dir     string   // keeps host.key, host.crt, authority.crt
+	Version string   // of the agent
+	Handler Handler
+	Log     *slog.Logger
+	// Silence is how long the server may be silent before the client attaches anew; default 10 s.
+	Silence time.Duration
+}
+
+// Client is a host's half of the link.
+type Client struct {
+	cfg  ClientConfig
+	next int // index of the server to try
+
+	mu      sync.Mutex
+	servers map[model.ID]model.ServerReport
+	ports   map[model.ID]model.PortReport
+	facts   bool // to be sent again
+	wake    chan struct{}
+	cert    *tls.Certificate
+	pool    *x509.CertPool
+	conn    *grpc.ClientConn
+	at      string // server of conn
+	http    *http.Client
+	up      atomic.Bool
+}
+
+// NewClient makes a Client.
+func NewClient(cfg ClientConfig) *Client {
+	if cfg.Log == nil {
+		cfg.Log = slog.Default()
+	}
+	if cfg.Silence == 0 {
+		cfg.Silence = 10 * time.Second
+	}
+	c := &Client{cfg: cfg, servers: map[model.ID]model.ServerReport{}, ports: map[model.ID]model.PortReport{}, wake: make(chan struct{}, 1)}
+	c.http = &http.Client{Transport: &http.Transport{TLSClientConfig: c.tls(), ForceAttemptHTTP2: true, IdleConnTimeout: time.Minute, ResponseHeaderTimeout: 30 * time.Second}}
+	return c
+}
+
+func (c *Client) path(name string) string { return filepath.Join(c.cfg.Dir, name) }
+
+// Joined tells whether this host has a certificate.
+func (c *Client) Joined() bool {
+	for _, f := range []string{"host.key", "host.crt", "authority.crt"} {
+		if _, err := os.Stat(c.path(f)); err != nil {
+			return false
+		}
+	}
+	return true
+}
+
+// Connected tells whether a server has the host's stream now.
+func (c *Client) Connected() bool { return c.up.Load() }
+
+// Join spends a token for a certificate. A call that was cut off may be repeated: the key
+// is made once and the token remembers it.
+func (c *Client) Join(ctx context.Context, token, hostName string) error {
+	send, fingerprint, err := splitToken(token)
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(c.cfg.Dir, 0o700); err != nil {
+		return err
+	}
+	key, err := c.key()
+	if err != nil {
+		return err
+	}
+	csr, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{}, key)
+	if err != nil {
+		return err
+	}
+	tc := &tls.Config{MinVersion: tls.VersionTLS13, ServerName: ServerName, InsecureSkipVerify: true, // verified below
+		VerifyConnection: func(cs tls.ConnectionState) error { return verifyFingerprint(cs, fingerprint) }}
+	var errs []error
+	for _, server := range c.cfg.Servers {
+		conn, err := grpc.NewClient("passthrough:///"+server, grpc.WithTransportCredentials(credentials.NewTLS(tc)))
+		if err != nil {
+			return err
+		}
+		octx, cancel := context.WithTimeout(ctx, 15*time.Second)
+		reply, err := linkpb.NewHostsClient(conn).Join(octx, &linkpb.JoinRequest{Token: send, HostName: hostName, Csr: csr}, grpc.WaitForReady(true))
+		cancel()
+		conn.Close()
+		if err == nil {
+			return c.keep(reply, fingerprint)
+		}
+		errs = append(errs, fmt.Errorf("%s: %w", server, err))
+		if st := status.Code(err); st != codes.Unavailable && st != codes.DeadlineExceeded {
+			break
+		}
+	}
+	return fmt.Errorf("join: %w", errors.Join(errs...))
+}
+
+// verifyFingerprint trusts a server whose certificate was issued by the authority that the token names.
+func verifyFingerprint(cs tls.ConnectionState, fingerprint string) error {
+	for _, ca := range cs.PeerCertificates[1:] {
+		if sum(ca.Raw) != fingerprint {
+			continue
+		}
+		pool := x509.NewCertPool()
+		pool.AddCert(ca)
+		_, err := cs.PeerCertificates[0].Verify(x509.VerifyOptions{Roots: pool, DNSName: ServerName})
+		return err
+	}
+	return errors.New("the server is not of the cloud that made the token")
+}
+
+func (c *Client) key() (*ecdsa.PrivateKey, error) {
+	b, err := os.ReadFile(c.path("host.key"))
+	if err == nil {
+		p, _ := pem.Decode(b)
+		if p == nil {
+			return nil, fmt.Errorf("%s holds no PEM block", c.path("host.key"))
+		}
+		k, err := x509.ParsePKCS8PrivateKey(p.Bytes)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", c.path("host.key"), err)
+		}
+		ec, ok := k.(*ecdsa.PrivateKey)
+		if !ok {
+			return nil, fmt.Errorf("%s holds a %T", c.path("host.key"), k)
+		}
+		return ec, nil
+	}
+	if !errors.Is(err, os.ErrNotExist) {
+		return nil, err
+	}
+	k, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return nil, err
+	}
+	der, err := x509.MarshalPKCS8PrivateKey(k)
+	if err != nil {
+		return nil, err
+	}
+	return k, writeFile(c.path("host.key"), "PRIVATE KEY", der)
+}
+
+func writeFile(path, kind string, der []byte) error {
+	tmp := path + ".tmp"
+	f, err := os.OpenFile(tmp, os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o600)
+	if err != nil {
+		return err
+	}
+	err = pem.Encode(f, &pem.Block{Type: kind, Bytes: der})
+	err = errors.Join(err, f.Sync(), f.Close())
+	if err != nil {
+		return err
+	}
+	return os.Rename(tmp, path)
+}
+
+func (c *Client) keep(r *linkpb.JoinReply, fingerprint string) error {
+	if fingerprint != "" && sum(r.Authority) != fingerprint {
+		return errors.New("the server's authority is not the one that the token names")
+	}
+	if err := writeFile(c.path("authority.crt"), "CERTIFICATE", r.Authority); err != nil {
+		return err
+	}
+	if err := writeFile(c.path("host.crt"), "CERTIFICATE", r.Certificate); err != nil {
+		return err
+	}
+	c.mu.Lock()
+	c.cert, c.pool = nil, nil
+	c.mu.Unlock()
+	return nil
+}
+
+// load gives the host's certificate and whom it trusts.
+func (c *Client) load() (*tls.Certificate, *x509.CertPool, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.cert != nil {
+		return c.cert, c.pool, nil
+	}
+	cert, err := tls.LoadX509KeyPair(c.path("host.crt"), c.path("host.key"))
+	if err != nil {
+		return nil, nil, fmt.Errorf("this host has not joined a cloud: %w", err)
+	}
+	if cert.Leaf == nil {
+		if cert.Leaf, err = x509.ParseCertificate(cert.Certificate[0]); err != nil {
+			return nil, nil, err
+		}
+	}
+	ca, err := os.ReadFile(c.path("authority.crt"))
+	if err != nil {
+		return nil, nil, err
+	}
+	pool := x509.NewCertPool()
+	if !pool.AppendCertsFromPEM(ca) {
+		return nil, nil, fmt.Errorf("%s holds no certificate", c.path("authority.crt"))
+	}
+	c.cert, c.pool = &cert, pool
+	return c.cert, c.pool, nil
+}
+
+// tls verifies the server by the cloud's authority, read when it is needed.
+func (c *Client) tls() *tls.Config {
+	return &tls.Config{
+		MinVersion: tls.VersionTLS13, ServerName: ServerName, NextProtos: []string{"h2"},
+		InsecureSkipVerify: true, // verified by VerifyConnection, with the pool as it is then
+		VerifyConnection: func(cs tls.ConnectionState) error {
+			_, pool, err := c.load()
+			if err != nil {
+				return err
+			}
+			_, err = cs.PeerCertificates[0].Verify(x509.VerifyOptions{Roots: pool, DNSName: ServerName})
+			return err
+		},
+		GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
+			cert, _, err := c.load()
+			return cert, err
+		},
+	}
+}
+
+// HostID gives the id in the host's certificate.
+func (c *Client) HostID() (model.ID, error) {
+	cert, _, err := c.load()
+	if err != nil {
+		return "", err
+	}
+	return cert.Leaf.Subject.CommonName, nil
+}
+
+// Report queues reports; the newest of each thing is sent.
+func (c *Client) Report(servers []model.ServerReport, ports []model.PortReport) {
+	c.mu.Lock()
+	for _, r := range servers {
+		c.servers[r.ServerID] = r
+	}
+	for _, r := range ports {
+		c.ports[r.PortID] = r
+	}
+	c.mu.Unlock()
+	c.poke()
+}
+
+// FactsChanged makes the client send the host's facts again.
+func (c *Client) FactsChanged() {
+	c.mu.Lock()
+	c.facts = true
+	c.mu.Unlock()
+	c.poke()
+}
+
+func (c *Client) poke() {
+	select {
+	case c.wake <- struct{}{}:
+	default:
+	}
+}
+
+// Run keeps a stream to any server until ctx ends.
+func (c *Client) Run(ctx context.Context) error {
+	wait := 100 * time.Millisecond
+	for ctx.Err() == nil {
+		server := c.cfg.Servers[c.next%len(c.cfg.Servers)]
+		began := time.Now()
+		err := c.attach(ctx, server)
+		c.up.Store(false)
+		if ctx.Err() != nil {
+			break
+		}
+		c.next++
+		if time.Since(began) > 5*time.Second {
+			wait = 100 * time.Millisecond
+		}
+		c.cfg.Log.Warn("the stream to the server ended; attaching anew", "server", server, "err", err, "wait", wait)
+		select {
+		case <-time.After(wait):
+		case <-ctx.Done():
+		}
+		wait = min(wait*2, 2*time.Second)
+	}
+	return ctx.Err()
+}
+
+func (c *Client) attach(ctx context.Context, server string) error {
+	conn, err := grpc.NewClient("passthrough:///"+server, grpc.WithTransportCredentials(credentials.NewTLS(c.tls())),
+		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(256<<20)))
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	client := linkpb.NewHostsClient(conn)
+	if err := c.renew(ctx, client); err != nil {
+		return err
+	}
+	facts, err := c.encodeFacts(ctx)
+	if err != nil {
+		return err
+	}
+	stream, err := client.Attach(ctx)
+	if err != nil {
+		return err
+	}
+	hello := &linkpb.Hello{Version: c.cfg.Version, Generation: c.cfg.Handler.Generation(), Facts: facts}
+	if err := stream.Send(&linkpb.FromHost{Kind: &linkpb.FromHost_Hello{Hello: hello}}); err != nil {
+		_, err = stream.Recv()
+		return err
+	}
+	c.mu.Lock()
+	c.at = server
+	c.mu.Unlock()
+	servers, ports := c.cfg.Handler.Reports()
+	c.Report(servers, ports)
+
+	out := make(chan *linkpb.FromHost, 64)
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer cancel(nil)
+	silence := time.AfterFunc(c.cfg.Silence, func() { cancel(errors.New("the server was silent")) })
+	defer silence.Stop()
+	wg.Go(func() {
+		for {
+			var m *linkpb.FromHost
+			select {
+			case m = <-out:
+			case <-c.wake:
+				if m, err = c.pending(ctx); err != nil {
+					cancel(err)
+					return
+				}
+				if m == nil {
+					continue
+				}
+			case <-ctx.Done():
+				return
+			}
+			if err := stream.Send(m); err != nil {
+				cancel(err)
+				return
+			}
+		}
+	})
+	say := func(m *linkpb.FromHost) {
+		select {
+		case out <- m:
+		case <-ctx.Done():
+		}
+	}
+	for {
+		m, err := stream.Recv()
+		if err != nil {
+			if cause := context.Cause(ctx); cause != nil && !errors.Is(cause, context.Canceled) {
+				return cause
+			}
+			return err
+		}
+		silence.Reset(c.cfg.Silence)
+		switch k := m.Kind.(type) {
+		case *linkpb.ToHost_Ping:
+			say(&linkpb.FromHost{Kind: &linkpb.FromHost_Pong{Pong: &linkpb.Pong{N: k.Ping.N}}})
+		case *linkpb.ToHost_Rows:
+			b, err := decodeBatch(k.Rows)
+			if err == nil {
+				err = c.cfg.Handler.Apply(ctx, b)
+			}
+			a := &linkpb.Applied{Generation: k.Rows.Generation}
+			if err != nil {
+				c.cfg.Log.Error("desired state refused", "generation", k.Rows.Generation, "err", err)
+				a.Error = err.Error()
+			}
+			say(&linkpb.FromHost{Kind: &linkpb.FromHost_Applied{Applied: a}})
+			c.up.Store(err == nil)
+		case *linkpb.ToHost_Query:
+			wg.Go(func() {
+				body, err := c.cfg.Handler.Answer(WithRequestID(ctx, k.Query.RequestId), k.Query.Name, k.Query.Body)
+				a := &linkpb.Answer{Id: k.Query.Id, Body: body}
+				if err != nil {
+					c.cfg.Log.Warn("a question was not answered", "name", k.Query.Name, "request_id", k.Query.RequestId, "err", err)
+					a.FaultKind, a.Error = uint32(fault.KindOf(err)), "The host failed to answer."
+					if text, ok := fault.Text(err); ok {
+						a.Error = text
+					}
+				}
+				say(&linkpb.FromHost{Kind: &linkpb.FromHost_Answer{Answer: a}})
+			})
+		}
+	}
+}
+
+func (c *Client) encodeFacts(ctx context.Context) ([]byte, error) {
+	h, err := c.cfg.Handler.Facts(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("facts of this host: %w", err)
+	}
+	return json.Marshal(h)
+}
+
+// pending makes a message of what is queued, nil where nothing is.
+func (c *Client) pending(ctx context.Context) (*linkpb.FromHost, error) {
+	c.mu.Lock()
+	servers, ports, facts := c.servers, c.ports, c.facts
+	c.servers, c.ports, c.facts = map[model.ID]model.ServerReport{}, map[model.ID]model.PortReport{}, false
+	c.mu.Unlock()
+	if facts {
+		if len(servers)+len(ports) > 0 {
+			c.Report(values(servers), values(ports))
+		}
+		b, err := c.encodeFacts(ctx)
+		if err != nil {
+			return nil, err
+		}
+		return &linkpb.FromHost{Kind: &linkpb.FromHost_Facts{Facts: &linkpb.Facts{Facts: b}}}, nil
+	}
+	if len(servers)+len(ports) == 0 {
+		return nil, nil
+	}
+	r := &linkpb.Reports{}
+	for _, s := range servers {
+		b, err := json.Marshal(s)
+		if err != nil {
+			return nil, err
+		}
+		r.Servers = append(r.Servers, b)
+	}
+	for _, p := range ports {
+		b, err := json.Marshal(p)
+		if err != nil {
+			return nil, err
+		}
+		r.Ports = append(r.Ports, b)
+	}
+	return &linkpb.FromHost{Kind: &linkpb.FromHost_Reports{Reports: r}}, nil
+}
+
+// renew gets a newer certificate when a third of the old one's life is left.
+func (c *Client) renew(ctx context.Context, client linkpb.HostsClient) error {
+	cert, _, err := c.load()
+	if err != nil {
+		return err
+	}
+	if !dueForRenewal(cert, time.Now()) {
+		return nil
+	}
+	key, err := c.key()
+	if err != nil {
+		return err
+	}
+	csr, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{}, key)
+	if err != nil {
+		return err
+	}
+	reply, err := client.Renew(ctx, &linkpb.RenewRequest{Csr: csr})
+	if err != nil {
+		return fmt.Errorf("renew the host's certificate: %w", err)
+	}
+	return c.keep(reply, "")
+}
+
+// Blob opens the bytes of an image from offset on, at the server that has the stream or
+// the first of the list.
+//
+// Errors: fault.NotFound where the server has no such bytes, fault.Unavailable otherwise.
+func (c *Client) Blob(ctx context.Context, id model.ID, offset int64) (io.ReadCloser, error) {
+	c.mu.Lock()
+	at := c.at
+	c.mu.Unlock()
+	if at == "" {
+		at = c.cfg.Servers[0]
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "https://"+at+"/blobs/"+id, nil)
+	if err != nil {
+		return nil, err
+	}
+	if offset > 0 {
+		req.Header.Set("Range", fmt.Sprintf("bytes=%d-", offset))
+	}
+	resp, err := c.http.Do(req)
+	if err != nil {
+		return nil, fault.Wrap(fault.Unavailable, err, "The image cannot be fetched now.")
+	}
+	switch {
+	case resp.StatusCode == http.StatusOK && offset == 0, resp.StatusCode == http.StatusPartialContent:
+		return resp.Body, nil
+	case resp.StatusCode == http.StatusNotFound:
+		resp.Body.Close()
+		return nil, fault.New(fault.NotFound, "The image's data is gone.")
+	}
+	resp.Body.Close()
+	return nil, fault.New(fault.Unavailable, "The image cannot be fetched now: %s.", resp.Status)
+}
