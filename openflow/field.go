@@ -33,10 +33,27 @@ func Bits(f Field, offset, n int, v uint64) FieldValue {
 	return Masked(f, U64(v).Shl(offset), Ones(n).Shl(offset))
 }
 
-// prefix makes a term of an address field.
-func prefix(f Field, p netip.Prefix) FieldValue {
-	w := f.Info().Bits
-	return Masked(f, AddrValue(p.Addr()), prefixMask(p.Bits(), w))
+// prefix makes a term of the IPv4 or the IPv6 field, by the prefix's family. A prefix that
+// is not valid, or of a family that has no field, gives a term that no encoder accepts:
+// dropping it would widen the match.
+func prefix(v4, v6 Field, p netip.Prefix) FieldValue {
+	a, n := p.Addr(), p.Bits()
+	if a.Is4In6() && n >= 96 {
+		a, n = a.Unmap(), n-96
+	}
+	f := v6
+	if a.Is4() {
+		f = v4
+	}
+	if !p.IsValid() || a.Is4In6() || f == 0 {
+		return FieldValue{}
+	}
+	return Masked(f, AddrValue(a), prefixMask(n, a.BitLen()))
+}
+
+// address makes a term that fixes an address, under the rules of prefix.
+func address(v4, v6 Field, a netip.Addr) FieldValue {
+	return prefix(v4, v6, netip.PrefixFrom(a, a.BitLen()))
 }
 
 // exact tells whether every bit of the field counts.
@@ -133,26 +150,16 @@ func IPECN(v uint8) FieldValue { return Exact(FieldIPECN, U64(uint64(v))) }
 func IPTTL(v uint8) FieldValue { return Exact(FieldIPTTL, U64(uint64(v))) }
 
 // IPSrc matches the source network, IPv4 or IPv6 by the prefix's family.
-func IPSrc(p netip.Prefix) FieldValue {
-	if p.Addr().Is4() {
-		return prefix(FieldIPv4Src, p)
-	}
-	return prefix(FieldIPv6Src, p)
-}
+func IPSrc(p netip.Prefix) FieldValue { return prefix(FieldIPv4Src, FieldIPv6Src, p) }
 
 // IPDst matches the destination network, IPv4 or IPv6 by the prefix's family.
-func IPDst(p netip.Prefix) FieldValue {
-	if p.Addr().Is4() {
-		return prefix(FieldIPv4Dst, p)
-	}
-	return prefix(FieldIPv6Dst, p)
-}
+func IPDst(p netip.Prefix) FieldValue { return prefix(FieldIPv4Dst, FieldIPv6Dst, p) }
 
 // IPSrcAddr matches or sets the source address, IPv4 or IPv6 by the address's family.
-func IPSrcAddr(a netip.Addr) FieldValue { return IPSrc(netip.PrefixFrom(a, a.BitLen())) }
+func IPSrcAddr(a netip.Addr) FieldValue { return address(FieldIPv4Src, FieldIPv6Src, a) }
 
 // IPDstAddr matches or sets the destination address, IPv4 or IPv6 by the address's family.
-func IPDstAddr(a netip.Addr) FieldValue { return IPDst(netip.PrefixFrom(a, a.BitLen())) }
+func IPDstAddr(a netip.Addr) FieldValue { return address(FieldIPv4Dst, FieldIPv6Dst, a) }
 
 // ARP operations (RFC 826).
 const (
@@ -164,10 +171,10 @@ const (
 func ARPOp(op uint16) FieldValue { return Exact(FieldARPOp, U64(uint64(op))) }
 
 // ARPSPA matches the sender's protocol address.
-func ARPSPA(p netip.Prefix) FieldValue { return prefix(FieldARPSPA, p) }
+func ARPSPA(p netip.Prefix) FieldValue { return prefix(FieldARPSPA, 0, p) }
 
 // ARPTPA matches the target's protocol address.
-func ARPTPA(p netip.Prefix) FieldValue { return prefix(FieldARPTPA, p) }
+func ARPTPA(p netip.Prefix) FieldValue { return prefix(FieldARPTPA, 0, p) }
 
 // ARPSHA matches or sets the sender's hardware address.
 func ARPSHA(m MAC) FieldValue { return Exact(FieldARPSHA, m.Value()) }
@@ -211,7 +218,7 @@ func ICMPv6Type(t uint8) FieldValue { return Exact(FieldICMPv6Type, U64(uint64(t
 func ICMPv6Code(c uint8) FieldValue { return Exact(FieldICMPv6Code, U64(uint64(c))) }
 
 // NDTarget matches or sets the target of a neighbour solicitation or advertisement.
-func NDTarget(a netip.Addr) FieldValue { return Exact(FieldNDTarget, AddrValue(a)) }
+func NDTarget(a netip.Addr) FieldValue { return address(0, FieldNDTarget, a) }
 
 // NDSLL matches or sets the source link-layer address option.
 func NDSLL(m MAC) FieldValue { return Exact(FieldNDSLL, m.Value()) }
@@ -223,20 +230,10 @@ func NDTLL(m MAC) FieldValue { return Exact(FieldNDTLL, m.Value()) }
 func TunnelID(id uint64) FieldValue { return Exact(FieldTunnelID, U64(id)) }
 
 // TunSrc matches or sets the outer source address, IPv4 or IPv6.
-func TunSrc(a netip.Addr) FieldValue {
-	if a.Is4() {
-		return Exact(FieldTunSrc, AddrValue(a))
-	}
-	return Exact(FieldTunIPv6Src, AddrValue(a))
-}
+func TunSrc(a netip.Addr) FieldValue { return address(FieldTunSrc, FieldTunIPv6Src, a) }
 
 // TunDst matches or sets the outer destination address, IPv4 or IPv6.
-func TunDst(a netip.Addr) FieldValue {
-	if a.Is4() {
-		return Exact(FieldTunDst, AddrValue(a))
-	}
-	return Exact(FieldTunIPv6Dst, AddrValue(a))
-}
+func TunDst(a netip.Addr) FieldValue { return address(FieldTunDst, FieldTunIPv6Dst, a) }
 
 // Bits of ct_state (ovs-fields(7)).
 const (

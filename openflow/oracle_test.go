@@ -186,6 +186,25 @@ func TestActionTextAgainstOpenvSwitch(t *testing.T) {
 	}
 }
 
+// TestFlowTextAgainstOpenvSwitch checks that Open vSwitch reads a flow's text as the flow.
+func TestFlowTextAgainstOpenvSwitch(t *testing.T) {
+	for _, c := range messageCases {
+		m, ok := c.msg.(*of.FlowMod)
+		if !ok || m.Command != of.FlowAdd {
+			continue
+		}
+		out := nonEmptyLines(tool(t, "", "ovs-ofctl", "-O", "OpenFlow15", "parse-flow", m.String()))
+		_, got, _ := strings.Cut(out[len(out)-1], "(xid=0x1):")
+		if got != c.want {
+			t.Errorf("%v\nis read as %s\nwant       %s", m, got, c.want)
+		}
+	}
+	del := &of.FlowMod{Command: of.FlowDelete, Table: 3, Cookie: 1, CookieMask: 3, OutPort: of.PortLocal, OutGroup: 2, Match: of.MatchOf(of.VLANNone())}
+	if want := "delete cookie=0x1/0x3,table=3,out_port=LOCAL,out_group=2,vlan_vid=0x0"; del.String() != want {
+		t.Errorf("%v, want %s", del, want)
+	}
+}
+
 // prerequisites gives the match that Open vSwitch's parser wants in front of some actions.
 func prerequisites(action string) string {
 	for _, p := range []struct{ word, match string }{

@@ -284,3 +284,46 @@ func TestRegistersOverlap(t *testing.T) {
 		t.Error("reg16 is encoded")
 	}
 }
+
+// TestBadTermsAreRefused checks that a term that makes no sense fails to encode: dropped, it
+// would widen the match to every packet.
+func TestBadTermsAreRefused(t *testing.T) {
+	v6 := netip.MustParsePrefix("2001:db8::/32")
+	for name, term := range map[string]of.FieldValue{
+		"no prefix":            of.IPSrc(netip.Prefix{}),
+		"no address":           of.IPDstAddr(netip.Addr{}),
+		"IPv6 in ARP":          of.ARPSPA(v6),
+		"IPv4 in ND":           of.NDTarget(netip.MustParseAddr("10.0.0.1")),
+		"half a mapped prefix": of.IPSrc(netip.MustParsePrefix("::ffff:10.0.0.0/64")),
+		"no tunnel end":        of.TunDst(netip.Addr{}),
+		"register 16":          of.Reg(16, 1),
+		"register -1":          of.XReg(-1, 1),
+		"no field":             of.Exact(0, of.U64(1)),
+	} {
+		if b, err := of.Append(nil, 1, &of.FlowMod{Match: of.MatchOf(term)}); err == nil {
+			t.Errorf("%s: encoded as %x", name, b)
+		}
+		if _, err := of.AppendActions(nil, []of.Action{of.Set(term)}); err == nil {
+			t.Errorf("%s: set_field is encoded", name)
+		}
+	}
+	mapped := of.MatchOf(of.IPSrc(netip.MustParsePrefix("::ffff:10.0.0.0/104")))
+	if want := "ip_src=10.0.0.0/8"; mapped.String() != want {
+		t.Errorf("mapped prefix gives %v, want %v", mapped, want)
+	}
+	for name, a := range map[string]of.Action{
+		"copy of unequal widths":  of.CopyField{Src: of.Whole(of.FieldEthSrc), Dst: of.Whole(of.FieldReg0)},
+		"clause 0":                of.Conjunction{ID: 1, Clause: 0, Clauses: 2},
+		"one clause":              of.Conjunction{ID: 1, Clause: 1, Clauses: 1},
+		"range of both families":  of.NAT{Source: true, AddrMin: netip.MustParseAddr("10.0.0.1"), AddrMax: v6.Addr()},
+		"ct to table 255":         of.CT{Recirculate: true, Table: of.TableAll},
+		"two bits of check":       of.CheckPktLarger{Len: 1, Dst: of.Sub(of.FieldReg0, 0, 2)},
+		"resubmit to a wide port": of.Resubmit{InPort: 70000},
+		"user data too long":      of.Controller{UserData: make([]byte, 70000)},
+		"nil inside":              of.Clone{Actions: []of.Action{nil}},
+	} {
+		if b, err := of.AppendActions(nil, []of.Action{a}); err == nil {
+			t.Errorf("%s: encoded as %x", name, b[:min(len(b), 64)])
+		}
+	}
+}
