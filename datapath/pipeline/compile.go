@@ -177,10 +177,11 @@ func Base(env *Env) []Entry {
 		base(d.group, prioBlocked, MatchOf(State(Tracked|Reply, 0)))
 		base(d.group, prioBlocked-1, MatchOf(State(Tracked|Related, 0)))
 		base(d.group, prioCut, MatchOf(State(Tracked|Established, 0), Is(TrackMark, 1)))
-		base(d.group, prioBlock, MatchOf(State(Tracked|Established, 0)), Commit{d.zone, 1})
+		ip := Is(EthType, TypeIPv4) // switches want to know what they commit
+		base(d.group, prioBlock, MatchOf(ip, State(Tracked|Established, 0)), Commit{d.zone, 1})
 
-		base(d.accept, prioDirect, MatchOf(State(New, 0)), Commit{d.zone, 0}, Goto{next})
-		base(d.accept, prioConj, MatchOf(Is(TrackMark, 1)), Commit{d.zone, 0}, Goto{next})
+		base(d.accept, prioDirect, MatchOf(ip, State(New, 0)), Commit{d.zone, 0}, Goto{next})
+		base(d.accept, prioConj, MatchOf(ip, Is(TrackMark, 1)), Commit{d.zone, 0}, Goto{next})
 		base(d.accept, prioMiss, nil, Goto{next})
 	}
 
