@@ -157,7 +157,7 @@ func TestBoots(t *testing.T) {
 	m.shows(`this disk served instance ` + instanceID + ` before`)
 	m.shows(`ready in .* s, third, 10\.1\.0\.7/24 on eth0`)
 	m.shows(`cloud-config: ignored: mounts`)
-	m.shows(`\nthird user data\r\n`)
+	m.shows(`third user data`)
 	m.shows(`third login: `)
 	if out, k := sshRun(t, ns, signer, "cirros", "hostname"); out != "third\n" || k == hostKey {
 		t.Errorf("third boot: ssh says %q; host key %s, before %s", out, k, hostKey)
