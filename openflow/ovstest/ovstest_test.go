@@ -1,7 +1,9 @@
 package ovstest_test
 
 import (
+	"fmt"
 	"os"
+	"os/exec"
 	"strings"
 	"testing"
 
@@ -48,5 +50,31 @@ func TestSwitchLives(t *testing.T) {
 	})
 	if _, err := os.Stat(dir); !os.IsNotExist(err) {
 		t.Errorf("the run directory is left behind: %v", err)
+	}
+}
+
+// TestSwitchInNamespace checks that a switch with real interfaces keeps them in its namespace.
+func TestSwitchInNamespace(t *testing.T) {
+	ns := fmt.Sprintf("ovstest%d", os.Getpid())
+	ip := func(args ...string) string {
+		t.Helper()
+		out, err := exec.Command("ip", args...).CombinedOutput()
+		if err != nil {
+			t.Fatalf("ip %v: %v: %s", args, err, out)
+		}
+		return string(out)
+	}
+	ip("netns", "add", ns)
+	t.Cleanup(func() { ip("netns", "del", ns) })
+	sw := ovstest.Start(t, ovstest.InNetns(ns))
+	sw.AddBridge("brns0", "datapath_type=netdev")
+	if out := ip("-n", ns, "link", "show", "brns0"); !strings.Contains(out, "brns0") {
+		t.Errorf("the bridge is not in the namespace: %s", out)
+	}
+	if out := ip("link", "show"); strings.Contains(out, "brns0") {
+		t.Errorf("the bridge is outside the namespace: %s", out)
+	}
+	if out := sw.Ofctl("show", "brns0"); !strings.Contains(out, "OF1.5") {
+		t.Errorf("show: %s", out)
 	}
 }
