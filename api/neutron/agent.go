@@ -3,7 +3,7 @@ package neutron
 import (
 	"encoding/json"
 	"net/http"
-	"slices"
+	"strconv"
 	"time"
 
 	"yakumo/api"
@@ -41,9 +41,13 @@ type agent struct {
 
 func agentOf(r store.Reader, h *model.Host) agent {
 	stamp := func(t time.Time) string { return t.UTC().Format(agentTime) }
+	started := h.StartedAt
+	if started.IsZero() { // it has joined, and not called yet
+		started = h.CreatedAt
+	}
 	a := agent{
 		ID: h.ID, Type: agentType, Binary: agentBinary, Topic: "N/A", Host: h.Name, Zone: h.Zone, AdminStateUp: !h.Disabled,
-		CreatedAt: stamp(h.CreatedAt), StartedAt: stamp(h.StartedAt), Heartbeat: stamp(h.UpdatedAt), Description: h.Description,
+		CreatedAt: stamp(h.CreatedAt), StartedAt: stamp(started), Heartbeat: stamp(h.UpdatedAt), Description: h.Description,
 		Configurations: map[string]any{
 			"tunnel_types": []string{model.NetworkVXLAN}, "tunneling_ip": h.TunnelIP.String(), "underlay_mtu": h.Underlay,
 			"devices": store.Ports.Count(r, "host", h.ID), "version": h.Version,
@@ -61,28 +65,18 @@ func (d *dialect) listAgents(c *api.Context) error {
 	if err != nil {
 		return err
 	}
+	if err := q.only("id", "agent_type", "binary", "host", "availability_zone", "topic", "admin_state_up", "alive", "description"); err != nil {
+		return err
+	}
 	snap := c.Snapshot()
 	rows := []agent{}
 	for h := range store.Hosts.All(snap) {
 		a := agentOf(snap, h)
 		values := map[string]string{
 			"id": a.ID, "agent_type": a.Type, "binary": a.Binary, "host": a.Host, "availability_zone": a.Zone, "topic": a.Topic,
-			"admin_state_up": boolText(a.AdminStateUp), "alive": boolText(a.Alive), "description": a.Description,
+			"admin_state_up": strconv.FormatBool(a.AdminStateUp), "alive": strconv.FormatBool(a.Alive), "description": a.Description,
 		}
-		ok := true
-		for name, want := range q.filters {
-			have, known := values[name]
-			if !known {
-				return badRequest("'%s' is invalid attribute for filtering", shown(json.RawMessage(name)))
-			}
-			if name == "admin_state_up" || name == "alive" {
-				for i := range want {
-					want[i] = boolNorm(want[i])
-				}
-			}
-			ok = ok && slices.Contains(want, have)
-		}
-		if ok {
+		if q.finds(values) {
 			rows = append(rows, a)
 		}
 	}
@@ -91,13 +85,6 @@ func (d *dialect) listAgents(c *api.Context) error {
 		return err
 	}
 	return c.JSON(http.StatusOK, map[string]any{"agents": page})
-}
-
-func boolText(b bool) string {
-	if b {
-		return "true"
-	}
-	return "false"
 }
 
 func noAgent(id string) error {
@@ -182,19 +169,14 @@ func (d *dialect) listZones(c *api.Context) error {
 	if err != nil {
 		return err
 	}
+	if err := q.only("name", "resource", "state"); err != nil {
+		return err
+	}
 	out := []zone{}
 	for _, name := range zones(c.Snapshot()) {
 		z := zone{name, "network", "available"}
 		values := map[string]string{"name": z.Name, "resource": z.Resource, "state": z.State}
-		ok := true
-		for filter, want := range q.filters {
-			have, known := values[filter]
-			if !known {
-				return badRequest("'%s' is invalid attribute for filtering", shown(json.RawMessage(filter)))
-			}
-			ok = ok && slices.Contains(want, have)
-		}
-		if ok {
+		if q.finds(values) {
 			out = append(out, z)
 		}
 	}

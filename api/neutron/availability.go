@@ -1,9 +1,7 @@
 package neutron
 
 import (
-	"encoding/json"
 	"net/http"
-	"slices"
 
 	"yakumo/api"
 	"yakumo/fault"
@@ -54,21 +52,15 @@ func (d *dialect) listAvailability(c *api.Context) error {
 	if err != nil {
 		return err
 	}
+	if err := q.only("network_id", "network_name", "project_id", "tenant_id", "ip_version"); err != nil {
+		return err
+	}
 	snap := c.Snapshot()
 	out := []networkUse{}
-next:
 	for w := range store.Networks.All(snap) {
-		values := map[string]string{"network_id": w.ID, "network_name": w.Name, "project_id": w.ProjectID, "tenant_id": w.ProjectID, "ip_version": "4"}
-		for name, want := range q.filters {
-			have, known := values[name]
-			if !known {
-				return badRequest("'%s' is invalid attribute for filtering", shown(json.RawMessage(name)))
-			}
-			if !slices.Contains(want, have) {
-				continue next
-			}
+		if q.finds(map[string]string{"network_id": w.ID, "network_name": w.Name, "project_id": w.ProjectID, "tenant_id": w.ProjectID, "ip_version": "4"}) {
+			out = append(out, useOf(snap, w))
 		}
-		out = append(out, useOf(snap, w))
 	}
 	return c.JSON(http.StatusOK, map[string]any{"network_ip_availabilities": out})
 }

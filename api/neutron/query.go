@@ -1,6 +1,7 @@
 package neutron
 
 import (
+	"encoding/json"
 	"net/url"
 	"slices"
 	"strings"
@@ -131,4 +132,29 @@ func fieldsOf(list []string) map[string]bool {
 		out[f] = true
 	}
 	return out
+}
+
+// only refuses a filter that is none of those named, and writes truth values in one way.
+func (q *query) only(names ...string) error {
+	for name, values := range q.filters {
+		if !slices.Contains(names, name) {
+			return badRequest("'%s' is invalid attribute for filtering", shown(json.RawMessage(name)))
+		}
+		if name == "admin_state_up" || name == "alive" {
+			for i := range values {
+				values[i] = boolNorm(values[i])
+			}
+		}
+	}
+	return nil
+}
+
+// finds tells whether the filters find what has these values.
+func (q *query) finds(have map[string]string) bool {
+	for name, want := range q.filters {
+		if !slices.Contains(want, have[name]) {
+			return false
+		}
+	}
+	return true
 }
