@@ -1,7 +1,6 @@
 package model
 
 import (
-	"fmt"
 	"math"
 	"time"
 )
@@ -92,15 +91,13 @@ type ImageCopy struct {
 // NewestFirst gives a key under which images sort by creation, the newest first, then by
 // id from the highest down: the order in which the Image API lists by default.
 func (i *Image) NewestFirst() string {
-	b := []byte(fmt.Sprintf("%020d", uint64(math.MaxInt64-i.CreatedAt.UnixMicro())))
-	return string(append(b, descending(i.ID)...))
-}
-
-// descending maps a canonical UUID to a string that sorts the other way round.
-func descending(id ID) []byte {
-	out := make([]byte, len(id))
-	for i := range len(id) {
-		out[i] = 0x7f - id[i]&0x7f
+	const digits = 20
+	b := make([]byte, digits, digits+len(i.ID))
+	for at, n := digits-1, uint64(math.MaxInt64-i.CreatedAt.UnixMicro()); at >= 0; at, n = at-1, n/10 {
+		b[at] = '0' + byte(n%10)
 	}
-	return out
+	for at := range len(i.ID) {
+		b = append(b, 0x7f-i.ID[at]&0x7f) // the other way round
+	}
+	return string(b)
 }

@@ -55,3 +55,18 @@ func TestAssignmentKeysTellTargetsApart(t *testing.T) {
 		seen[a.Key()] = a
 	}
 }
+
+func TestImagesSortNewestFirst(t *testing.T) {
+	at := time.Date(2026, 11, 21, 8, 0, 0, 0, time.UTC)
+	image := func(d time.Duration, id string) *model.Image {
+		return &model.Image{Meta: model.Meta{ID: id, CreatedAt: at.Add(d)}}
+	}
+	sorted := []*model.Image{
+		image(time.Hour, "b"), image(time.Microsecond, "a"), image(0, "f"), image(0, "a"), image(0, "1"), image(-time.Second, "9"), image(-60*365*24*time.Hour, "0"),
+	}
+	for i := 1; i < len(sorted); i++ {
+		if a, b := sorted[i-1].NewestFirst(), sorted[i].NewestFirst(); a >= b {
+			t.Errorf("%d sorts at or after %d: %q, %q", i-1, i, a, b)
+		}
+	}
+}

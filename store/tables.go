@@ -60,13 +60,19 @@ var (
 	Images = Define("image", func(r *model.Image) string { return r.ID },
 		By("project", func(r *model.Image) []string { return []string{r.ProjectID} }),
 		By("visibility", func(r *model.Image) []string { return []string{r.Visibility} }),
-		By("member", func(r *model.Image) []string { return keysOf(r.Members) }),
 		By("blob", func(r *model.Image) []string { return some(r.BlobID) }),
 		By("status", func(r *model.Image) []string { return []string{r.Status} }),
-		// The three orders sort newest first, so that a page of a list costs what it returns.
+		// These sort newest first, so that a page of a list costs what it returns.
 		By("newest", func(r *model.Image) []string { return []string{r.NewestFirst()} }),
 		By("project_newest", func(r *model.Image) []string { return []string{r.ProjectID + "," + r.NewestFirst()} }),
-		By("visibility_newest", func(r *model.Image) []string { return []string{r.Visibility + "," + r.NewestFirst()} }))
+		By("visibility_newest", func(r *model.Image) []string { return []string{r.Visibility + "," + r.NewestFirst()} }),
+		By("member_newest", func(r *model.Image) []string {
+			out := keysOf(r.Members)
+			for i, project := range out {
+				out[i] = project + "," + r.NewestFirst()
+			}
+			return out
+		}))
 
 	ImageUploads = Define("image_upload", func(r *model.ImageUpload) string { return r.ImageID },
 		By("blob", func(r *model.ImageUpload) []string { return []string{r.BlobID} }))
