@@ -198,10 +198,9 @@ func candidates(r store.Reader, by Caller, q Query, marker *model.Image) iter.Se
 		sources = append(sources, under("visibility_newest", model.VisibilityCommunity))
 	}
 	if by.ProjectID != "" {
-		offered := slices.SortedFunc(store.Images.List(r, "member", by.ProjectID), func(a, b *model.Image) int {
-			return cmp.Compare(a.NewestFirst(), b.NewestFirst())
-		})
-		sources = append(sources, under("project_newest", by.ProjectID), after(slices.Values(offered)))
+		// Not by Seek: an image has a value in this index for each of its members.
+		offered := store.Images.Prefix(r, "member_newest", by.ProjectID+",")
+		sources = append(sources, under("project_newest", by.ProjectID), after(offered))
 	}
 	return merge(sources)
 }
