@@ -143,11 +143,32 @@ func TestForgedHeaders(t *testing.T) {
 	}
 }
 
+// tiny is a whole image of 2 KiB: header, one table of each level, one cluster.
+func tiny() []byte {
+	b, be := make([]byte, 2048), binary.BigEndian
+	be.PutUint32(b[0:], 0x514649fb)
+	be.PutUint32(b[4:], 3)
+	be.PutUint32(b[20:], 9)
+	be.PutUint64(b[24:], 64*512) // virtual size
+	be.PutUint32(b[36:], 1)
+	be.PutUint64(b[40:], 512)
+	be.PutUint32(b[96:], 4)
+	be.PutUint32(b[100:], 104)
+	be.PutUint64(b[512:], 1<<63|1024)
+	be.PutUint64(b[1024:], 1<<63|1536)
+	be.PutUint64(b[1032:], 1<<62|1540)
+	return b
+}
+
 func FuzzCheck(f *testing.F) {
-	good := made(f, "-o", "cluster_size=512")
-	f.Add(good[:4096])
-	f.Add(good[:112])
-	f.Add(made(f, "-c")[:1<<17])
+	if _, err := check(tiny()); err != nil {
+		f.Fatal(err)
+	}
+	f.Add(tiny())
+	f.Add(tiny()[:112])
+	v2 := tiny()
+	v2[7] = 2
+	f.Add(v2)
 	f.Fuzz(func(t *testing.T, b []byte) {
 		h, err := check(b)
 		if err == nil && (h.VirtualSize == 0 || h.VirtualSize > maxVirtual || uint64(h.L1Offset) >= uint64(len(b))) {
