@@ -38,6 +38,9 @@ type Host interface {
 	RestartDriver(t testing.TB)
 	// RestartSwitch kills the switch and starts it without entries.
 	RestartSwitch(t testing.TB)
+	// Settle waits until the switch has forgotten what it has cached from older entries: a
+	// real one applies new entries to packets of known flows a moment after it confirms them.
+	Settle(t testing.TB)
 	// Entries counts what the switch itself holds.
 	Entries(t testing.TB) int
 }
@@ -126,6 +129,7 @@ func (h *HostState) Prune() {
 	for { // a switch that is just starting is away for a moment
 		err := h.Driver().Prune(ctx, maps.Values(h.rows))
 		if err == nil {
+			h.Settle(h.w.t)
 			return
 		}
 		if ctx.Err() != nil {
@@ -145,6 +149,7 @@ func (h *HostState) Apply(rows ...model.HostRow) {
 	if err := h.Driver().Apply(ctx, rows, nil); err != nil {
 		h.w.t.Fatalf("apply: %v", err)
 	}
+	h.Settle(h.w.t)
 }
 
 // Remove takes rows away.
@@ -158,6 +163,7 @@ func (h *HostState) Remove(ids ...model.RowID) {
 	if err := h.Driver().Apply(ctx, nil, ids); err != nil {
 		h.w.t.Fatalf("remove: %v", err)
 	}
+	h.Settle(h.w.t)
 }
 
 // plug gives a guest its device and waits until the port is wired.
