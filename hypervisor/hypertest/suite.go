@@ -73,6 +73,7 @@ func Run(t *testing.T, h Host) {
 		{"Concurrent", testConcurrent},
 		{"Cancelled", testCancelled},
 		{"DaemonDies", testDaemonDies},
+		{"DiesUnseen", testDiesUnseen},
 	} {
 		t.Run(c.name, func(t *testing.T) { c.run(t, h) })
 	}
@@ -633,4 +634,21 @@ func testDaemonDies(t *testing.T, h Host) {
 	if log := waitLog(t, d, g.ID, greetings(1)); greetings(2)(log) {
 		t.Errorf("the guest started anew: %q", log)
 	}
+}
+
+// testDiesUnseen has a guest die while the daemon is away.
+func testDiesUnseen(t *testing.T, h Host) {
+	d, g, ctx := h.Open(t), h.Guest(t), testContext(t)
+	define(t, d, g)
+	must(t, d.Start(ctx, g.ID))
+	waitLog(t, d, g.ID, greetings(1))
+	h.KillDaemon(t)
+	h.Crash(t, g.ID)
+	h.StartDaemon(t)
+	if s := stateOf(t, d, g.ID); s.Power != hypervisor.Crashed && s.Power != hypervisor.Off {
+		t.Errorf("a guest that died is %v (%s)", s.Power, s.Reason)
+	}
+	must(t, d.Start(ctx, g.ID))
+	waitLog(t, d, g.ID, greetings(2))
+	wantPower(t, d, g.ID, hypervisor.Running)
 }

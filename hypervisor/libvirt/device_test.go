@@ -47,6 +47,9 @@ func TestDevices(t *testing.T) {
 	g.Title, g.Serial = `Straße & <b> "x" 雲`, "serial-7"
 	h.AddTap(t, "tap0")
 	h.AddTap(t, "tap1")
+	if c, err := d.Capacity(ctx); err != nil || c.DiskGiB < 1 {
+		t.Errorf("the capacity has no disk: %+v, %v", c, err)
+	}
 	if err := errors.Join(d.Ensure(ctx, g), d.Start(ctx, g.ID)); err != nil {
 		t.Fatal(err)
 	}

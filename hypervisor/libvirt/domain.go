@@ -244,13 +244,14 @@ type platform struct {
 	sparePorts  int    // PCIe root ports for devices that are plugged in later
 }
 
-// tcgModel is the processor that guests see without hardware virtualisation. All models boot
-// equally fast under TCG (2.5 s for a small Linux, measured with qemu64, Nehalem and max), so
-// the choice is the least one with x86-64-v2, which today's distributions ask for, as every host can emulate it.
+// tcgModel is the processor that guests see without hardware virtualisation: the least one with
+// x86-64-v2, which today's distributions ask for; every host can emulate it. A small Linux boots
+// with 6.0 s of processor time under it (QEMU 7.2), and with 5.3 s under qemu64, which is too old.
 const tcgModel = "Nehalem"
 
 // tcgCacheMiB bounds QEMU's cache of translated code a guest; QEMU's own default of 1 GiB is
-// more than most guests have memory.
+// more than most guests have memory. A small Linux fills 110 MiB as it boots; with a cache of
+// 32 MiB its process is 55 MiB smaller and its boot takes a tenth longer.
 const tcgCacheMiB = 128
 
 // definition gives the domain XML of g, which has been checked, and its digest.
