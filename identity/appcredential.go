@@ -175,6 +175,7 @@ func (i *Identity) CreateAppCredential(ctx context.Context, t *Token, a AppCrede
 	for n := range newIDs {
 		newIDs[n] = model.NewHexID()
 	}
+	slices.Sort(newIDs) // lists are in the order of ids: keep the rules' own order
 	var out *AppCredential
 	_, err := i.store.Update(ctx, func(tx *store.Tx) error {
 		if _, err := GetUser(tx, t.UserID); err != nil {

@@ -191,3 +191,12 @@ func verifyV4(secret string, q EC2Request, now time.Time) bool {
 	text := strings.Join([]string{"AWS4-HMAC-SHA256", date, strings.Join(scope[1:], "/"), hex.EncodeToString(sum[:])}, "\n")
 	return sameText(hex.EncodeToString(mac(sha256.New, keyV4(secret, scope[1], scope[2], scope[3]), text)), q.Signature)
 }
+
+// EC2Credential gives the credential with an access key, or fault.NotFound.
+func EC2Credential(r store.Reader, access string) (*model.IdentityRecord, error) {
+	rec, err := GetRecord(r, Credentials, accessID(access))
+	if err != nil {
+		return nil, notFound("credential", access)
+	}
+	return rec, nil
+}

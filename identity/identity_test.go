@@ -155,3 +155,18 @@ func countKeys(st *store.Store) int {
 	}
 	return n
 }
+
+// revokeMany revokes n tokens that nobody has.
+func revokeMany(t testing.TB, c *cloud, like *identity.Token, n int) {
+	t.Helper()
+	if _, err := c.st.Update(c.ctx, func(tx *store.Tx) error {
+		for range n {
+			if err := store.Revocations.Put(tx, &model.Revocation{AuditID: model.NewHexID(), ExpiresAt: like.ExpiresAt}); err != nil {
+				return err
+			}
+		}
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+}

@@ -375,3 +375,6 @@ func checkLimit(tx *store.Tx, rec *model.IdentityRecord) (string, error) {
 	}
 	return rec.ParentID + "," + meaning(rec, service, region), nil
 }
+
+// RecordRoles gives the roles that a delegation's record hands on.
+func RecordRoles(rec *model.IdentityRecord) []model.ID { return strs(rec.Body["roles"]) }
