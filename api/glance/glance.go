@@ -12,7 +12,6 @@ package glance
 import (
 	"cmp"
 	"fmt"
-	"html"
 	"net/http"
 	"strings"
 	"time"
@@ -110,12 +109,17 @@ func writeError(c *api.Context, status int, err error) {
 		return
 	case "text/html":
 		mediaType = "text/html; charset=UTF-8"
-		body = fmt.Sprintf("<html>\n <head>\n  <title>%s</title>\n </head>\n <body>\n  <h1>%s</h1>\n  %s<br /><br />\n </body>\n</html>", code, code, html.EscapeString(text))
+		body = fmt.Sprintf("<html>\n <head>\n  <title>%s</title>\n </head>\n <body>\n  <h1>%s</h1>\n  %s<br /><br />\n </body>\n</html>", code, code, inHTML(text))
 	default:
 		mediaType = "text/plain; charset=UTF-8"
 		body = code + "\n\n" + text + "\n"
 	}
 	c.Bytes(status, mediaType, []byte(body))
+}
+
+// inHTML escapes text for the body of a page. Quotes stay: clients show the text as it is.
+func inHTML(text string) string {
+	return strings.NewReplacer("&", "&amp;", "<", "&lt;", ">", "&gt;").Replace(text)
 }
 
 func answer(c *api.Context, status int, v any) {
