@@ -71,7 +71,7 @@ func serverRow(snap store.Snapshot, s *model.Server) model.HostRow {
 		Image: s.Image, KeyName: s.KeyName, PublicKey: s.PublicKey, UserData: s.UserData, ConfigDrive: s.ConfigDrive,
 		Metadata: s.Metadata, Power: s.Power, Reboots: s.Reboots, HardReboots: s.HardReboots, Deleted: s.Deleted,
 		CreatedAt: s.CreatedAt, Generation: s.Generation,
-		ObservedReboots: s.Status.Reboots, ObservedHard: s.Status.Hard,
+		RequestID: s.RequestID, ObservedReboots: s.Status.Reboots, ObservedHard: s.Status.Hard,
 	}
 	if h, ok := store.Hosts.Get(snap, s.Host); ok {
 		r.Zone = h.Zone

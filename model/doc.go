@@ -12,6 +12,7 @@ package model
 import (
 	"crypto/rand"
 	"encoding/hex"
+	"math"
 	"time"
 )
 
@@ -60,3 +61,15 @@ func NewMeta(project ID, name string, now time.Time) Meta {
 
 // Touch records a change of intent.
 func (m *Meta) Touch(now time.Time) { m.UpdatedAt = now.UTC(); m.Generation++ }
+
+func newestFirst(created time.Time, id ID) string {
+	const digits = 20
+	b := make([]byte, digits, digits+len(id))
+	for at, n := digits-1, uint64(math.MaxInt64-created.UnixMicro()); at >= 0; at, n = at-1, n/10 {
+		b[at] = '0' + byte(n%10)
+	}
+	for at := range len(id) {
+		b = append(b, 0x7f-id[at]&0x7f) // the other way round
+	}
+	return string(b)
+}

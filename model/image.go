@@ -1,9 +1,6 @@
 package model
 
-import (
-	"math"
-	"time"
-)
+import "time"
 
 // Image states, as in the Image API v2.
 const (
@@ -90,14 +87,4 @@ type ImageCopy struct {
 
 // NewestFirst gives a key under which images sort by creation, the newest first, then by
 // id from the highest down: the order in which the Image API lists by default.
-func (i *Image) NewestFirst() string {
-	const digits = 20
-	b := make([]byte, digits, digits+len(i.ID))
-	for at, n := digits-1, uint64(math.MaxInt64-i.CreatedAt.UnixMicro()); at >= 0; at, n = at-1, n/10 {
-		b[at] = '0' + byte(n%10)
-	}
-	for at := range len(i.ID) {
-		b = append(b, 0x7f-i.ID[at]&0x7f) // the other way round
-	}
-	return string(b)
-}
+func (i *Image) NewestFirst() string { return newestFirst(i.CreatedAt, i.ID) }

@@ -77,6 +77,15 @@ type Server struct {
 	HostName    string            `json:"host_name"` // inside the guest
 	Ports       []ID              `json:"ports"`     // in the order of the guest's interfaces
 	Locked      bool              `json:"locked,omitempty"`
+	LockReason  string            `json:"lock_reason,omitempty"`
+	LockedBy    string            `json:"locked_by,omitempty"` // owner or admin
+	AccessIPv4  string            `json:"access_ipv4,omitempty"`
+	AccessIPv6  string            `json:"access_ipv6,omitempty"`
+	DiskConfig  string            `json:"disk_config,omitempty"` // Nova's OS-DCF:diskConfig: MANUAL or AUTO
+	Reservation string            `json:"reservation,omitempty"` // Nova's reservation id: of the request that made it
+	LaunchIndex int               `json:"launch_index,omitempty"`
+	Arch        string            `json:"arch,omitempty"`       // asked for by the image; "" any
+	RequestID   string            `json:"request_id,omitempty"` // of the request that last changed what is wanted
 
 	// Power is what the user wants; Reboots and HardReboots count requests, so that each is acted on once.
 	Power       Power `json:"power"`
@@ -99,7 +108,13 @@ type ServerStatus struct {
 	Hard       int64     `json:"hard_reboots,omitempty"`
 	Fault      *Fault    `json:"fault,omitempty"`
 	LaunchedAt time.Time `json:"launched_at"`
+	Action     string    `json:"action,omitempty"` // request id of the action that runs, where one does
+	Failed     []ID      `json:"failed,omitempty"` // hosts that could not start it, in order
 }
+
+// NewestFirst gives a key under which servers sort by creation, the newest first, then by
+// id from the highest down: the order in which the Compute API lists by default.
+func (s *Server) NewestFirst() string { return newestFirst(s.CreatedAt, s.ID) }
 
 // Fault is a failure as its owner may read it; Details is for administrators.
 type Fault struct {
@@ -148,4 +163,11 @@ type ActionEvent struct {
 	Result     string    `json:"result,omitempty"` // Success or Error
 	Details    string    `json:"details,omitempty"`
 	Host       ID        `json:"host,omitempty"`
+}
+
+// ConsoleQuery is the body, in JSON, of the question "console" that a server asks a host;
+// the answer is the raw bytes of the guest's serial console log, the newest at the end.
+type ConsoleQuery struct {
+	ServerID ID    `json:"server_id"`
+	MaxBytes int64 `json:"max_bytes"` // of the end of the log; 0: as much as the host keeps
 }

@@ -90,7 +90,9 @@ var (
 		By("project", func(r *model.Server) []string { return []string{r.ProjectID} }),
 		By("host", func(r *model.Server) []string { return some(r.Host) }),
 		By("phase", func(r *model.Server) []string { return []string{string(r.Status.Phase)} }),
-		By("image", func(r *model.Server) []string { return some(r.ImageID) }))
+		By("image", func(r *model.Server) []string { return some(r.ImageID) }),
+		By("newest", func(r *model.Server) []string { return []string{r.NewestFirst()} }),
+		By("project_newest", func(r *model.Server) []string { return []string{r.ProjectID + "," + r.NewestFirst()} }))
 
 	Actions = Define("action", (*model.Action).Key,
 		By("server", func(r *model.Action) []string { return []string{r.ServerID} }),
@@ -150,16 +152,6 @@ var (
 			out := make([]string, 0, len(r.Groups))
 			for _, g := range r.Groups {
 				out = append(out, r.Host+","+g)
-			}
-			return out
-		}),
-		By("group_host", func(r *model.Port) []string {
-			if r.Host == "" {
-				return nil
-			}
-			out := make([]string, 0, len(r.Groups))
-			for _, g := range r.Groups {
-				out = append(out, g+","+r.Host)
 			}
 			return out
 		}))
