@@ -34,17 +34,41 @@ type Engine struct {
 	log  *slog.Logger
 	seed maphash.Seed
 
-	mu sync.Mutex
-	// current is the snapshot of the delta that is being dispatched. Views look at this one,
-	// never at a newer: a row that a view saw ahead of the dispatch could change back
-	// without leaving a trace in the next delta.
+	// gate keeps looking and dispatching apart: a view looks at current and works its marks
+	// off under RLock; a delta becomes current and marks all that it may have changed under
+	// Lock. So a view never sees a row ahead of the marks that come with it, and what it
+	// registers below is there for the next delta. Taken before mu, mu before a view's mu.
+	gate    sync.RWMutex
 	current store.Snapshot
-	views   map[model.ID]map[*view]struct{} // by host; a host that attached anew may have two for a moment
+
+	mu       sync.Mutex
+	views    map[model.ID]map[*view]struct{} // by host; a host that attached anew may have two for a moment
+	networks viewSet                         // which views have sent the network
+	groups   viewSet                         // which have sent the group
+	needing  viewSet                         // which need the members of the group
+}
+
+// viewSet tells by id which views are concerned.
+type viewSet map[model.ID]map[*view]struct{}
+
+func (s viewSet) add(id model.ID, v *view) {
+	if s[id] == nil {
+		s[id] = map[*view]struct{}{}
+	}
+	s[id][v] = struct{}{}
+}
+
+func (s viewSet) drop(id model.ID, v *view) {
+	delete(s[id], v)
+	if len(s[id]) == 0 {
+		delete(s, id)
+	}
 }
 
 // NewEngine makes an Engine; Run must be running for views to move.
 func NewEngine(st *store.Store, log *slog.Logger) *Engine {
-	return &Engine{st: st, log: log, current: st.Snapshot(), seed: maphash.MakeSeed(), views: map[model.ID]map[*view]struct{}{}}
+	return &Engine{st: st, log: log, current: st.Snapshot(), seed: maphash.MakeSeed(), views: map[model.ID]map[*view]struct{}{},
+		networks: viewSet{}, groups: viewSet{}, needing: viewSet{}}
 }
 
 // Run follows the store until ctx ends.
@@ -57,36 +81,26 @@ func (e *Engine) Run(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		e.mu.Lock()
+		e.gate.Lock()
 		e.current = d.Snapshot
-		e.mu.Unlock()
+		e.mu.Lock()
 		if d.First {
-			e.each(func(host model.ID, v *view) { v.mark(all) })
-			continue
+			for _, vs := range e.views {
+				for v := range vs {
+					v.mark(all)
+				}
+			}
 		}
 		for _, c := range d.Changes {
 			e.dispatch(d.Snapshot, c)
 		}
+		e.mu.Unlock()
+		e.gate.Unlock()
 	}
 }
 
-func (e *Engine) each(f func(model.ID, *view)) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	for h, vs := range e.views {
-		for v := range vs {
-			f(h, v)
-		}
-	}
-}
-
-// mark marks rows for a host that is attached here.
+// mark marks rows for a host, where it is attached here.
 func (e *Engine) mark(host model.ID, ids ...model.RowID) {
-	if host == "" {
-		return
-	}
-	e.mu.Lock()
-	defer e.mu.Unlock()
 	for v := range e.views[host] {
 		v.mark(ids...)
 	}
@@ -97,7 +111,9 @@ var all = model.RowID{}
 
 func row(kind model.RowKind, key string) model.RowID { return model.RowID{Kind: kind, Key: key} }
 
-// dispatch marks what a change may have changed, on the hosts that it may concern.
+// dispatch marks what a change may have changed, in the views that it may concern: those of
+// the hosts that the row names, and those that have sent, or need, what it belongs to. The
+// caller holds gate and mu.
 func (e *Engine) dispatch(snap store.Snapshot, c store.Change) {
 	switch c.Kind {
 	case store.Servers.Kind():
@@ -119,9 +135,7 @@ func (e *Engine) dispatch(snap store.Snapshot, c store.Change) {
 		}
 	case store.SecurityGroups.Kind():
 		rs := both[model.SecurityGroup](c)
-		for _, r := range rs {
-			e.groupChanged(snap, r.ID)
-		}
+		e.groupChanged(c.Key)
 		if len(rs) == 2 && rs[0].Name != rs[1].Name { // servers are told the names of their groups
 			for p := range store.Ports.List(snap, "group", c.Key) {
 				e.mark(p.Host, row(model.RowServer, p.DeviceID))
@@ -129,7 +143,7 @@ func (e *Engine) dispatch(snap store.Snapshot, c store.Change) {
 		}
 	case store.SecurityRules.Kind():
 		for _, r := range both[model.SecurityRule](c) {
-			e.groupChanged(snap, r.GroupID)
+			e.groupChanged(r.GroupID)
 		}
 	case store.Hosts.Kind():
 		old, _ := c.Old.(*model.Host)
@@ -137,15 +151,9 @@ func (e *Engine) dispatch(snap store.Snapshot, c store.Change) {
 		if old != nil && now != nil && old.TunnelIP == now.TunnelIP {
 			return
 		}
-		done := map[model.ID]bool{}
 		for p := range store.Ports.List(snap, "host", c.Key) {
-			first := !done[p.NetworkID]
-			done[p.NetworkID] = true
-			for h := range hostsOf(snap, p.NetworkID) {
-				e.mark(h, row(model.RowPeer, p.ID))
-				if first {
-					e.mark(h, row(model.RowNetwork, p.NetworkID))
-				}
+			for v := range e.networks[p.NetworkID] {
+				v.mark(row(model.RowPeer, p.ID), row(model.RowNetwork, p.NetworkID))
 			}
 		}
 	}
@@ -176,17 +184,17 @@ func (e *Engine) portChanged(snap store.Snapshot, ps []*model.Port) {
 			e.mark(p.Host, row(model.RowGroup, g))
 		}
 		if seen {
-			for h := range hostsOf(snap, p.NetworkID) {
-				e.mark(h, row(model.RowPeer, p.ID))
+			for v := range e.networks[p.NetworkID] {
+				v.mark(row(model.RowPeer, p.ID))
 				if moved {
-					e.mark(h, row(model.RowNetwork, p.NetworkID))
+					v.mark(row(model.RowNetwork, p.NetworkID))
 				}
 			}
 		}
 		if seen || regrouped {
 			for _, g := range p.Groups {
-				for h := range referringHosts(snap, g) {
-					e.mark(h, row(model.RowMember, g+","+p.ID))
+				for v := range e.needing[g] {
+					v.mark(row(model.RowMember, g+","+p.ID))
 				}
 			}
 		}
@@ -194,67 +202,42 @@ func (e *Engine) portChanged(snap store.Snapshot, ps []*model.Port) {
 }
 
 func (e *Engine) networkChanged(snap store.Snapshot, network model.ID, ports bool) {
-	for h := range hostsOf(snap, network) {
-		e.mark(h, row(model.RowNetwork, network))
-		if ports { // the admin state and the MTU of a network are in its ports' and servers' rows
-			for p := range store.Ports.List(snap, "network_host", network+","+h) {
-				e.mark(h, row(model.RowPort, p.ID))
-				if s, ok := store.Servers.Get(snap, p.DeviceID); ok {
-					e.mark(s.Host, row(model.RowServer, s.ID))
-				}
+	for v := range e.networks[network] {
+		v.mark(row(model.RowNetwork, network))
+		if !ports {
+			continue
+		}
+		// The admin state and the MTU of a network are in its ports' and servers' rows.
+		for p := range store.Ports.List(snap, "network_host", network+","+v.host) {
+			v.mark(row(model.RowPort, p.ID))
+			if s, ok := store.Servers.Get(snap, p.DeviceID); ok {
+				e.mark(s.Host, row(model.RowServer, s.ID))
 			}
 		}
 	}
 }
 
-func (e *Engine) groupChanged(snap store.Snapshot, group model.ID) {
-	for h := range distinct(snap, "group_host", group) {
-		e.mark(h, row(model.RowGroup, group))
+func (e *Engine) groupChanged(group model.ID) {
+	for v := range e.groups[group] {
+		v.mark(row(model.RowGroup, group))
 	}
 }
 
-// hostsOf gives the hosts that have a port of the network, each once.
+// hostsOf gives the hosts that have a port of the network, each once, by seeking from one
+// to the next.
 func hostsOf(snap store.Snapshot, network model.ID) iter.Seq[model.ID] {
-	return distinct(snap, "network_host", network)
-}
-
-// distinct gives the second halves of an index of ports "first,host", each once, by
-// seeking from one to the next.
-func distinct(snap store.Snapshot, index, first string) iter.Seq[model.ID] {
 	return func(yield func(model.ID) bool) {
-		from := first + ","
+		from := network + ","
 		for {
 			host := ""
-			for p := range store.Ports.Seek(snap, index, first+",", from) {
+			for p := range store.Ports.Seek(snap, "network_host", network+",", from) {
 				host = p.Host
 				break
 			}
 			if host == "" || !yield(host) {
 				return
 			}
-			from = first + "," + host + "\x01"
-		}
-	}
-}
-
-// referringHosts gives the hosts with a port whose groups have a rule about the group's members.
-func referringHosts(snap store.Snapshot, group model.ID) iter.Seq[model.ID] {
-	return func(yield func(model.ID) bool) {
-		groups, hosts := map[model.ID]bool{}, map[model.ID]bool{}
-		for r := range store.SecurityRules.List(snap, "remote", group) {
-			if groups[r.GroupID] {
-				continue
-			}
-			groups[r.GroupID] = true
-			for h := range distinct(snap, "group_host", r.GroupID) {
-				if hosts[h] {
-					continue
-				}
-				hosts[h] = true
-				if !yield(h) {
-					return
-				}
-			}
+			from = network + "," + host + "\x01"
 		}
 	}
 }
@@ -305,6 +288,7 @@ func (v *view) mark(ids ...model.RowID) {
 func (v *view) Close() {
 	v.e.mu.Lock()
 	defer v.e.mu.Unlock()
+	v.forget()
 	delete(v.e.views[v.host], v)
 	if len(v.e.views[v.host]) == 0 {
 		delete(v.e.views, v.host)
@@ -319,25 +303,47 @@ func (v *view) Next(ctx context.Context) (model.HostBatch, error) {
 		case <-ctx.Done():
 			return model.HostBatch{}, ctx.Err()
 		}
-		// The marks are taken before the snapshot: whatever is marked later is in a later one.
-		v.mu.Lock()
-		dirty := v.dirty
-		v.dirty = map[model.RowID]struct{}{}
-		v.mu.Unlock()
-		v.e.mu.Lock()
-		snap := v.e.current
-		v.e.mu.Unlock()
-		b := model.HostBatch{Generation: snap.Revision()}
-		if _, everything := dirty[all]; everything {
-			b.Full = true
-			v.sent, v.peers, v.members = map[model.RowID]uint64{}, map[model.ID]map[model.ID]struct{}{}, map[model.ID]map[model.ID]struct{}{}
-			v.remotes, v.needed, v.peerNet = map[model.ID][]model.ID{}, map[model.ID]int{}, map[model.ID]model.ID{}
-			dirty = v.everything(snap)
-		}
-		v.work(snap, dirty, &b)
-		if b.Full || len(b.Upserts)+len(b.Removes) > 0 {
+		if b := v.look(); b.Full || len(b.Upserts)+len(b.Removes) > 0 {
 			return b, nil
 		}
+	}
+}
+
+// look works off what is marked.
+func (v *view) look() model.HostBatch {
+	v.e.gate.RLock()
+	defer v.e.gate.RUnlock()
+	v.mu.Lock()
+	dirty := v.dirty
+	v.dirty = map[model.RowID]struct{}{}
+	v.mu.Unlock()
+	snap := v.e.current
+	b := model.HostBatch{Generation: snap.Revision()}
+	if _, everything := dirty[all]; everything {
+		b.Full = true
+		v.e.mu.Lock()
+		v.forget()
+		v.e.mu.Unlock()
+		v.sent, v.peers, v.members = map[model.RowID]uint64{}, map[model.ID]map[model.ID]struct{}{}, map[model.ID]map[model.ID]struct{}{}
+		v.remotes, v.needed, v.peerNet = map[model.ID][]model.ID{}, map[model.ID]int{}, map[model.ID]model.ID{}
+		dirty = v.everything(snap)
+	}
+	v.work(snap, dirty, &b)
+	return b
+}
+
+// forget takes the view out of the engine's sets. The caller holds the engine's mu.
+func (v *view) forget() {
+	for id := range v.sent {
+		switch id.Kind {
+		case model.RowNetwork:
+			v.e.networks.drop(id.Key, v)
+		case model.RowGroup:
+			v.e.groups.drop(id.Key, v)
+		}
+	}
+	for g := range v.needed {
+		v.e.needing.drop(g, v)
 	}
 }
 
@@ -426,6 +432,12 @@ func (v *view) track(id model.RowID, r model.HostRow) {
 	case model.RowMember:
 		group, port, _ := strings.Cut(id.Key, ",")
 		set, outer, inner = v.members, group, port
+	case model.RowNetwork:
+		v.register(v.e.networks, id.Key, r != nil)
+		return
+	case model.RowGroup:
+		v.register(v.e.groups, id.Key, r != nil)
+		return
 	default:
 		return
 	}
@@ -440,6 +452,17 @@ func (v *view) track(id model.RowID, r model.HostRow) {
 		set[outer] = map[model.ID]struct{}{}
 	}
 	set[outer][inner] = struct{}{}
+}
+
+// register tells the engine whether the view is concerned with the id.
+func (v *view) register(s viewSet, id model.ID, is bool) {
+	v.e.mu.Lock()
+	defer v.e.mu.Unlock()
+	if is {
+		s.add(id, v)
+	} else {
+		s.drop(id, v)
+	}
 }
 
 // peersOf marks every peer of a network that has come or gone.
@@ -466,6 +489,7 @@ func (v *view) regroup(snap store.Snapshot, group model.ID, r model.HostRow, dir
 	for _, g := range now {
 		if !slices.Contains(before, g) {
 			if v.needed[g]++; v.needed[g] == 1 {
+				v.register(v.e.needing, g, true)
 				for p := range store.Ports.List(snap, "group", g) {
 					dirty[row(model.RowMember, g+","+p.ID)] = struct{}{}
 				}
@@ -476,6 +500,7 @@ func (v *view) regroup(snap store.Snapshot, group model.ID, r model.HostRow, dir
 		if !slices.Contains(now, g) {
 			if v.needed[g]--; v.needed[g] == 0 {
 				delete(v.needed, g)
+				v.register(v.e.needing, g, false)
 				for p := range v.members[g] {
 					dirty[row(model.RowMember, g+","+p)] = struct{}{}
 				}

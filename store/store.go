@@ -13,8 +13,10 @@ import (
 	"go.etcd.io/etcd/api/v3/mvccpb"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
+	"google.golang.org/grpc/metadata"
 
 	"yakumo/fault"
+	"yakumo/model"
 )
 
 // Config says where a Store lives.
@@ -411,7 +413,11 @@ func (s *Store) follow(ctx context.Context, rev int64) {
 }
 
 func (s *Store) watch(ctx context.Context, rev int64, audit <-chan time.Time) error {
-	ctx, cancel := context.WithCancel(clientv3.WithRequireLeader(ctx))
+	// etcd's client puts watches with the same metadata on one stream. In process, a stream on
+	// which watches are made and cancelled while events flow can stall for good, so each watch
+	// has a stream of its own.
+	ctx = metadata.AppendToOutgoingContext(clientv3.WithRequireLeader(ctx), "yakumo-watch", model.NewID())
+	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	ch := s.cl.Watch(ctx, s.cfg.Prefix, clientv3.WithPrefix(), clientv3.WithRev(rev+1))
 	for {
@@ -439,6 +445,8 @@ func (s *Store) watch(ctx context.Context, rev int64, audit <-chan time.Time) er
 				s.apply(batch, top)
 				s.mu.Unlock()
 			}
+		case <-ctx.Done(): // the channel may stay open when the client has gone away first
+			return ctx.Err()
 		case <-audit:
 			if err := s.audit(ctx); err != nil {
 				s.log.Warn("the audit of the mirror failed", "err", err)
