@@ -209,7 +209,11 @@ func (h *host) flows(t testing.TB) []openflow.FlowDesc {
 func (h *host) Entries(t testing.TB) int { return len(h.flows(t)) }
 
 // Settle implements dptest.Host.
-func (h *host) Settle(t testing.TB) { h.sw.Appctl("revalidator/wait") }
+func (h *host) Settle(t testing.TB) {
+	// The first pass to end may have begun before the change.
+	h.sw.Appctl("revalidator/wait")
+	h.sw.Appctl("revalidator/wait")
+}
 
 // tap is a TAP device whose file is the guest.
 type tap struct {

@@ -45,6 +45,12 @@ func (s *Switch) Load(d pipeline.Delta) {
 	s.stages = nil
 }
 
+// Replace makes the entries those of list; connections stay.
+func (s *Switch) Replace(list []*pipeline.Installed) {
+	clear(s.entries)
+	s.Load(pipeline.Delta{Put: list})
+}
+
 // Len gives the number of entries.
 func (s *Switch) Len() int { return len(s.entries) }
 

@@ -1,0 +1,387 @@
+// Package fake is a datapath driver in memory: it interprets the pipeline's entries with
+// package sim, so that frames really go from device to device, and answers DHCP as the real
+// driver does. It serves tests that need no switch, by the thousand, and is driven by data
+// where a test wants failures. It owns no process, file or device.
+package fake
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"net/netip"
+	"sync"
+
+	"yakumo/datapath"
+	"yakumo/datapath/pipeline"
+	"yakumo/datapath/pipeline/sim"
+	"yakumo/datapath/responder"
+	"yakumo/fault"
+	"yakumo/model"
+)
+
+// Underlay joins fakes: a packet to a tunnel address reaches the driver that has it.
+type Underlay struct {
+	mu    sync.Mutex // orders all packets of all hosts
+	hosts map[netip.Addr]*Switch
+}
+
+// NewUnderlay makes an underlay without hosts.
+func NewUnderlay() *Underlay { return &Underlay{hosts: map[netip.Addr]*Switch{}} }
+
+// Switch is the switch behind a fake driver. It outlives drivers, as a real one does.
+type Switch struct {
+	underlay *Underlay
+	addr     netip.Addr
+	sim      *sim.Switch
+	devices  map[string]*Device
+	ports    map[model.ID]string // port → device
+	drv      *Driver             // nil: no driver
+}
+
+// Device is a network device; its other end is a guest's.
+type Device struct {
+	Name string
+	sw   *Switch
+	out  func(frame []byte)
+}
+
+// NewSwitch makes a switch with a tunnel address on the underlay.
+func NewSwitch(u *Underlay, tunnelIP netip.Addr) *Switch {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	s := &Switch{underlay: u, addr: tunnelIP, sim: sim.New(), devices: map[string]*Device{}, ports: map[model.ID]string{}}
+	u.hosts[tunnelIP] = s
+	return s
+}
+
+// AddDevice makes a device; out gets the frames that the switch sends to it, one at a time,
+// and must not send frames itself.
+func (s *Switch) AddDevice(name string, out func(frame []byte)) *Device {
+	s.underlay.mu.Lock()
+	defer s.underlay.mu.Unlock()
+	d := &Device{name, s, out}
+	s.devices[name] = d
+	return d
+}
+
+// Clear empties the switch, as a restart does; the driver writes everything again.
+func (s *Switch) Clear() {
+	s.underlay.mu.Lock()
+	defer s.underlay.mu.Unlock()
+	s.sim = sim.New()
+	if d := s.drv; d != nil {
+		s.sim.Load(pipeline.Delta{Put: d.prog.All()})
+		d.count.Resyncs++
+	}
+}
+
+// Entries counts the entries in the switch.
+func (s *Switch) Entries() int {
+	s.underlay.mu.Lock()
+	defer s.underlay.mu.Unlock()
+	return s.sim.Len()
+}
+
+// Send makes the device receive a frame from the guest. A frame that cannot be parsed, or
+// comes on a device that is not plugged in, is dropped.
+func (d *Device) Send(frame []byte) {
+	d.sw.underlay.mu.Lock()
+	defer d.sw.underlay.mu.Unlock()
+	p, err := sim.Parse(frame)
+	drv := d.sw.drv
+	if err != nil || drv == nil {
+		return
+	}
+	for id, name := range d.sw.ports {
+		if name != d.Name {
+			continue
+		}
+		// The number is the same whether this driver or an earlier one put the entries there.
+		if n, err := drv.cfg.Ordinals.Get(pipeline.OrdinalPort, id, pipeline.MaxPort); err == nil {
+			d.sw.arrive(sim.Arrival{In: uint64(n), Packet: p})
+		}
+	}
+}
+
+// arrive runs a packet and hands on what leaves.
+func (s *Switch) arrive(a sim.Arrival) {
+	for _, out := range s.sim.Run(a).Out {
+		switch {
+		case out.Responder != 0:
+			s.drv.respond(uint32(out.To), out.Packet)
+		case out.To == pipeline.PortTunnel:
+			if far := s.underlay.hosts[out.Host]; far != nil {
+				far.arrive(sim.Arrival{In: pipeline.PortTunnel, VNI: out.VNI, Packet: out.Packet})
+			}
+		case out.To < pipeline.PortTunnel:
+			s.deliver(uint32(out.To), out.Packet.Frame())
+		}
+	}
+}
+
+func (s *Switch) deliver(ordinal uint32, frame []byte) {
+	if s.drv == nil {
+		return
+	}
+	id, ok := s.drv.cfg.Ordinals.Find(pipeline.OrdinalPort, ordinal)
+	if !ok {
+		return
+	}
+	if d := s.devices[s.ports[id]]; d != nil {
+		d.out(frame)
+	}
+}
+
+// Failure makes the N-th call (from 1) of a method fail with Err, before it does anything.
+type Failure struct {
+	Method string // Apply, Prune, Attach or Detach
+	N      int
+	Err    error
+}
+
+// Config says what a fake drives.
+type Config struct {
+	Switch   *Switch              // nil: a switch of its own, joined to nothing
+	Ordinals datapath.Ordinals    // nil: in memory
+	Env      pipeline.Env         // DefaultEnv
+	Notify   func(datapath.Event) // called with the driver locked: it must not call the driver
+	Failures []Failure
+}
+
+// Driver is a datapath.Driver in memory.
+type Driver struct {
+	cfg   Config
+	sw    *Switch
+	prog  *pipeline.Program
+	wired map[model.ID]bool
+	calls map[string]int
+	count datapath.Counters
+	done  bool
+}
+
+var _ datapath.Driver = (*Driver)(nil)
+
+// New makes a driver. What an earlier driver left in the switch stays until Prune.
+func New(cfg Config) (*Driver, error) {
+	if cfg.Switch == nil {
+		cfg.Switch = NewSwitch(NewUnderlay(), netip.Addr{})
+	}
+	if cfg.Ordinals == nil {
+		cfg.Ordinals = datapath.NewMemoryOrdinals()
+	}
+	if cfg.Env == (pipeline.Env{}) {
+		cfg.Env = pipeline.DefaultEnv()
+	}
+	if err := cfg.Env.Validate(); err != nil {
+		return nil, fmt.Errorf("make fake driver: %w", err)
+	}
+	d := &Driver{cfg: cfg, sw: cfg.Switch, prog: pipeline.NewProgram(cfg.Env, cfg.Ordinals), wired: map[model.ID]bool{}, calls: map[string]int{}}
+	d.count.Connects, d.count.Connected = 1, true
+	d.lock()
+	defer d.unlock()
+	d.sw.drv = d
+	return d, d.change(nil, nil)
+}
+
+func (d *Driver) lock()   { d.sw.underlay.mu.Lock() }
+func (d *Driver) unlock() { d.sw.underlay.mu.Unlock() }
+
+// enter counts a call and gives the failure that the test wants of it.
+func (d *Driver) enter(ctx context.Context, method string) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	if d.done {
+		return fault.New(fault.Unavailable, "the driver is closed")
+	}
+	d.calls[method]++
+	for _, f := range d.cfg.Failures {
+		if f.Method == method && f.N == d.calls[method] {
+			return f.Err
+		}
+	}
+	return nil
+}
+
+func (d *Driver) change(upserts []model.HostRow, removes []model.RowID) error {
+	delta, err := d.prog.Apply(upserts, removes)
+	d.sw.sim.Load(delta)
+	d.count.Bundles++
+	d.count.Added += uint64(len(delta.Put))
+	d.count.Deleted += uint64(len(delta.Delete))
+	for _, k := range d.prog.TakeReleased() {
+		d.free(k)
+	}
+	d.rewire()
+	return errors.Join(err, d.cfg.Ordinals.Sync())
+}
+
+// free releases an ordinal and forgets its connections.
+func (d *Driver) free(k pipeline.OrdinalKey) {
+	if k.Kind == pipeline.OrdinalPort {
+		if n, err := d.cfg.Ordinals.Get(k.Kind, k.Key, pipeline.MaxPort); err == nil {
+			d.sw.sim.Flush(n)
+		}
+	}
+	d.cfg.Ordinals.Release(k.Kind, k.Key)
+}
+
+func (d *Driver) isWired(id model.ID) bool {
+	_, err := d.prog.Complete(id)
+	return err == nil && d.sw.ports[id] != ""
+}
+
+func (d *Driver) rewire() {
+	say := func(id model.ID, k datapath.EventKind) {
+		if d.cfg.Notify != nil {
+			d.cfg.Notify(datapath.Event{Port: id, Kind: k})
+		}
+	}
+	for id := range d.wired {
+		if !d.isWired(id) {
+			delete(d.wired, id)
+			say(id, datapath.Unwired)
+		}
+	}
+	for id := range d.sw.ports {
+		if !d.wired[id] && d.isWired(id) {
+			d.wired[id] = true
+			say(id, datapath.Wired)
+		}
+	}
+}
+
+// Apply implements datapath.Driver.
+func (d *Driver) Apply(ctx context.Context, upserts []model.HostRow, removes []model.RowID) error {
+	d.lock()
+	defer d.unlock()
+	if err := d.enter(ctx, "Apply"); err != nil {
+		return err
+	}
+	return d.change(upserts, removes)
+}
+
+// Prune implements datapath.Driver.
+func (d *Driver) Prune(ctx context.Context, desired iter.Seq[model.HostRow]) error {
+	d.lock()
+	defer d.unlock()
+	if err := d.enter(ctx, "Prune"); err != nil {
+		return err
+	}
+	var upserts []model.HostRow
+	keep := map[model.RowID]bool{}
+	for r := range desired {
+		upserts = append(upserts, r)
+		keep[r.RowID()] = true
+	}
+	var removes []model.RowID
+	for _, id := range d.prog.RowIDs() {
+		if !keep[id] {
+			removes = append(removes, id)
+		}
+	}
+	for id := range d.sw.ports {
+		if !keep[model.RowID{Kind: model.RowPort, Key: id}] {
+			delete(d.sw.ports, id)
+		}
+	}
+	err := d.change(upserts, removes)
+	for _, kind := range []pipeline.OrdinalKind{pipeline.OrdinalPort, pipeline.OrdinalAlias, pipeline.OrdinalRule} {
+		for _, key := range d.cfg.Ordinals.Keys(kind) {
+			if k := (pipeline.OrdinalKey{Kind: kind, Key: key}); !d.prog.InUse(k) {
+				d.free(k)
+			}
+		}
+	}
+	// What an earlier driver left goes; connections stay.
+	d.sw.sim.Replace(d.prog.All())
+	return errors.Join(err, d.cfg.Ordinals.Sync())
+}
+
+// Attach implements datapath.Driver.
+func (d *Driver) Attach(ctx context.Context, port model.ID, device string) error {
+	d.lock()
+	defer d.unlock()
+	if err := d.enter(ctx, "Attach"); err != nil {
+		return err
+	}
+	d.sw.ports[port] = device
+	d.rewire()
+	return nil
+}
+
+// Detach implements datapath.Driver.
+func (d *Driver) Detach(ctx context.Context, port model.ID) error {
+	d.lock()
+	defer d.unlock()
+	if err := d.enter(ctx, "Detach"); err != nil {
+		return err
+	}
+	delete(d.sw.ports, port)
+	d.rewire()
+	return nil
+}
+
+// Installed implements datapath.Driver.
+func (d *Driver) Installed(port model.ID) bool {
+	d.lock()
+	defer d.unlock()
+	return d.wired[port]
+}
+
+// MetadataOwner implements datapath.Driver.
+func (d *Driver) MetadataOwner(addr netip.Addr) (datapath.Owner, bool) {
+	d.lock()
+	defer d.unlock()
+	return datapath.OwnerOf(d.prog, d.cfg.Ordinals, addr)
+}
+
+// Counters implements datapath.Driver.
+func (d *Driver) Counters() datapath.Counters {
+	d.lock()
+	defer d.unlock()
+	c := d.count
+	c.Rows, c.Entries, c.Conflicts = d.prog.Rows(), d.prog.Len(), d.prog.Conflicts()
+	return c
+}
+
+// Close implements datapath.Driver. The switch keeps its entries and goes on.
+func (d *Driver) Close() error {
+	d.lock()
+	defer d.unlock()
+	d.done = true
+	return nil
+}
+
+// Entries gives the lines that the driver's rows compile to, in order.
+func (d *Driver) Entries() []string {
+	d.lock()
+	defer d.unlock()
+	var out []string
+	for _, in := range d.prog.All() {
+		out = append(out, in.Entry.String())
+	}
+	return out
+}
+
+// respond answers a guest's packet as the agent does.
+func (d *Driver) respond(ordinal uint32, p sim.Packet) {
+	d.count.PacketIns++
+	id, _ := d.cfg.Ordinals.Find(pipeline.OrdinalPort, ordinal)
+	port, ok := d.prog.Row(model.RowID{Kind: model.RowPort, Key: id}).(*model.HostPort)
+	if !ok {
+		return
+	}
+	network, ok := d.prog.Row(model.RowID{Kind: model.RowNetwork, Key: port.NetworkID}).(*model.HostNetwork)
+	if !ok {
+		return
+	}
+	reply, err := responder.DHCP(p.Frame(), port, network)
+	if err != nil {
+		d.count.DHCPIgnored++
+		return
+	}
+	d.count.DHCPReplies++
+	d.sw.deliver(ordinal, reply)
+}
