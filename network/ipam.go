@@ -81,7 +81,21 @@ func (n *Network) addresses(tx *store.Tx, w *model.Network, p *model.Port, want 
 	// The oldest first: a network fills in the order in which its owner added to it.
 	slices.SortStableFunc(order, func(a, b *model.Subnet) int { return a.CreatedAt.Compare(b.CreatedAt) })
 	if want == nil {
+		// Those meant for the port's owner before those meant for everybody.
+		var meant, open []*model.Subnet
 		for _, s := range order {
+			switch {
+			case len(s.ServiceType) == 0:
+				open = append(open, s)
+			case slices.Contains(s.ServiceType, p.DeviceOwner):
+				meant = append(meant, s)
+			}
+		}
+		meant = append(meant, open...)
+		if len(order) > 0 && len(meant) == 0 {
+			return nil, fault.Coded(fault.Conflict, "IpAddressGenerationFailureNoMatchingSubnet", "No valid service subnet for the given device owner, network_id %s.", w.ID)
+		}
+		for _, s := range meant {
 			store.Subnets.Get(tx, s.ID) // compared at commit: its pools may change meanwhile
 			if a, ok := pick(tx, s, nil); ok {
 				return []model.FixedIP{{SubnetID: s.ID, Address: a}}, nil

@@ -175,18 +175,29 @@ func TestDeleteRacesCreate(t *testing.T) {
 	cl, pre := storetest.Client(t)
 	a, b := storetest.Open(t, cl, pre), storetest.Open(t, cl, pre)
 	n := unlimited()
-	for round := range 30 {
+	for round := range 36 {
 		w := makeNetwork(t, a, n)
 		sub := makeSubnet(t, a, n, w, network.SubnetSpec{CIDR: prefix("10.0.0.0/24")})
 		g := must(t, a, func(tx *store.Tx) (*model.SecurityGroup, error) { return n.CreateGroup(tx, owner, network.GroupSpec{}) })
 		if err := b.Sync(t.Context()); err != nil {
 			t.Fatal(err)
 		}
+		// In every other round the port has no subnet, whose own guard would protect the network too.
+		want := []network.AddressSpec{{SubnetID: sub.ID}}
+		if round%2 == 1 {
+			if _, err := b.Update(t.Context(), func(tx *store.Tx) error { return n.DeleteSubnet(tx, owner, sub.ID) }); err != nil {
+				t.Fatal(err)
+			}
+			if err := a.Sync(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			want = []network.AddressSpec{}
+		}
 		var wg sync.WaitGroup
 		for range 2 {
 			wg.Go(func() {
 				if _, err := b.Update(t.Context(), func(tx *store.Tx) error {
-					_, err := n.CreatePort(tx, owner, network.PortSpec{NetworkID: w.ID, Groups: &[]string{g.ID}, FixedIPs: &[]network.AddressSpec{{SubnetID: sub.ID}}})
+					_, err := n.CreatePort(tx, owner, network.PortSpec{NetworkID: w.ID, Groups: &[]string{g.ID}, FixedIPs: &want})
 					return err
 				}); err != nil && !fault.Is(err, fault.NotFound) && !fault.Is(err, fault.Invalid) {
 					t.Errorf("create: %v", err)
@@ -202,7 +213,7 @@ func TestDeleteRacesCreate(t *testing.T) {
 					return n.DeleteSubnet(tx, owner, sub.ID)
 				}
 				return n.DeleteGroup(tx, owner, g.ID)
-			}); err != nil && !fault.Is(err, fault.Conflict) {
+			}); err != nil && !fault.Is(err, fault.Conflict) && !fault.Is(err, fault.NotFound) {
 				t.Errorf("delete: %v", err)
 			}
 		})
@@ -423,5 +434,31 @@ func fill(b testing.TB, s *store.Store, n *network.Network, w *model.Network, co
 		}); err != nil {
 			b.Fatal(err)
 		}
+	}
+}
+
+func TestServiceTypes(t *testing.T) {
+	s, n := storetest.New(t), unlimited()
+	w := makeNetwork(t, s, n)
+	create := func(device string) (*model.Port, error) {
+		return act(t.Context(), s, func(tx *store.Tx) (*model.Port, error) {
+			return n.CreatePort(tx, owner, network.PortSpec{NetworkID: w.ID, DeviceOwner: &device})
+		})
+	}
+	routers := makeSubnet(t, s, n, w, network.SubnetSpec{CIDR: prefix("10.0.0.0/24"), ServiceTypes: &[]string{"network:router_gateway"}})
+	_, err := create("compute:nova")
+	wantCode(t, err, fault.Conflict, "IpAddressGenerationFailureNoMatchingSubnet")
+	open := makeSubnet(t, s, n, w, network.SubnetSpec{CIDR: prefix("10.0.1.0/24")})
+	for who, want := range map[string]string{"compute:nova": open.ID, "": open.ID, "network:router_gateway": routers.ID} {
+		p, err := create(who)
+		if err != nil || p.FixedIPs[0].SubnetID != want {
+			t.Errorf("%q: %+v, %v", who, p, err)
+		}
+	}
+	for _, bad := range []string{"", "compute:", "compute", "x:y"} {
+		_, err := act(t.Context(), s, func(tx *store.Tx) (*model.Subnet, error) {
+			return n.UpdateSubnet(tx, owner, open.ID, network.SubnetSpec{ServiceTypes: &[]string{bad}})
+		})
+		wantCode(t, err, fault.Invalid, "InvalidSubnetServiceType")
 	}
 }

@@ -8,8 +8,7 @@
 //
 // Reads: networks, subnets, ports, security groups and rules, quotas, hosts (their
 // underlay MTU). Writes: networks, subnets, ports, security groups and rules, quotas.
-// It also makes the rows that hosts are told (hostview). Imports fault, model and store;
-// must not import api, agent, datapath or another part.
+// Imports fault, model and store; must not import api, agent, datapath or another part.
 package network
 
 import (
@@ -32,6 +31,7 @@ const (
 	MaxDHCPOptions  = 32  // extra DHCP options of a port
 	MaxPools        = 64  // allocation pools of a subnet
 	MaxPortGroups   = 64  // security groups of a port
+	MaxServiceTypes = 16  // service types of a subnet
 	MaxTags         = 50  // tags of a resource
 	MaxName         = 255 // characters of a name, a description or a device id
 	MinMTU          = 68  // bytes: the least an IPv4 link may have (RFC 791)

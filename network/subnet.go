@@ -3,6 +3,7 @@ package network
 import (
 	"net/netip"
 	"slices"
+	"strings"
 
 	"yakumo/fault"
 	"yakumo/model"
@@ -23,6 +24,9 @@ type SubnetSpec struct {
 	DNS        *[]netip.Addr
 	HostRoutes *[]model.Route
 	DHCP       *bool
+	// ServiceTypes are the device owners whose ports get addresses here without asking;
+	// empty: everybody's.
+	ServiceTypes *[]string
 }
 
 // CreateSubnet adds a block of addresses to a network that the scope owns.
@@ -230,6 +234,20 @@ func applySubnet(s *model.Subnet, spec SubnetSpec) error {
 			}
 		}
 		s.HostRoutes = *spec.HostRoutes
+	}
+	if spec.ServiceTypes != nil {
+		if len(*spec.ServiceTypes) > MaxServiceTypes {
+			return invalid("a subnet has at most %d service types.", MaxServiceTypes)
+		}
+		for i, t := range *spec.ServiceTypes {
+			if kind, rest, ok := strings.Cut(t, ":"); !ok || rest == "" || !slices.Contains([]string{"compute", "network", "baremetal"}, kind) || len(t) > MaxName {
+				return fault.Coded(fault.Invalid, "InvalidSubnetServiceType", "Subnet service type %s does not correspond to a valid device owner.", clip(t))
+			}
+			if slices.Contains((*spec.ServiceTypes)[:i], t) {
+				return invalid("the service type %s is there twice.", t)
+			}
+		}
+		s.ServiceType = *spec.ServiceTypes
 	}
 	set(&s.Name, spec.Name)
 	set(&s.Description, spec.Description)

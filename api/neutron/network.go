@@ -194,6 +194,13 @@ func (d *dialect) subnetCollection() *collection[model.Subnet, network.SubnetSpe
 			}},
 		attribute[R, S]{name: "host_routes", post: everyone, put: everyone, set: setRoutes, emit: emitRoutes},
 		boolAttr("enable_dhcp", everyone, everyone, func(r *R) bool { return r.DHCP }, func(s *S) **bool { return &s.DHCP }),
+		attribute[R, S]{name: "service_types", post: everyone, put: everyone,
+			set: func(s *S, raw json.RawMessage) error {
+				types, err := readStrings("service_types", raw)
+				s.ServiceTypes = &types
+				return err
+			},
+			emit: func(b []byte, _ *view, r *R) []byte { return appendStrings(b, r.ServiceType) }},
 		nullAttr[R, S]("subnetpool_id"),
 		nullAttr[R, S]("ipv6_ra_mode"),
 		nullAttr[R, S]("ipv6_address_mode"),
