@@ -43,3 +43,31 @@ func BenchmarkCreatePort(b *testing.B) {
 		})
 	}
 }
+
+// BenchmarkCreatePortsAtOnce is one port, made and deleted, of 16 at the same time: without a
+// quota they do not wait for each other, near its end they are put in order.
+func BenchmarkCreatePortsAtOnce(b *testing.B) {
+	for name, limit := range map[string]int{"no quota": -1, "near the quota": 400} {
+		b.Run(name, func(b *testing.B) {
+			c := newCloud(b)
+			network := fillPorts(b, c, 0)
+			c.must(200, "admin", "PUT", "/v2.0/quotas/"+red, object{"quota": object{"port": limit}})
+			b.SetParallelism(8)
+			b.ResetTimer()
+			b.RunParallel(func(pb *testing.PB) {
+				for pb.Next() {
+					made := c.do("red", "POST", "/v2.0/ports", object{"port": object{"network_id": network}})
+					p, _ := made.body["port"].(object)
+					if made.status != 201 {
+						b.Errorf("%d %s", made.status, made.raw)
+						return
+					}
+					if gone := c.do("red", "DELETE", "/v2.0/ports/"+p["id"].(string), nil); gone.status != 204 {
+						b.Errorf("%d %s", gone.status, gone.raw)
+						return
+					}
+				}
+			})
+		})
+	}
+}
