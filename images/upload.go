@@ -106,43 +106,90 @@ func (u *upload) begin(ctx context.Context, by Caller, lease *store.Lease) error
 }
 
 func (u *upload) run(ctx context.Context, lease *store.Lease, body io.Reader) (*model.Image, error) {
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	go func() {
-		select {
-		case <-lease.Done():
-			cancel(fault.New(fault.Unavailable, "The upload was interrupted. Try again."))
-		case <-ctx.Done():
-		}
-	}()
 	stream := newStream(body, u.m.cfg.MaxSize)
-	start, err := stream.peek()
-	if err != nil {
-		return nil, u.broken(ctx, stream, err)
-	}
-	if err := u.m.checkStart(u.format, start); err != nil {
-		return nil, err
-	}
-	size, err := u.m.cfg.Blobs.Put(ctx, u.blob, stream)
-	if err != nil {
-		return nil, u.broken(ctx, stream, err)
-	}
-	switch {
-	case size != stream.n:
-		return nil, fmt.Errorf("blob %s has %d bytes of %d", u.blob, size, stream.n)
-	case u.want.Size >= 0 && size != u.want.Size:
-		return nil, fault.New(fault.Invalid, "The upload has %d bytes; %d were announced.", size, u.want.Size)
-	case u.want.MD5 != "" && stream.md5() != u.want.MD5:
-		return nil, fault.New(fault.Invalid, "The MD5 of the upload is %s; %s was announced.", stream.md5(), u.want.MD5)
-	}
-	virtual, err := u.m.checkBlob(ctx, u.format, u.blob)
+	virtual, err := u.receive(ctx, lease, stream)
 	if err != nil {
 		return nil, err
 	}
 	return u.activate(ctx, func(img *model.Image) {
-		img.Size, img.VirtualSize = size, virtual
+		img.Size, img.VirtualSize = stream.n, virtual
 		img.Checksum, img.HashAlgo, img.HashValue = stream.md5(), HashAlgo, stream.sha512()
 	})
+}
+
+// receive stores the stream, checks it, and gives the virtual size. It ends early where
+// the upload has lost its right to go on.
+func (u *upload) receive(ctx context.Context, lease *store.Lease, stream *stream) (int64, error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	watched := make(chan struct{})
+	go func() {
+		defer close(watched)
+		u.watch(ctx, lease, cancel)
+	}()
+	// Nothing may cancel any more once activate runs, which removes the row itself.
+	defer func() { cancel(nil); <-watched }()
+	start, err := stream.peek()
+	if err != nil {
+		return 0, u.broken(ctx, stream, err)
+	}
+	if err := u.m.checkStart(u.format, start); err != nil {
+		return 0, err
+	}
+	size, err := u.m.cfg.Blobs.Put(ctx, u.blob, stream)
+	if err != nil {
+		return 0, u.broken(ctx, stream, err)
+	}
+	switch {
+	case size != stream.n:
+		return 0, fmt.Errorf("blob %s has %d bytes of %d", u.blob, size, stream.n)
+	case u.want.Size >= 0 && size != u.want.Size:
+		return 0, fault.New(fault.Invalid, "The upload has %d bytes; %d were announced.", size, u.want.Size)
+	case u.want.MD5 != "" && stream.md5() != u.want.MD5:
+		return 0, fault.New(fault.Invalid, "The MD5 of the upload is %s; %s was announced.", stream.md5(), u.want.MD5)
+	}
+	virtual, err := u.m.checkBlob(ctx, u.format, u.blob)
+	if err != nil {
+		return 0, u.broken(ctx, stream, err)
+	}
+	return virtual, nil
+}
+
+// watch cancels the upload when its image or its row is gone, so that no more bytes are
+// taken for nothing.
+func (u *upload) watch(ctx context.Context, lease *store.Lease, cancel context.CancelCauseFunc) {
+	sub := u.m.st.Subscribe(store.ImageUploads.Kind())
+	defer sub.Close()
+	lctx, stop := context.WithCancel(ctx)
+	defer stop()
+	go func() {
+		select {
+		case <-lease.Done():
+			stop()
+		case <-lctx.Done():
+		}
+	}()
+	for {
+		d, err := sub.Next(lctx)
+		if err == nil {
+			if row, ok := store.ImageUploads.Get(d.Snapshot, u.id); ok && row.BlobID == u.blob {
+				continue
+			}
+			if _, ok := store.Images.Get(d.Snapshot, u.id); !ok {
+				cancel(u.gone())
+				return
+			}
+		}
+		if ctx.Err() == nil {
+			cancel(errInterrupted)
+		}
+		return
+	}
+}
+
+var errInterrupted = fault.New(fault.Unavailable, "The upload was interrupted. Try again.")
+
+func (u *upload) gone() error {
+	return fault.New(fault.Gone, "Image %s could not be found after upload. The image may have been deleted during the upload.", u.id)
 }
 
 // broken tells a failure of the sender from one of ours.
@@ -166,12 +213,12 @@ func (u *upload) activate(ctx context.Context, fill func(*model.Image)) (*model.
 	_, err := u.m.st.Update(ctx, func(tx *store.Tx) error {
 		old, there := store.Images.Get(tx, u.id)
 		if !there {
-			return fault.New(fault.Gone, "Image %s could not be found after upload. The image may have been deleted during the upload.", u.id)
+			return u.gone()
 		}
 		// The row is compared at commit: an upload whose lease has run out commits nothing.
 		row, ours := store.ImageUploads.Get(tx, u.id)
 		if !ours || row.BlobID != u.blob || old.Status != model.ImageSaving {
-			return fault.New(fault.Unavailable, "The upload was interrupted. Try again.")
+			return errInterrupted
 		}
 		img := clone(old)
 		fill(img)

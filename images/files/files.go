@@ -18,6 +18,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 
 	"yakumo/fault"
 	"yakumo/images"
@@ -92,6 +93,9 @@ func (s *Store) Put(ctx context.Context, id model.ID, r io.Reader) (int64, error
 	}
 	n, err := s.fill(ctx, f, path, r)
 	if err != nil {
+		if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
+			err = fault.Wrap(fault.TooLarge, err, "The storage of images is full.")
+		}
 		err = fmt.Errorf("write blob %s: %w", id, err)
 		if rm := os.Remove(path + partSuffix); rm != nil && !errors.Is(rm, fs.ErrNotExist) {
 			err = errors.Join(err, rm)

@@ -1,10 +1,13 @@
 package files_test
 
 import (
+	"bytes"
 	"os"
 	"path/filepath"
+	"syscall"
 	"testing"
 
+	"yakumo/fault"
 	"yakumo/images"
 	"yakumo/images/blobtest"
 	"yakumo/images/files"
@@ -48,6 +51,32 @@ func TestPartOfADeadProcess(t *testing.T) {
 	}
 	if left, err := os.ReadDir(dir); err != nil || len(left) != 2 {
 		t.Errorf("%d files are left (%v), want the two that are not ours", len(left), err)
+	}
+}
+
+func TestFullDisk(t *testing.T) {
+	dir := t.TempDir()
+	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size=1m"); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := syscall.Unmount(dir, 0); err != nil {
+			t.Error(err)
+		}
+	})
+	s, err := files.New(files.Config{Dir: dir})
+	if err != nil {
+		t.Fatal(err)
+	}
+	id := model.NewID()
+	if _, err := s.Put(t.Context(), id, bytes.NewReader(make([]byte, 2<<20))); !fault.Is(err, fault.TooLarge) {
+		t.Errorf("Put = %v, want too large", err)
+	}
+	if left, err := os.ReadDir(dir); err != nil || len(left) != 0 {
+		t.Errorf("%d files are left (%v)", len(left), err)
+	}
+	if _, err := s.Put(t.Context(), id, bytes.NewReader(make([]byte, 100))); err != nil {
+		t.Errorf("what fits: %v", err)
 	}
 }
 
