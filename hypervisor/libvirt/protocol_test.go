@@ -227,7 +227,7 @@ func TestPingIsAnswered(t *testing.T) {
 
 func TestSilenceEndsTheConnection(t *testing.T) {
 	s := newServer(t)
-	c, nc := s.connect(connConfig{ping: 10 * time.Millisecond, stall: time.Second})
+	c, nc := s.connect(connConfig{ping: 100 * time.Millisecond, stall: time.Second})
 	go io.Copy(io.Discard, nc)
 	if _, err := c.call(t.Context(), procGetHostname, &encoder{}); err == nil || !strings.Contains(err.Error(), "said nothing") {
 		t.Errorf("a call that is never answered: %v", err)
