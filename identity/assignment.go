@@ -243,14 +243,20 @@ func expand(r store.Reader, a *model.Assignment, add func(AssignmentEntry)) {
 	put(a.RoleID, "", 0)
 }
 
-// HoldsCloudAdmin tells whether the user, himself or through a group, or the group has
-// been given the admin role on the system or on the cloud's admin project.
+// HoldsCloudAdmin tells whether the user, himself, through a group or by a trust, or the
+// group has been given the admin role on the system or on the cloud's admin project.
 func HoldsCloudAdmin(r store.Reader, id model.ID) bool {
+	isAdmin := func(role *model.Role) bool { return role.Name == AdminRole }
+	for rec := range store.IdentityRecords.List(r, "peer", id) {
+		if rec.Collection == Trusts && rec.ParentID == AdminProject(r) && slices.ContainsFunc(globalRoles(r, RecordRoles(rec)), isAdmin) {
+			return true
+		}
+	}
 	at := append(targets(r, Scope{Kind: SystemScope}), targets(r, Scope{ProjectScope, AdminProject(r)})...)
 	for _, who := range append(actors(r, id), "g"+id) {
 		for _, t := range at {
 			for a := range store.Assignments.Prefix(r, "id", who+","+t+",") {
-				if slices.ContainsFunc(globalRoles(r, []model.ID{a.RoleID}), func(role *model.Role) bool { return role.Name == AdminRole }) {
+				if slices.ContainsFunc(globalRoles(r, []model.ID{a.RoleID}), isAdmin) {
 					return true
 				}
 			}

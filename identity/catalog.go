@@ -53,6 +53,9 @@ func Catalog(r store.Reader, t *Token) []CatalogService {
 			}
 			s.Endpoints = append(s.Endpoints, CatalogEndpoint{e.ID, body(e, "interface"), e.PeerID, fill.Replace(address)})
 		}
+		slices.SortFunc(s.Endpoints, func(a, b CatalogEndpoint) int {
+			return cmp.Or(cmp.Compare(a.RegionID, b.RegionID), cmp.Compare(a.Interface, b.Interface), cmp.Compare(a.ID, b.ID))
+		})
 		if only == nil || len(s.Endpoints) > 0 {
 			out = append(out, s)
 		}

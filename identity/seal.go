@@ -70,3 +70,11 @@ func (s *sealer) openText(place, sealed string) (string, error) {
 	out, err := s.open(place, b)
 	return string(out), err
 }
+
+// Seal encrypts a secret of another part under the master key. place names where it is kept.
+func (i *Identity) Seal(place string, secret []byte) []byte { return i.seal.close(place, secret) }
+
+// Unseal is Seal's inverse; it fails for another place or another master key.
+func (i *Identity) Unseal(place string, sealed []byte) ([]byte, error) {
+	return i.seal.open(place, sealed)
+}

@@ -75,7 +75,7 @@ type scopeBody struct {
 }
 
 // expecting is Keystone's text for a part of a login that is missing.
-func expecting(part, target string) error {
+func expecting(part, target string) *fault.Error {
 	return fault.New(fault.Invalid, "Expecting to find %s in %s. The server could not comply with the request since it is either malformed or otherwise incorrect. The client is assumed to be in error.", part, target)
 }
 

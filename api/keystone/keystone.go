@@ -77,8 +77,11 @@ func (a Authenticator) Authenticate(ctx context.Context, token string) (*api.Cal
 
 // writeError is Keystone's form of an error.
 func writeError(c *api.Context, status int, err error) {
-	title := http.StatusText(status)
-	body, mErr := json.Marshal(map[string]any{"error": map[string]any{"code": status, "message": api.Text(status, err), "title": title}})
+	text := api.Text(status, err)
+	if status == http.StatusUnsupportedMediaType { // which Keystone does not use
+		status, text = http.StatusBadRequest, expecting("application/json", "Content-Type header").Text
+	}
+	body, mErr := json.Marshal(map[string]any{"error": map[string]any{"code": status, "message": text, "title": http.StatusText(status)}})
 	if mErr != nil {
 		c.Log.Error("an error cannot be written", "err", mErr)
 		return
