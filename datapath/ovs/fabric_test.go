@@ -123,7 +123,6 @@ func (f *fabric) newHost(t testing.TB) *host {
 	h.sw = ovstest.Start(t, ovstest.InNetns(h.ns))
 	// User-space tunnels need their source address on a bridge of the same switch.
 	h.sw.Vsctl("add-br", "br-ul", "--", "set", "bridge", "br-ul", "datapath_type=netdev", "--", "add-port", "br-ul", near)
-	h.sw.Vsctl("set", "Open_vSwitch", ".", "other_config:max-revalidator=10") // only how long Settle waits
 	h.addressUnderlay(t)
 	h.start(t)
 	t.Cleanup(func() {
@@ -209,11 +208,7 @@ func (h *host) flows(t testing.TB) []openflow.FlowDesc {
 func (h *host) Entries(t testing.TB) int { return len(h.flows(t)) }
 
 // Settle implements dptest.Host.
-func (h *host) Settle(t testing.TB) {
-	// The first pass to end may have begun before the change.
-	h.sw.Appctl("revalidator/wait")
-	h.sw.Appctl("revalidator/wait")
-}
+func (h *host) Settle(t testing.TB) { h.sw.Appctl("revalidator/purge") }
 
 // tap is a TAP device whose file is the guest.
 type tap struct {
