@@ -309,3 +309,43 @@ func TestReportPort(t *testing.T) {
 	})
 	wantCode(t, err, fault.Conflict, "PortBound")
 }
+
+func TestAttachAndRelease(t *testing.T) {
+	s, n := storetest.New(t), unlimited()
+	w := makeNetwork(t, s, n)
+	attach := func(sc network.Scope, port, device string) error {
+		_, err := act(t.Context(), s, func(tx *store.Tx) (*model.Port, error) { return n.AttachPort(tx, sc, port, device, "compute:nova") })
+		return err
+	}
+	release := func(port string) {
+		t.Helper()
+		if _, err := s.Update(t.Context(), func(tx *store.Tx) error { return n.ReleasePort(tx, port) }); err != nil {
+			t.Fatal(err)
+		}
+	}
+	p := makePort(t, s, n, w)
+	for range 2 {
+		if err := attach(owner, p.ID, "server-1"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	wantCode(t, attach(owner, p.ID, "server-2"), fault.Conflict, "PortInUse")
+	wantCode(t, attach(other, p.ID, "server-2"), fault.NotFound, "PortNotFound")
+	must(t, s, func(tx *store.Tx) (*model.Port, error) { return n.BindPort(tx, p.ID, "h1") })
+	release(p.ID)
+	release(p.ID)
+	if got, ok := store.Ports.Get(s.Snapshot(), p.ID); !ok || got.Host != "" || got.DeviceID != "" || got.DeviceOwner != "" || got.MAC != p.MAC {
+		t.Errorf("released: %+v", got)
+	}
+	if err := attach(owner, p.ID, "server-2"); err != nil {
+		t.Error(err)
+	}
+	made := must(t, s, func(tx *store.Tx) (*model.Port, error) {
+		return n.CreatePort(tx, owner, network.PortSpec{NetworkID: w.ID, DeviceID: ptr("server-3"), Owned: true})
+	})
+	release(made.ID)
+	if _, there := store.Ports.Get(s.Snapshot(), made.ID); there {
+		t.Error("a port that was made for its server outlives it")
+	}
+	release("no such port")
+}

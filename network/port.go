@@ -133,42 +133,6 @@ func (n *Network) DeletePort(tx *store.Tx, sc Scope, id model.ID) error {
 	return store.Ports.Delete(tx, id)
 }
 
-// BindPort puts a port on a host (a host's id); "" takes it off. The port's state is DOWN
-// until the host says that it is wired.
-//
-// Errors: fault.NotFound.
-func (n *Network) BindPort(tx *store.Tx, port, host model.ID) (*model.Port, error) {
-	old, ok := store.Ports.Get(tx, port)
-	if !ok {
-		return nil, fault.Coded(fault.NotFound, "PortNotFound", "Port %s could not be found.", port)
-	}
-	if old.Host == host {
-		return old, nil
-	}
-	p := *old
-	n.bind(&p, host)
-	p.Touch(n.now())
-	return &p, store.Ports.Put(tx, &p)
-}
-
-func (n *Network) bind(p *model.Port, host model.ID) {
-	p.Host = host
-	p.Status = model.PortStatus{State: model.PortDown}
-}
-
-// ReportPort records what a host made of a port. What an earlier host, or this host of an
-// earlier generation, says late is left out, and false given.
-func (n *Network) ReportPort(tx *store.Tx, port, host model.ID, st model.PortStatus) (bool, error) {
-	old, ok := store.Ports.Get(tx, port)
-	if !ok || old.Host != host || st.Generation < old.Status.Generation || old.Status == st {
-		return false, nil
-	}
-	p := *old
-	p.Status = st
-	p.UpdatedAt = n.now().UTC()
-	return true, store.Ports.Put(tx, &p)
-}
-
 // putPort writes the port and marks what it refers to, so that none of it is deleted at
 // the same time by somebody who does not see the port yet.
 func (n *Network) putPort(tx *store.Tx, p *model.Port) error {

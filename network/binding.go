@@ -1,0 +1,81 @@
+package network
+
+import (
+	"yakumo/fault"
+	"yakumo/model"
+	"yakumo/store"
+)
+
+// BindPort puts a port on a host (a host's id); "" takes it off. The port's state is DOWN
+// until the host says that it is wired.
+//
+// Errors: fault.NotFound.
+func (n *Network) BindPort(tx *store.Tx, port, host model.ID) (*model.Port, error) {
+	old, ok := store.Ports.Get(tx, port)
+	if !ok {
+		return nil, fault.Coded(fault.NotFound, "PortNotFound", "Port %s could not be found.", port)
+	}
+	if old.Host == host {
+		return old, nil
+	}
+	p := *old
+	n.bind(&p, host)
+	p.Touch(n.now())
+	return &p, store.Ports.Put(tx, &p)
+}
+
+func (n *Network) bind(p *model.Port, host model.ID) {
+	p.Host = host
+	p.Status = model.PortStatus{State: model.PortDown}
+}
+
+// ReportPort records what a host made of a port. What an earlier host, or this host of an
+// earlier generation, says late is left out, and false given.
+func (n *Network) ReportPort(tx *store.Tx, port, host model.ID, st model.PortStatus) (bool, error) {
+	old, ok := store.Ports.Get(tx, port)
+	if !ok || old.Host != host || st.Generation < old.Status.Generation || old.Status == st {
+		return false, nil
+	}
+	p := *old
+	p.Status = st
+	p.UpdatedAt = n.now().UTC()
+	return true, store.Ports.Put(tx, &p)
+}
+
+// AttachPort gives a port of the scope to a device, such as a server (owner
+// "compute:<zone>"). The device's earlier claim is success.
+//
+// Errors: fault.NotFound, fault.Forbidden, fault.Conflict code PortInUse.
+func (n *Network) AttachPort(tx *store.Tx, sc Scope, port, device model.ID, owner string) (*model.Port, error) {
+	old, err := n.GetPort(tx, sc, port)
+	if err != nil {
+		return nil, err
+	}
+	if !sc.Owns(old.ProjectID) {
+		return nil, forbidden("another project's port")
+	}
+	if old.DeviceID != "" && old.DeviceID != device {
+		return nil, fault.Coded(fault.Conflict, "PortInUse", "Port %s is still in use.", port)
+	}
+	p := *old
+	p.DeviceID, p.DeviceOwner = device, owner
+	p.Touch(n.now())
+	return &p, n.putPort(tx, &p)
+}
+
+// ReleasePort takes a port from a server that is gone: one that was made for its server
+// goes with it, another one is unbound and free for the next. Absent is success.
+func (n *Network) ReleasePort(tx *store.Tx, port model.ID) error {
+	old, ok := store.Ports.Get(tx, port)
+	if !ok {
+		return nil
+	}
+	if old.Owned {
+		return store.Ports.Delete(tx, port)
+	}
+	p := *old
+	p.DeviceID, p.DeviceOwner = "", ""
+	n.bind(&p, "")
+	p.Touch(n.now())
+	return store.Ports.Put(tx, &p)
+}
