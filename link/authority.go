@@ -21,8 +21,8 @@ import (
 
 // Sealer encrypts what must not stand in the store in clear text.
 type Sealer interface {
-	Seal(plain []byte) ([]byte, error)
-	Open(sealed []byte) ([]byte, error)
+	Seal(place string, secret []byte) []byte
+	Unseal(place string, sealed []byte) ([]byte, error)
 }
 
 // Lifetimes of certificates. A host renews its own when a third of the time is left.
@@ -87,7 +87,7 @@ func loadAuthority(value []byte, seal Sealer, now func() time.Time) (*Authority,
 	if err != nil {
 		return nil, err
 	}
-	der, err := seal.Open(row.Key)
+	der, err := seal.Unseal(authoritySetting, row.Key)
 	if err != nil {
 		return nil, fmt.Errorf("its key does not open; is this the cloud's master key? %w", err)
 	}
@@ -125,11 +125,7 @@ func newAuthority(seal Sealer, now func() time.Time) (*Authority, []byte, error)
 	if err != nil {
 		return nil, nil, err
 	}
-	sealed, err := seal.Seal(pk)
-	if err != nil {
-		return nil, nil, err
-	}
-	value, err := json.Marshal(authorityRow{Cert: der, Key: sealed})
+	value, err := json.Marshal(authorityRow{Cert: der, Key: seal.Seal(authoritySetting, pk)})
 	return &Authority{cert: cert, key: key, now: now}, value, err
 }
 
