@@ -1,0 +1,231 @@
+package ovs_test
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"os/exec"
+	"regexp"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"yakumo/datapath/dptest"
+	"yakumo/datapath/pipeline"
+	"yakumo/model"
+)
+
+// kernelGuest is a namespace whose own IP stack is the guest.
+type kernelGuest struct {
+	ns   string
+	port *model.HostPort
+	host *host
+}
+
+// bootKernel makes a guest out of a namespace and a veth pair, and wires its port.
+func bootKernel(t testing.TB, h *host, p *model.HostPort, mtu int) *kernelGuest {
+	t.Helper()
+	g := &kernelGuest{ns: newNetns(t), port: p, host: h}
+	dev := uniqueName("v")
+	ip(t, "-n", h.ns, "link", "add", dev, "type", "veth", "peer", "name", "eth0", "netns", g.ns)
+	t.Cleanup(func() { ip(t, "-n", h.ns, "link", "del", dev) })
+	ip(t, "-n", h.ns, "link", "set", dev, "up")
+	ip(t, "-n", g.ns, "link", "set", "eth0", "address", p.MAC, "mtu", strconv.Itoa(mtu), "up")
+	ip(t, "-n", g.ns, "addr", "add", p.FixedIPs[0].Address.String()+"/16", "dev", "eth0")
+	ip(t, "-n", g.ns, "route", "add", "169.254.169.254/32", "dev", "eth0")
+	inNetns(t, g.ns, func() error { return noChecksumOffload("eth0") })
+	ctx, cancel := context.WithTimeout(t.Context(), dptest.Patience)
+	defer cancel()
+	if err := h.drv.Attach(ctx, p.ID, dev); err != nil {
+		t.Fatal(err)
+	}
+	dptest.WaitFor(t, "port "+p.ID, func() bool { return h.drv.Installed(p.ID) })
+	return g
+}
+
+// noChecksumOffload makes the kernel fill in checksums itself: a user-space switch gets
+// the packet as it is. It is "ethtool -K DEV tx off".
+func noChecksumOffload(dev string) error {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	for _, cmd := range []uint32{unix.ETHTOOL_STXCSUM, unix.ETHTOOL_STSO, unix.ETHTOOL_SGSO, unix.ETHTOOL_SGRO} {
+		value := struct{ cmd, data uint32 }{cmd, 0}
+		var req struct {
+			name [unix.IFNAMSIZ]byte
+			data unsafe.Pointer
+			_    [16]byte
+		}
+		copy(req.name[:], dev)
+		req.data = unsafe.Pointer(&value)
+		if _, _, e := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), unix.SIOCETHTOOL, uintptr(unsafe.Pointer(&req))); e != 0 {
+			return fmt.Errorf("ethtool command %#x on %s: %w", cmd, dev, e)
+		}
+	}
+	return nil
+}
+
+func (g *kernelGuest) addr() netip.Addr { return g.port.FixedIPs[0].Address }
+
+// ping gives sent and received.
+func (g *kernelGuest) ping(t testing.TB, args ...string) (sent, received int, out string) {
+	t.Helper()
+	b, err := exec.Command("ip", append([]string{"netns", "exec", g.ns, "ping", "-n"}, args...)...).CombinedOutput()
+	m := regexp.MustCompile(`(\d+) packets transmitted, (\d+) (?:packets )?received`).FindSubmatch(b)
+	if m == nil {
+		t.Fatalf("ping %v: %v: %s", args, err, b)
+	}
+	sent, _ = strconv.Atoi(string(m[1]))
+	received, _ = strconv.Atoi(string(m[2]))
+	return sent, received, string(b)
+}
+
+// twoKernelGuests wires a guest on each of two hosts and gets the first packets through.
+func twoKernelGuests(t testing.TB) (a, b *kernelGuest, rows [2][]model.HostRow) {
+	f := newFabric(t)
+	h0, h1 := f.newHost(t), f.newHost(t)
+	pa, pb := dptest.NewPort("net", 5_000_000, "a", 5, "all"), dptest.NewPort("net", 5_000_000, "b", 6, "all")
+	rows[0] = []model.HostRow{dptest.NewNetwork("net", 5_000_000, h1.addr), dptest.AllowAll("all"), pa, dptest.PeerOf(pb, h1.addr)}
+	rows[1] = []model.HostRow{dptest.NewNetwork("net", 5_000_000, h0.addr), dptest.AllowAll("all"), pb, dptest.PeerOf(pa, h0.addr)}
+	prune(t, h0, rows[0])
+	prune(t, h1, rows[1])
+	a, b = bootKernel(t, h0, pa, 1450), bootKernel(t, h1, pb, 1450)
+	dptest.WaitFor(t, "the underlay to learn its neighbours", func() bool {
+		_, got, _ := a.ping(t, "-c", "1", "-W", "1", b.addr().String())
+		return got == 1
+	})
+	return a, b, rows
+}
+
+func prune(t testing.TB, h *host, rows []model.HostRow) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), dptest.Patience)
+	defer cancel()
+	if err := h.drv.Prune(ctx, func(yield func(model.HostRow) bool) {
+		for _, r := range rows {
+			if !yield(r) {
+				return
+			}
+		}
+	}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestKernelGuests(t *testing.T) {
+	a, b, rows := twoKernelGuests(t)
+
+	t.Run("full-size packets", func(t *testing.T) {
+		if sent, got, out := a.ping(t, "-c", "5", "-i", "0.01", "-M", "do", "-s", strconv.Itoa(1450-28), b.addr().String()); got != sent {
+			t.Fatalf("%d of %d came back\n%s", got, sent, out)
+		}
+	})
+
+	t.Run("TCP", func(t *testing.T) {
+		const size = 1 << 20
+		var l net.Listener
+		inNetns(t, b.ns, func() (err error) { l, err = net.Listen("tcp4", b.addr().String()+":7000"); return err })
+		defer l.Close()
+		got := make(chan int64, 1)
+		go func() {
+			c, err := l.Accept()
+			if err != nil {
+				got <- -1
+				return
+			}
+			defer c.Close()
+			n, _ := io.Copy(io.Discard, c)
+			got <- n
+		}()
+		var c net.Conn
+		inNetns(t, a.ns, func() (err error) {
+			c, err = net.DialTimeout("tcp4", b.addr().String()+":7000", dptest.Patience)
+			return err
+		})
+		if _, err := c.Write(make([]byte, size)); err != nil {
+			t.Fatal(err)
+		}
+		if err := c.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if n := <-got; n != size {
+			t.Fatalf("%d bytes arrived, want %d", n, size)
+		}
+	})
+
+	t.Run("driver restart loses nothing", func(t *testing.T) {
+		done := make(chan string, 1)
+		go func() {
+			sent, got, out := a.ping(t, "-c", "1000", "-i", "0.002", b.addr().String())
+			if sent != got {
+				done <- fmt.Sprintf("%d of %d came back\n%s", got, sent, out[max(0, len(out)-300):])
+				return
+			}
+			done <- ""
+		}()
+		for range 5 {
+			a.host.RestartDriver(t)
+			prune(t, a.host, rows[0])
+		}
+		if text := <-done; text != "" {
+			t.Fatal(text)
+		}
+		dptest.WaitFor(t, "port a", func() bool { return a.host.drv.Installed("a") })
+	})
+
+	t.Run("metadata", func(t *testing.T) {
+		env := pipeline.DefaultEnv()
+		var l net.Listener
+		inNetns(t, a.host.ns, func() (err error) { l, err = net.Listen("tcp4", env.MetadataListener.String()); return err })
+		defer l.Close()
+		go func() {
+			for {
+				c, err := l.Accept()
+				if err != nil {
+					return
+				}
+				owner, ok := a.host.drv.MetadataOwner(netip.MustParseAddrPort(c.RemoteAddr().String()).Addr())
+				fmt.Fprintf(c, "%s %v %v %s", owner.Port, owner.Address, ok, strings.Repeat("x", 100_000))
+				c.Close()
+			}
+		}()
+		for range 3 {
+			var c net.Conn
+			inNetns(t, a.ns, func() (err error) {
+				c, err = net.DialTimeout("tcp4", "169.254.169.254:80", dptest.Patience)
+				return err
+			})
+			all, err := io.ReadAll(c)
+			if err != nil || !bytes.HasPrefix(all, []byte("a 10.0.0.5 true xxx")) || len(all) < 100_000 {
+				t.Fatalf("got %d bytes %.40q, %v", len(all), all, err)
+			}
+			c.Close()
+		}
+	})
+
+	t.Run("a rule that goes cuts the connection", func(t *testing.T) {
+		ctx := t.Context()
+		if _, got, _ := a.ping(t, "-c", "1", b.addr().String()); got != 1 {
+			t.Fatal("no answer before")
+		}
+		if err := b.host.drv.Apply(ctx, []model.HostRow{&model.HostGroup{ID: "all", Stateful: true}}, nil); err != nil {
+			t.Fatal(err)
+		}
+		dptest.WaitFor(t, "silence", func() bool { _, got, _ := a.ping(t, "-c", "1", "-W", "1", b.addr().String()); return got == 0 })
+		if err := b.host.drv.Apply(ctx, []model.HostRow{dptest.AllowAll("all")}, nil); err != nil {
+			t.Fatal(err)
+		}
+		start := time.Now()
+		dptest.WaitFor(t, "an answer", func() bool { _, got, _ := a.ping(t, "-c", "1", "-W", "1", b.addr().String()); return got == 1 })
+		t.Logf("answer again after %v", time.Since(start))
+	})
+}
