@@ -157,7 +157,8 @@ type SecurityRule struct {
 	Protocol      string       `json:"protocol,omitempty"`       // canonical: a name as Neutron prints it, or a number; "" any
 	PortMin       *int         `json:"port_range_min,omitempty"` // ICMP: type
 	PortMax       *int         `json:"port_range_max,omitempty"` // ICMP: code
-	RemotePrefix  netip.Prefix `json:"remote_ip_prefix"`         // zero: any
+	RemotePrefix  netip.Prefix `json:"remote_ip_prefix"`         // masked; zero: any
+	RemoteGiven   netip.Prefix `json:"remote_given"`             // the prefix as its user wrote it, who wants it back so
 	RemoteGroupID ID           `json:"remote_group_id,omitempty"`
 }
 
