@@ -167,7 +167,7 @@ func checkRule(r *model.SecurityRule, protocol string) error {
 		return bad("SecurityGroupMultipleRemoteEntites", "Only one of remote_ip_prefix or remote_group_id may be provided.")
 	}
 	if r.RemotePrefix.IsValid() {
-		r.RemotePrefix = r.RemotePrefix.Masked()
+		r.RemoteGiven, r.RemotePrefix = r.RemotePrefix, r.RemotePrefix.Masked()
 		if r.RemotePrefix.Addr().Is4() != (r.EtherType == model.IPv4) {
 			return bad("SecurityGroupRuleParameterConflict", "Conflicting value ethertype %s for CIDR %s", r.EtherType, r.RemotePrefix)
 		}

@@ -196,6 +196,7 @@ func (n *Network) pickVNI(tx *store.Tx) (uint32, error) {
 	for w := range store.Networks.All(tx) {
 		used[w.VNI] = struct{}{}
 	}
+	n.log.Warn("tunnel identifiers are running out", "used", len(used), "of", span)
 	start := rand.Uint32N(span)
 	for i := range span {
 		vni := n.minVNI + (start+i)%span

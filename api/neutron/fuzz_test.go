@@ -83,3 +83,28 @@ func FuzzSubnetBody(f *testing.F) {
 		`{"network_id": "$NET", "ip_version": 4, "cidr": "::ffff:10.0.0.0/120"}`, `[]`, `{`,
 	})
 }
+
+// FuzzList asks for lists with any query: the answer is a list or an error of the client's.
+func FuzzList(f *testing.F) {
+	c := newCloud(f)
+	w := c.network("red", "w")
+	s := c.subnet("red", w, "10.0.0.0/24")
+	p := c.port("red", w, "name", "p")["id"].(string)
+	for _, q := range []string{"limit=1&marker=" + p, "page_reverse=True&limit=0", "sort_key=name&sort_dir=desc", "sort=name:asc,id:desc", "fields=id&fields=",
+		"fixed_ips=ip_address%3D10.0.0.9", "fixed_ips=subnet_id%3D" + s, "tags=a,b&not-tags-any=c", "id=" + p, "binding:host_id=h", "admin_state_up=1", "%zz=%"} {
+		for kind := range byte(5) {
+			f.Add(kind, q)
+		}
+	}
+	kinds := []string{"networks", "subnets", "ports", "security-groups", "security-group-rules"}
+	f.Fuzz(func(t *testing.T, kind byte, query string) {
+		req := httptest.NewRequest("GET", "/network/v2.0/"+kinds[int(kind)%len(kinds)], nil)
+		req.URL.RawQuery = query
+		req.Header.Set("X-Auth-Token", []string{"red", "admin"}[int(kind)/len(kinds)%2])
+		rec := httptest.NewRecorder()
+		c.front.ServeHTTP(rec, req)
+		if !json.Valid(rec.Body.Bytes()) || rec.Code != 200 && rec.Code != 400 && rec.Code != 403 {
+			t.Fatalf("%q: %d %s", query, rec.Code, rec.Body)
+		}
+	})
+}

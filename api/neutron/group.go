@@ -154,7 +154,7 @@ func (d *dialect) ruleCollection() *collection[model.SecurityRule, network.RuleS
 		return err
 	}
 	protocol.norm = strings.ToLower
-	prefix := func(name string, post right) attribute[R, S] {
+	prefix := func(name string, post right, get func(*R) netip.Prefix) attribute[R, S] {
 		return attribute[R, S]{name: name, post: post,
 			set: func(s *S, raw json.RawMessage) error {
 				if isNull(raw) {
@@ -167,27 +167,23 @@ func (d *dialect) ruleCollection() *collection[model.SecurityRule, network.RuleS
 				s.RemotePrefix, err = readPrefix(name, text)
 				return err
 			},
-			emit: func(b []byte, _ *view, r *R) []byte { return appendPrefix(b, r.RemotePrefix) },
+			emit: func(b []byte, _ *view, r *R) []byte { return appendPrefix(b, get(r)) },
 			match: func(_ *view, r *R) []string {
-				if r.RemotePrefix.IsValid() {
-					return []string{r.RemotePrefix.String()}
+				if p := get(r); p.IsValid() {
+					return []string{p.String()}
 				}
 				return nil
-			},
-			norm: func(s string) string {
-				if p, err := netip.ParsePrefix(s); err == nil {
-					return p.Masked().String()
-				}
-				return s
 			}}
 	}
+	given := func(r *R) netip.Prefix { return r.RemoteGiven }
+	masked := func(r *R) netip.Prefix { return r.RemoteGiven.Masked() }
 	attrs = append(attrs,
 		group, direction, protocol,
 		text("ethertype", func(r *R) string { return r.EtherType }, func(s *S) *string { return &s.EtherType }),
 		number("port_range_min", func(r *R) *int { return r.PortMin }, func(s *S) **int { return &s.PortMin }),
 		number("port_range_max", func(r *R) *int { return r.PortMax }, func(s *S) **int { return &s.PortMax }),
-		prefix("remote_ip_prefix", everyone),
-		prefix("normalized_cidr", readOnly),
+		prefix("remote_ip_prefix", everyone, given),
+		prefix("normalized_cidr", readOnly, masked),
 		text("remote_group_id", func(r *R) string { return r.RemoteGroupID }, func(s *S) *string { return &s.RemoteGroupID }),
 		textAttr("description", everyone, readOnly, func(r *R) string { return r.Description }, func(s *S) **string { return &s.Description }),
 	)

@@ -66,3 +66,26 @@ func TestNetworkSubnetPortLife(t *testing.T) {
 	c.refused(404, "SubnetNotFound", "red", "GET", "/v2.0/subnets/"+s["id"].(string), nil)
 	c.refused(404, "PortNotFound", "red", "GET", "/v2.0/ports/"+p["id"].(string), nil)
 }
+
+// TestPrefixesAreShownAsGiven: a client that compares what it asked with what it gets
+// finds no difference.
+func TestPrefixesAreShownAsGiven(t *testing.T) {
+	c := newCloud(t)
+	g := c.must(201, "red", "POST", "/v2.0/security-groups", object{"security_group": object{"name": "g"}})["id"].(string)
+	for i, tc := range []struct{ ether, given, masked string }{
+		{"IPv4", "10.1.2.3/8", "10.0.0.0/8"}, {"IPv4", "0.0.0.0/0", "0.0.0.0/0"}, {"IPv4", "192.0.2.7/32", "192.0.2.7/32"}, {"IPv6", "::/0", "::/0"},
+	} {
+		r := c.must(201, "red", "POST", "/v2.0/security-group-rules", object{"security_group_rule": object{
+			"security_group_id": g, "direction": "ingress", "ethertype": tc.ether, "protocol": "tcp", "port_range_min": i + 1, "port_range_max": i + 1, "remote_ip_prefix": tc.given}})
+		if r["remote_ip_prefix"] != tc.given || r["normalized_cidr"] != tc.masked {
+			t.Errorf("%s is shown as %v, %v", tc.given, r["remote_ip_prefix"], r["normalized_cidr"])
+		}
+	}
+	if got := c.list("red", "/v2.0/security-group-rules?normalized_cidr=10.0.0.0/8"); len(got) != 1 {
+		t.Errorf("%v", got)
+	}
+	r := c.must(201, "red", "POST", "/v2.0/security-group-rules", object{"security_group_rule": object{"security_group_id": g, "direction": "ingress"}})
+	if r["remote_ip_prefix"] != nil || r["normalized_cidr"] != nil {
+		t.Errorf("no prefix is shown as %v", r)
+	}
+}
