@@ -116,15 +116,17 @@ func readLog(path string, n int64) ([]byte, error) {
 	return io.ReadAll(io.NewSectionReader(f, from, info.Size()-from))
 }
 
-// logRound is how often running guests' console logs are brought back to their bounds.
-const logRound = 2 * time.Second
+// round is how often the driver looks at everything by itself: events that never came are made
+// up for, and running guests' console logs are brought back to their bounds.
+const round = 2 * time.Second
 
 // logSlack is how far a log may take more of the disk than its bound before it is cut.
 const logSlack = 64 << 10
 
-// boundLogs keeps the console logs of a link's guests bounded while the link lasts.
-func (d *Driver) boundLogs(l *link) {
-	tick := time.NewTicker(logRound)
+// lookAfter looks at everything every round while a link lasts. libvirtd sends no event for
+// some ends of guests, that of one that died while libvirtd was away among them.
+func (d *Driver) lookAfter(l *link) {
+	tick := time.NewTicker(round)
 	defer tick.Stop()
 	failed := map[string]bool{} // logs that were complained about
 	for {
@@ -132,6 +134,10 @@ func (d *Driver) boundLogs(l *link) {
 		case <-l.quick.done:
 			return
 		case <-tick.C:
+		}
+		if _, err := d.list(d.ctx, l); err != nil && d.current() == l {
+			d.log.Warn("cannot list guests", "error", err)
+			continue
 		}
 		d.mu.Lock()
 		logs := make(map[string]record, len(d.records))

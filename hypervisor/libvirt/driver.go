@@ -200,7 +200,7 @@ func (d *Driver) dial(ctx context.Context) (*link, error) {
 		}
 	}()
 	go d.publish(l)
-	go d.boundLogs(l)
+	go d.lookAfter(l)
 	return l, nil
 }
 

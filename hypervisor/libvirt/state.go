@@ -101,6 +101,14 @@ type eventQueue struct {
 	mu     sync.Mutex
 	order  [][16]byte
 	events map[[16]byte]lifecycle
+	taken  int // how many came so far
+}
+
+// quiet gives how many events have come so far, and whether all have been handed on.
+func (q *eventQueue) quiet() (taken int, all bool) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.taken, len(q.order) == 0
 }
 
 func newEventQueue() *eventQueue {
@@ -123,6 +131,7 @@ func (q *eventQueue) take(proc int32, payload []byte) {
 		q.order = append(q.order, e.dom.uuid)
 	}
 	q.events[e.dom.uuid] = e
+	q.taken++
 	q.mu.Unlock()
 	select {
 	case q.wake <- struct{}{}:
@@ -207,6 +216,7 @@ func (d *Driver) List(ctx context.Context) ([]hypervisor.State, error) {
 // not known to be ours.
 func (d *Driver) list(ctx context.Context, l *link) ([]hypervisor.State, error) {
 	const state = 1 // VIR_DOMAIN_STATS_STATE
+	before, settled := l.events.quiet()
 	out, err := l.quick.call(ctx, procGetAllDomainStats, new(encoder).u32(0).u32(state).u32(0))
 	if err != nil {
 		return nil, err
@@ -215,6 +225,10 @@ func (d *Driver) list(ctx context.Context, l *link) ([]hypervisor.State, error) 
 	if out.err != nil {
 		return nil, fmt.Errorf("read the states of all domains: %w", out.err)
 	}
+	// Answers and events come in one order. If none came in between, a state that differs from
+	// what the events said so far is one that libvirt sent no event for.
+	after, _ := l.events.quiet()
+	settled = settled && before == after
 	states := make([]hypervisor.State, 0, len(all))
 	listed := make(map[string]bool, len(all))
 	for _, one := range all {
@@ -233,7 +247,19 @@ func (d *Driver) list(ctx context.Context, l *link) ([]hypervisor.State, error) 
 		}
 		listed[id] = true
 		p, reason := powerOf(one.state, one.reason)
-		states = append(states, d.see(id, p, reason))
+		d.mu.Lock()
+		was, seen := d.states[id]
+		d.mu.Unlock()
+		if seen && was.Power != p && !settled {
+			// The events that are on their way tell the watchers; keep what they compare with.
+			states = append(states, hypervisor.State{ID: id, Power: p, Reason: reason, Since: time.Now()})
+			continue
+		}
+		now := d.see(id, p, reason)
+		states = append(states, now)
+		if seen && was.Power != p {
+			d.feed.Publish(now)
+		}
 	}
 	d.mu.Lock()
 	maps.DeleteFunc(d.states, func(id string, _ hypervisor.State) bool { return !listed[id] })
