@@ -46,6 +46,7 @@ type attribute[R, S any] struct {
 type view struct {
 	r     store.Reader
 	scope network.Scope
+	zones []string // of all hosts, once asked for; see zonesOf
 }
 
 // badInput refuses the value of an attribute.

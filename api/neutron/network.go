@@ -39,7 +39,7 @@ func (d *dialect) networkCollection() *collection[model.Network, network.Network
 			},
 			emit: func(b []byte, _ *view, w *R) []byte { return appendStrings(b, w.AvailabilityZone) }},
 		// A network is wherever one of its ports is: in every zone.
-		attribute[R, S]{name: "availability_zones", emit: func(b []byte, v *view, _ *R) []byte { return appendStrings(b, zones(v.r)) }},
+		attribute[R, S]{name: "availability_zones", emit: func(b []byte, v *view, _ *R) []byte { return appendStrings(b, zonesOf(v)) }},
 	)
 	kind := textAttr("provider:network_type", adminOnly, adminOnly, func(w *R) string { return w.Type }, func(s *S) **string { return &s.Type })
 	kind.hidden = true
@@ -104,6 +104,14 @@ func zones(r store.Reader) []string {
 	}
 	slices.Sort(out)
 	return out
+}
+
+// zonesOf gives the zones, which it looks for once in a view: a list shows them in each row.
+func zonesOf(v *view) []string {
+	if v.zones == nil {
+		v.zones = zones(v.r)
+	}
+	return v.zones
 }
 
 // byID gives the rows with the ids.
