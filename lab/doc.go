@@ -12,5 +12,5 @@
 // and handed to the server (socket activation, sd_listen_fds(3)).
 //
 // The lab is the end-to-end fixture and the first minute of a new user. It names the concrete
-// drivers' daemons; nothing else of the project knows that labs exist.
+// drivers' daemons; nothing else of the project knows that labs exist. Only cmd imports it.
 package lab

@@ -1,6 +1,9 @@
 // Package native is Yakumo's own dialect, below /yakumo: what operators need and no other
 // cloud's API has a word for. Joining of hosts, and the state of the cloud in one answer.
 // It is JSON over HTTP with Keystone's tokens; every route is an administrator's.
+//
+// It reads and writes hosts and join tokens. May import: api, fault, model, store. Must not
+// import: another dialect, link, agent.
 package native
 
 import (

@@ -1,7 +1,8 @@
 // Package fake is a datapath driver in memory: it interprets the pipeline's entries with
 // package sim, so that frames really go from device to device, and answers DHCP as the real
 // driver does. It serves tests that need no switch, by the thousand, and is driven by data
-// where a test wants failures. It owns no process, file or device.
+// where a test wants failures. It owns no process, file or device, and must not import a
+// switch's protocol.
 package fake
 
 import (

@@ -1,7 +1,7 @@
 // Package responder makes the answers that the agent gives to guests' packets on behalf
 // of a network. It is pure: a request frame and the rows of the port go in, a reply frame
 // comes out. It owns the DHCP options that guests are told; it reads and writes nothing.
-// The frames come from guests and are not to be trusted.
+// The frames come from guests and are not to be trusted. It must not import a driver.
 package responder
 
 import (
