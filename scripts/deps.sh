@@ -12,7 +12,7 @@ run=(
   openvswitch-switch            # ovs-vswitchd, ovsdb-server
   libvirt-daemon libvirt-daemon-driver-qemu   # one libvirtd a host
   qemu-system-x86 qemu-utils    # guests, qemu-img
-  iproute2 iptables dmidecode ca-certificates curl
+  iproute2 iptables dmidecode ethtool ca-certificates curl
   # what the guest image yakumo-mini is made from
   linux-image-cloud-amd64 busybox-static dropbear-bin iperf3 netcat-openbsd ncat tcpdump
   openssh-client openssh-sftp-server iputils-ping
@@ -21,7 +21,7 @@ run=(
 test=(
   python3-openstackclient       # the stock client
   etcd-server                   # a real external etcd for the store's tests
-  ethtool tcpdump
+  tcpdump
   mmdebstrap                    # the Debian guest image of the nightly test
 )
 

@@ -1,0 +1,62 @@
+# Yakumo. Two commands for a fresh Debian machine (root; Go, git and make):
+#   make up     installs what is missing, builds, starts a lab, runs the main job
+#   make test   installs what is missing, runs every test, those with real guests included
+SHELL     := /bin/bash
+VERSION   := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+STATE     := .yakumo
+IMAGE     := $(STATE)/images/yakumo-mini.qcow2
+API       ?= 127.0.0.1:8780
+export CGO_ENABLED := 0
+
+.PHONY: all build up down status test unit e2e bench fmt vet docs clean
+
+all: build
+
+## build: the one binary, bin/yakumo
+build:
+	@go build -trimpath -ldflags "-s -w -X main.version=$(VERSION)" -o bin/yakumo ./cmd/yakumo
+
+$(IMAGE): FORCE
+	@mkdir -p $(dir $@)
+	@images/mini/build.sh $@
+FORCE:
+
+## up: a cloud of three hosts on this machine, two guests that ping each other
+up:
+	@scripts/deps.sh run
+	@echo "building bin/yakumo"
+	@$(MAKE) --no-print-directory build
+	@$(MAKE) --no-print-directory $(IMAGE)
+	@scripts/up.sh $(API)
+
+## down: end the cloud and remove all of it
+down:
+	@if [ -x bin/yakumo ]; then bin/yakumo lab down; fi
+	@rm -rf $(STATE)/lab $(STATE)/openrc $(STATE)/clouds.yaml
+
+status:
+	@bin/yakumo lab status
+
+## test: everything
+test:
+	@scripts/deps.sh test
+	@$(MAKE) --no-print-directory build
+	@$(MAKE) --no-print-directory $(IMAGE)
+	@scripts/test.sh
+
+## bench: every Go benchmark once; docs/benchmarks.md says more
+bench:
+	go test -run '^$$' -bench . -benchtime 1s ./...
+
+fmt:
+	gofmt -l -w .
+
+vet:
+	go vet ./...
+
+## docs: what is generated from the code
+docs:
+	go generate ./...
+
+clean: down
+	rm -rf bin $(STATE)
