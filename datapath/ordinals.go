@@ -1,13 +1,13 @@
 package datapath
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 
 	"yakumo/datapath/pipeline"
@@ -15,9 +15,9 @@ import (
 
 // MemoryOrdinals is an Ordinals without a file, for fakes and as the core of FileOrdinals.
 type MemoryOrdinals struct {
-	mu     sync.Mutex
-	spaces map[pipeline.OrdinalKind]*space
-	dirty  bool
+	mu      sync.Mutex
+	spaces  map[pipeline.OrdinalKind]*space
+	journal []string // changes since the last Sync; nil: nobody keeps them
 }
 
 // space is the numbers of one kind.
@@ -62,7 +62,9 @@ func (o *MemoryOrdinals) Get(kind pipeline.OrdinalKind, key string, limit uint32
 		}
 	}
 	s.byKey[key], s.byNum[n], s.last = n, key, n
-	o.dirty = true
+	if o.journal != nil {
+		o.journal = append(o.journal, journalLine(kind, n, key))
+	}
 	return n, nil
 }
 
@@ -95,110 +97,133 @@ func (o *MemoryOrdinals) Release(kind pipeline.OrdinalKind, key string) {
 	if n, ok := s.byKey[key]; ok {
 		delete(s.byKey, key)
 		delete(s.byNum, n)
-		o.dirty = true
+		if o.journal != nil {
+			o.journal = append(o.journal, journalLine(kind, 0, key))
+		}
 	}
 }
 
 // Sync implements Ordinals; there is nothing to do.
 func (o *MemoryOrdinals) Sync() error { return nil }
 
-// FileOrdinals is an Ordinals kept in one file, which is replaced as a whole: after a
-// crash it holds the state of the last Sync.
+// FileOrdinals is an Ordinals kept in a file: a journal of one line a change, rewritten
+// when it is opened. It survives the death of the process at any moment. It is not forced to
+// the disk: a machine that lost power has lost its connections and flows too, and starts
+// with numbers as good as any.
 type FileOrdinals struct {
 	*MemoryOrdinals
 	path string
 	io   sync.Mutex // one Sync at a time
+	file *os.File
 }
 
-// ordinalsFile is the file's content.
-type ordinalsFile struct {
-	Version int                                        `json:"version"`
-	Last    map[pipeline.OrdinalKind]uint32            `json:"last"`
-	Numbers map[pipeline.OrdinalKind]map[string]uint32 `json:"numbers"`
-}
-
-// OpenOrdinals reads the file at path; an absent one is an empty store. A file that cannot
-// be understood is an error: to start from nothing would cut connections.
+// OpenOrdinals reads the file at path and rewrites it; an absent one is an empty store. A file
+// that makes no sense, which only a power cut explains, is kept as path.bad and the store is empty.
 func OpenOrdinals(path string) (*FileOrdinals, error) {
 	o := &FileOrdinals{MemoryOrdinals: NewMemoryOrdinals(), path: path}
 	b, err := os.ReadFile(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return o, nil
-	}
-	if err != nil {
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("read ordinals: %w", err)
 	}
-	var f ordinalsFile
-	if err := json.Unmarshal(b, &f); err != nil {
-		return nil, fmt.Errorf("read ordinals %s: %w", path, err)
-	}
-	if f.Version != 1 {
-		return nil, fmt.Errorf("read ordinals %s: version %d is not known", path, f.Version)
-	}
-	for kind, numbers := range f.Numbers {
-		s := o.space(kind)
-		s.last = f.Last[kind]
-		for key, n := range numbers {
-			if other, taken := s.byNum[n]; taken || n == 0 {
-				return nil, fmt.Errorf("read ordinals %s: %s %d of %q and %q", path, kind, n, key, other)
-			}
-			s.byKey[key], s.byNum[n] = n, key
+	if err := o.replay(string(b)); err != nil {
+		o.MemoryOrdinals = NewMemoryOrdinals()
+		if err := os.Rename(path, path+".bad"); err != nil {
+			return nil, fmt.Errorf("keep bad ordinals: %w", err)
 		}
 	}
+	if o.file, err = o.rewrite(); err != nil {
+		return nil, fmt.Errorf("write ordinals: %w", err)
+	}
+	o.journal = make([]string, 0, 16)
 	return o, nil
 }
 
-// Sync writes the file where something changed.
+// replay takes the journal's lines in; a last line without its end was never synced.
+func (o *FileOrdinals) replay(journal string) error {
+	for n := 1; ; n++ {
+		line, rest, whole := strings.Cut(journal, "\n")
+		if !whole {
+			return nil
+		}
+		journal = rest
+		var kind pipeline.OrdinalKind
+		var key string
+		var num uint32
+		if _, err := fmt.Sscanf(line, "%s %d %q", &kind, &num, &key); err != nil {
+			return fmt.Errorf("line %d: %w", n, err)
+		}
+		s := o.space(kind)
+		if num == 0 {
+			delete(s.byNum, s.byKey[key])
+			delete(s.byKey, key)
+			continue
+		}
+		if other, taken := s.byNum[num]; taken && other != key {
+			return fmt.Errorf("line %d: %s %d of %q and %q", n, kind, num, key, other)
+		}
+		s.byKey[key], s.byNum[num], s.last = num, key, num
+	}
+}
+
+// rewrite replaces the file by one line for each key and opens it for more. A reader, or the
+// next process, finds the old file or the new, never a part.
+func (o *FileOrdinals) rewrite() (*os.File, error) {
+	var b strings.Builder
+	for kind, s := range o.spaces {
+		for n, key := range s.byNum {
+			if n != s.last {
+				b.WriteString(journalLine(kind, n, key))
+			}
+		}
+		if key, ok := s.byNum[s.last]; ok { // last, so that the search goes on behind it
+			b.WriteString(journalLine(kind, s.last, key))
+		}
+	}
+	f, err := os.CreateTemp(filepath.Dir(o.path), filepath.Base(o.path)+".*")
+	if err != nil {
+		return nil, err
+	}
+	_, err = f.WriteString(b.String())
+	if err == nil {
+		err = os.Rename(f.Name(), o.path)
+	}
+	if err != nil {
+		return nil, errors.Join(err, f.Close(), os.Remove(f.Name()))
+	}
+	return f, nil
+}
+
+func journalLine(kind pipeline.OrdinalKind, n uint32, key string) string {
+	return fmt.Sprintf("%s %d %q\n", kind, n, key)
+}
+
+// Sync writes what changed.
 func (o *FileOrdinals) Sync() error {
 	o.io.Lock()
 	defer o.io.Unlock()
 	o.mu.Lock()
-	if !o.dirty {
-		o.mu.Unlock()
+	lines := o.journal
+	o.journal = make([]string, 0, 16)
+	o.mu.Unlock()
+	if len(lines) == 0 {
 		return nil
 	}
-	f := ordinalsFile{Version: 1, Last: map[pipeline.OrdinalKind]uint32{}, Numbers: map[pipeline.OrdinalKind]map[string]uint32{}}
-	for kind, s := range o.spaces {
-		f.Last[kind], f.Numbers[kind] = s.last, s.byKey
-	}
-	b, err := json.Marshal(f)
-	o.dirty = false
-	o.mu.Unlock()
-	if err == nil {
-		err = replaceFile(o.path, b)
-	}
-	if err != nil {
+	if _, err := o.file.WriteString(strings.Join(lines, "")); err != nil {
+		// What was written is not known: write the whole state with the next Sync.
 		o.mu.Lock()
-		o.dirty = true
-		o.mu.Unlock()
-		return fmt.Errorf("write ordinals: %w", err)
+		defer o.mu.Unlock()
+		f, again := o.rewrite()
+		if again != nil {
+			o.journal = append(lines, o.journal...)
+			return fmt.Errorf("write ordinals: %w", errors.Join(err, again))
+		}
+		o.journal = o.journal[:0]
+		old := o.file
+		o.file = f
+		return old.Close()
 	}
 	return nil
 }
 
-// replaceFile puts b at path so that a reader finds the old content or the new, never a part.
-func replaceFile(path string, b []byte) (err error) {
-	tmp, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".*")
-	if err != nil {
-		return err
-	}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, os.Remove(tmp.Name()))
-		}
-	}()
-	_, err = tmp.Write(b)
-	err = errors.Join(err, tmp.Sync(), tmp.Close())
-	if err != nil {
-		return err
-	}
-	if err = os.Rename(tmp.Name(), path); err != nil {
-		return err
-	}
-	dir, err := os.Open(filepath.Dir(path))
-	if err != nil {
-		return nil // renamed all the same; only the directory's own durability is unknown
-	}
-	defer dir.Close()
-	return dir.Sync()
-}
+// Close closes the file; the store must not be used any more.
+func (o *FileOrdinals) Close() error { return o.file.Close() }
