@@ -1,0 +1,195 @@
+// Package compute holds the life of a server: what may be asked of it in which state, how
+// it is given a host, and what becomes of what its host reports. The phases of a server
+// (model.Phase) are the only record of how far it has come; every step is one transaction
+// and may be repeated, so that a process may die between any two.
+//
+// It owns, reads and writes: servers, actions, flavors, key pairs, the service "compute" of
+// quotas; of hosts what an administrator says of them. It reads hosts and heartbeats, and
+// reaches ports only through the Ports of its Config. May import: fault, model, store,
+// reconcile, placement. Must not import: another part, api, agent, hypervisor, datapath.
+package compute
+
+import (
+	"log/slog"
+	"maps"
+	"time"
+
+	"yakumo/fault"
+	"yakumo/model"
+	"yakumo/placement"
+	"yakumo/store"
+)
+
+// Ports is what compute needs of the ports of its servers; *network.Network is one.
+type Ports interface {
+	// BindPort puts a port on a host; "" takes it off.
+	BindPort(tx *store.Tx, port, host model.ID) (*model.Port, error)
+	// ReleasePort takes a port from a server that is gone; absent is success.
+	ReleasePort(tx *store.Tx, port model.ID) error
+	// ReportPort records what a host made of a port; false: it was out of date or said nothing new.
+	ReportPort(tx *store.Tx, port, host model.ID, st model.PortStatus) (bool, error)
+}
+
+// Config makes a Compute.
+type Config struct {
+	Store *store.Store
+	Ports Ports
+	// Ratios of over-commit.
+	Ratios placement.Ratios
+	// Retries is how many other hosts are tried where a host fails to start a server;
+	// 0: 2, negative: none.
+	Retries int
+	// Defaults are the quotas of a project that has none of its own; nil: DefaultQuotas.
+	Defaults map[string]int
+	// KeepActions is how long the actions of a deleted server are kept; default 24 h.
+	KeepActions time.Duration
+	// MaxActions is how many actions of one server are kept; default 200.
+	MaxActions int
+	// Sweep is how often actions are looked through; default 10 minutes.
+	Sweep time.Duration
+	Log   *slog.Logger
+	// Now is the clock; nil: time.Now.
+	Now func() time.Time
+}
+
+// Compute applies the rules. It is safe for concurrent use.
+type Compute struct {
+	cfg Config
+	log *slog.Logger
+	now func() time.Time
+}
+
+// New makes a Compute.
+func New(cfg Config) *Compute {
+	cfg.Ratios = cfg.Ratios.WithDefaults()
+	if cfg.Retries == 0 {
+		cfg.Retries = 2
+	}
+	if cfg.Defaults == nil {
+		cfg.Defaults = DefaultQuotas()
+	}
+	if cfg.KeepActions == 0 {
+		cfg.KeepActions = 24 * time.Hour
+	}
+	if cfg.MaxActions == 0 {
+		cfg.MaxActions = 200
+	}
+	if cfg.Sweep == 0 {
+		cfg.Sweep = 10 * time.Minute
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.Default()
+	}
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	return &Compute{cfg: cfg, log: cfg.Log, now: func() time.Time { return cfg.Now().UTC() }}
+}
+
+// Ratios gives the ratios of over-commit in force.
+func (c *Compute) Ratios() placement.Ratios { return c.cfg.Ratios }
+
+// Scope says on whose behalf a call is made, and in which request.
+type Scope struct {
+	ProjectID, UserID model.ID
+	Admin             bool
+	RequestID         string
+}
+
+// Owns tells whether the scope may see and change what belongs to the project.
+func (sc Scope) Owns(project model.ID) bool {
+	return sc.Admin || sc.ProjectID != "" && sc.ProjectID == project
+}
+
+// Get gives a server that the scope may see.
+func Get(r store.Reader, sc Scope, id model.ID) (*model.Server, error) {
+	s, ok := store.Servers.Get(r, id)
+	if !ok || !sc.Owns(s.ProjectID) {
+		return nil, fault.New(fault.NotFound, "Instance %s could not be found.", id)
+	}
+	return s, nil
+}
+
+// States of a server in Nova's words, which the rules' texts and the dialect share.
+const (
+	Building = "building"
+	Active   = "active"
+	Stopped  = "stopped"
+	Paused   = "paused"
+	Errored  = "error"
+)
+
+// State gives the state of a server in Nova's words (vm_state).
+func State(s *model.Server) string {
+	switch {
+	case s.Status.Phase == model.PhaseError || s.Status.Phase == model.PhaseDeleting && s.Status.Fault != nil:
+		return Errored
+	case s.Status.LaunchedAt.IsZero():
+		return Building
+	}
+	switch s.Status.Power {
+	case model.PowerOff, model.PowerCrashed:
+		return Stopped
+	case model.PowerPaused:
+		return Paused
+	case model.PowerUnknown:
+		if s.Power == model.PowerOff {
+			return Stopped
+		}
+	}
+	return Active
+}
+
+// Tasks of a server in Nova's words (task_state).
+const (
+	TaskScheduling = "scheduling"
+	TaskSpawning   = "spawning"
+	TaskStop       = "powering-off"
+	TaskStart      = "powering-on"
+	TaskReboot     = "rebooting"
+	TaskHardReboot = "rebooting_hard"
+	TaskDelete     = "deleting"
+)
+
+// HostUp tells whether a host is alive: its heartbeat is there and nobody forced it down.
+func HostUp(r store.Reader, h *model.Host) bool {
+	_, alive := store.Heartbeats.Get(r, h.ID)
+	return alive && !h.ForcedDown
+}
+
+// Used gives what the servers on a host take of it: of every server that has the host,
+// whatever its state, as its disk and maybe its guest are still there.
+func Used(r store.Reader, host model.ID) (placement.Size, int) {
+	var sum placement.Size
+	n := 0
+	for s := range store.Servers.List(r, "host", host) {
+		sum, n = sum.Add(placement.SizeOf(s)), n+1
+	}
+	return sum, n
+}
+
+// copyOf gives a copy of a server that may be changed. Maps and slices are replaced, never
+// changed in place.
+func copyOf(s *model.Server) *model.Server {
+	n := *s
+	return &n
+}
+
+// SetHost changes what an administrator says of a host.
+func (c *Compute) SetHost(tx *store.Tx, id model.ID, change func(*model.Host)) (*model.Host, error) {
+	old, ok := store.Hosts.Get(tx, id)
+	if !ok {
+		return nil, fault.New(fault.NotFound, "Compute service %s could not be found.", id)
+	}
+	h := *old
+	change(&h)
+	h.Touch(c.now())
+	return &h, store.Hosts.Put(tx, &h)
+}
+
+func cloneMap(m map[string]string) map[string]string {
+	if len(m) == 0 {
+		return nil
+	}
+	return maps.Clone(m)
+}

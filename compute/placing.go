@@ -1,0 +1,149 @@
+package compute
+
+import (
+	"context"
+	"errors"
+	"slices"
+
+	"yakumo/fault"
+	"yakumo/model"
+	"yakumo/placement"
+	"yakumo/reconcile"
+	"yakumo/store"
+)
+
+// Placer gives every server in PhasePlacing a host, or the reason why there is none. It
+// is the only one that does, and only one process runs it (package reconcile), so that
+// what it accounts for in a pass is what is promised.
+type Placer struct{ c *Compute }
+
+// Placer gives the placement controller.
+func (c *Compute) Placer() *Placer { return &Placer{c} }
+
+// Name serves reconcile.Controller.
+func (*Placer) Name() string { return "placement" }
+
+// Reads serves reconcile.Controller.
+func (*Placer) Reads() []store.Kind { return []store.Kind{store.Servers.Kind()} }
+
+// batch is how many servers one transaction places: with their actions and ports well
+// below what a transaction may touch.
+const (
+	batch      = 32
+	batchPorts = 128
+)
+
+// Reconcile places what waits, the oldest first.
+func (p *Placer) Reconcile(ctx context.Context, snap store.Snapshot, w reconcile.Writer) (reconcile.Result, error) {
+	var waiting []*model.Server
+	for s := range store.Servers.List(snap, "phase", string(model.PhasePlacing)) {
+		if s.Host == "" && !s.Deleted {
+			waiting = append(waiting, s)
+		}
+	}
+	if len(waiting) == 0 {
+		return reconcile.Result{}, nil
+	}
+	slices.SortStableFunc(waiting, func(a, b *model.Server) int { return a.CreatedAt.Compare(b.CreatedAt) })
+	pool := p.c.Pool(snap)
+	for len(waiting) > 0 {
+		n, ports := 0, 0
+		for n < len(waiting) && n < batch && (n == 0 || ports+len(waiting[n].Ports) <= batchPorts) {
+			ports += len(waiting[n].Ports)
+			n++
+		}
+		plans := make([]plan, 0, n)
+		for _, s := range waiting[:n] {
+			req := RequestOf(s)
+			h, err := pool.Place(req)
+			if err == nil {
+				pool.Take(h.ID, req.Size)
+			}
+			plans = append(plans, plan{s.ID, h, err})
+		}
+		waiting = waiting[n:]
+		if _, err := w.Update(ctx, func(tx *store.Tx) error { return p.c.commit(tx, plans) }); err != nil {
+			return reconcile.Result{}, err
+		}
+	}
+	return reconcile.Result{}, nil
+}
+
+// RequestOf gives what a server needs of a host.
+func RequestOf(s *model.Server) placement.Request {
+	return placement.Request{Size: placement.SizeOf(s), Zone: s.Zone, Host: s.WantHost, Arch: s.Arch, Exclude: s.Status.Failed}
+}
+
+// Pool gives the hosts with what is used of them.
+func (c *Compute) Pool(r store.Reader) *placement.Pool {
+	var hosts []*placement.Host
+	for h := range store.Hosts.All(r) {
+		used, _ := Used(r, h.ID)
+		hosts = append(hosts, &placement.Host{
+			ID: h.ID, Name: h.Name, Zone: h.Zone, Up: HostUp(r, h), Disabled: h.Disabled, Arch: h.Capacity.Arch,
+			Capacity: placement.Size{VCPUs: h.Capacity.VCPUs, MemoryMiB: h.Capacity.MemoryMiB, DiskGiB: h.Capacity.DiskGiB}, Used: used,
+		})
+	}
+	return placement.NewPool(c.cfg.Ratios, hosts)
+}
+
+type plan struct {
+	server model.ID
+	host   *placement.Host
+	err    error // a *placement.Refusal where host is nil
+}
+
+// commit writes plans. A server that has changed its mind meanwhile is left out.
+func (c *Compute) commit(tx *store.Tx, plans []plan) error {
+	for _, pl := range plans {
+		old, ok := store.Servers.Get(tx, pl.server)
+		if !ok || old.Deleted || old.Host != "" || old.Status.Phase != model.PhasePlacing {
+			continue
+		}
+		s := copyOf(old)
+		now := c.now()
+		ev := model.ActionEvent{Event: string(model.StepPlace), StartedAt: s.UpdatedAt, FinishedAt: now}
+		if pl.host == nil {
+			c.refused(s, pl.err)
+			ev.Result, ev.Details = Failure, s.Status.Fault.Message
+			if err := errors.Join(c.step(tx, s, ev), c.end(tx, s, s.Status.Fault.Message)); err != nil {
+				return err
+			}
+			if err := store.Servers.Put(tx, s); err != nil {
+				return err
+			}
+			continue
+		}
+		ev.Result, ev.Host = Success, pl.host.ID
+		s.Host, s.Status.Phase, s.Status.Task = pl.host.ID, model.PhaseFetching, TaskSpawning
+		s.Touch(now)
+		for _, id := range s.Ports {
+			if _, err := c.cfg.Ports.BindPort(tx, id, s.Host); err != nil && !fault.Is(err, fault.NotFound) {
+				return err
+			}
+		}
+		if err := c.step(tx, s, ev); err != nil {
+			return err
+		}
+		if err := store.Servers.Put(tx, s); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// refused makes an error of a refusal: the tenant reads the kinds of constraints, an
+// administrator each host's.
+func (c *Compute) refused(s *model.Server, err error) {
+	f := &model.Fault{Code: 500, Message: "No valid host was found. There are not enough hosts available: " + err.Error() + ".", At: c.now()}
+	var r *placement.Refusal
+	if errors.As(err, &r) {
+		f.Details = r.Details()
+	}
+	if last := s.Status.Fault; last != nil && len(s.Status.Failed) > 0 {
+		f.Message = "No valid host was found. Exceeded the hosts that could start the server: " + last.Message
+		f.Details += "last failure: " + last.Message + "\n" + last.Details
+	}
+	s.Status.Phase, s.Status.Fault = model.PhaseError, f
+	s.UpdatedAt = f.At
+}

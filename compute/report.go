@@ -1,0 +1,181 @@
+package compute
+
+import (
+	"context"
+	"fmt"
+	"reflect"
+	"slices"
+
+	"yakumo/model"
+	"yakumo/store"
+)
+
+// ServerReports brings what a host says of its guests into the store; it serves link.Sink.
+// What is said of a server that is not the host's, and what was said before something
+// newer, is left out. It may be called again with the same reports.
+func (c *Compute) ServerReports(ctx context.Context, host model.ID, reports []model.ServerReport) error {
+	for part := range slices.Chunk(reports, batch) {
+		if _, err := c.cfg.Store.Update(ctx, func(tx *store.Tx) error {
+			for i := range part {
+				if err := c.report(tx, host, &part[i]); err != nil {
+					return fmt.Errorf("report of server %s: %w", part[i].ServerID, err)
+				}
+			}
+			return nil
+		}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// PortReports brings what a host says of its ports into the store; it serves link.Sink.
+func (c *Compute) PortReports(ctx context.Context, host model.ID, reports []model.PortReport) error {
+	for part := range slices.Chunk(reports, batchPorts) {
+		if _, err := c.cfg.Store.Update(ctx, func(tx *store.Tx) error {
+			for _, r := range part {
+				if _, err := c.cfg.Ports.ReportPort(tx, r.PortID, host, model.PortStatus{State: r.State, Generation: r.Generation, Fault: r.Fault}); err != nil {
+					return fmt.Errorf("report of port %s: %w", r.PortID, err)
+				}
+			}
+			return nil
+		}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// order of the phases of a boot.
+var order = map[model.Phase]int{model.PhaseFetching: 1, model.PhaseStarting: 2, model.PhaseReady: 3}
+
+// report applies one report.
+func (c *Compute) report(tx *store.Tx, host model.ID, r *model.ServerReport) error {
+	old, ok := store.Servers.Get(tx, r.ServerID)
+	if !ok || old.Host != host || r.Generation < old.Status.Generation || r.Generation > old.Generation {
+		return nil
+	}
+	s := copyOf(old)
+	if r.Gone {
+		if !s.Deleted {
+			return nil // what is gone is an earlier stay on this host
+		}
+		return c.gone(tx, s)
+	}
+	newest := r.Generation == s.Generation
+	booting := s.Status.LaunchedAt.IsZero()
+	st := &s.Status
+	st.Generation = r.Generation
+	st.Reboots, st.Hard = max(st.Reboots, min(r.Reboots, s.Reboots)), max(st.Hard, min(r.Hard, s.HardReboots))
+	if booting || st.Phase == model.PhaseError {
+		events := make([]model.ActionEvent, 0, len(r.Steps))
+		for _, x := range r.Steps {
+			events = append(events, stepEvent(host, x))
+		}
+		if err := c.step(tx, s, events...); err != nil {
+			return err
+		}
+	}
+	if r.Power != model.PowerUnknown {
+		st.Power = r.Power
+	}
+	if s.Deleted {
+		return c.putStatus(tx, old, s)
+	}
+	switch {
+	case r.Phase == model.PhaseError:
+		if !booting && !newest {
+			break // it has not seen yet what was asked since; it will say how that ends
+		}
+		if err := c.failed(tx, s, r); err != nil {
+			return err
+		}
+	case r.Phase == model.PhaseReady && (st.Phase == model.PhaseError && newest || order[st.Phase] > 0 && st.Phase != model.PhaseReady):
+		if booting {
+			if st.LaunchedAt = r.At.UTC(); r.At.IsZero() {
+				st.LaunchedAt = c.now()
+			}
+		}
+		st.Phase, st.Fault, st.Failed = model.PhaseReady, nil, nil
+		if booting {
+			if err := c.end(tx, s, ""); err != nil {
+				return err
+			}
+		}
+	case order[st.Phase] > 0 && order[r.Phase] > order[st.Phase]:
+		st.Phase = r.Phase
+	}
+	if st.Phase == model.PhaseReady {
+		if err := c.settle(tx, s, r, newest); err != nil {
+			return err
+		}
+	}
+	return c.putStatus(tx, old, s)
+}
+
+// settle ends the action that runs where the host has done what it asks for, and follows
+// a guest that has turned itself off.
+func (c *Compute) settle(tx *store.Tx, s *model.Server, r *model.ServerReport, newest bool) error {
+	st := &s.Status
+	off := st.Power == model.PowerOff || st.Power == model.PowerCrashed
+	done := false
+	switch st.Task {
+	case TaskStop:
+		done = newest && off
+	case TaskStart:
+		done = newest && st.Power == model.PowerRunning
+	case TaskReboot, TaskHardReboot:
+		done = newest && st.Reboots >= s.Reboots && st.Hard >= s.HardReboots && st.Power != model.PowerUnknown
+	case "":
+		// As Nova does, what the guest did is what is wanted: nobody starts it again.
+		if newest && off && s.Power == model.PowerRunning && r.Phase == model.PhaseReady {
+			s.Power = model.PowerOff
+			s.Touch(c.now())
+		}
+	}
+	if !done {
+		return nil
+	}
+	return c.end(tx, s, "")
+}
+
+// failed deals with a host that could not do what was asked. One that could not start a
+// new server, by no fault of the request, is left for another.
+func (c *Compute) failed(tx *store.Tx, s *model.Server, r *model.ServerReport) error {
+	st := &s.Status
+	f := model.Fault{Code: 500, Message: "The host could not start the server.", At: c.now()}
+	if r.Fault != nil {
+		f = *r.Fault
+		f.At = f.At.UTC()
+	}
+	same := st.Phase == model.PhaseError && st.Fault != nil && st.Fault.Message == f.Message && st.Fault.Details == f.Details && st.Task == ""
+	if same {
+		return nil
+	}
+	st.Fault = &f
+	if st.LaunchedAt.IsZero() && st.Phase != model.PhaseError && f.Code >= 500 && len(st.Failed) < c.cfg.Retries {
+		for _, id := range s.Ports {
+			if p, ok := store.Ports.Get(tx, id); ok && p.Host == s.Host {
+				if _, err := c.cfg.Ports.BindPort(tx, id, ""); err != nil {
+					return err
+				}
+			}
+		}
+		c.log.Warn("a host could not start a server; looking for another", "server", s.ID, "host", s.Host, "fault", f.Message, "details", f.Details)
+		st.Failed = append(slices.Clone(st.Failed), s.Host)
+		s.Host, st.Phase, st.Task, st.Power = "", model.PhasePlacing, TaskScheduling, model.PowerUnknown
+		s.Touch(c.now())
+		return nil
+	}
+	st.Phase = model.PhaseError
+	return c.end(tx, s, f.Message)
+}
+
+// putStatus writes a server where something of it differs.
+func (c *Compute) putStatus(tx *store.Tx, old, s *model.Server) error {
+	if old.Generation == s.Generation && reflect.DeepEqual(old.Status, s.Status) {
+		return nil
+	}
+	s.UpdatedAt = c.now()
+	return store.Servers.Put(tx, s)
+}

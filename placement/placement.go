@@ -1,0 +1,251 @@
+// Package placement chooses hosts for servers: a pure function over what hosts offer, what
+// is used of it, and what a request needs. It refuses a host with a reason, the constraint
+// and its numbers, so that an operator can see why.
+//
+// It reads nothing and writes nothing; whoever commits a choice accounts for it in the next
+// (Pool.Take). May import: model. Must not import: store, a part, api, agent.
+package placement
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+
+	"yakumo/model"
+)
+
+// Ratios say how much of a host may be promised.
+type Ratios struct {
+	CPU    float64 // virtual CPUs per CPU of the host; 0: 16
+	Memory float64 // of memory less what is reserved; 0: 1.5
+	Disk   float64 // of disk; 0: 1
+	// ReservedMiB is kept for the host itself; 0: 512; negative: nothing.
+	ReservedMiB int
+}
+
+// WithDefaults fills in what is not set.
+func (r Ratios) WithDefaults() Ratios {
+	r.CPU, r.Memory, r.Disk = cmp.Or(r.CPU, 16), cmp.Or(r.Memory, 1.5), cmp.Or(r.Disk, 1)
+	if r.ReservedMiB = cmp.Or(r.ReservedMiB, 512); r.ReservedMiB < 0 {
+		r.ReservedMiB = 0
+	}
+	return r
+}
+
+// Size is what a server takes of a host.
+type Size struct {
+	VCPUs, MemoryMiB, DiskGiB int
+}
+
+// Add gives the sum.
+func (s Size) Add(o Size) Size {
+	return Size{s.VCPUs + o.VCPUs, s.MemoryMiB + o.MemoryMiB, s.DiskGiB + o.DiskGiB}
+}
+
+// SizeOf gives what a server takes. A flavour without a disk takes the image's size.
+func SizeOf(s *model.Server) Size {
+	disk := s.Flavor.DiskGiB
+	if disk == 0 {
+		disk = int((s.Image.VirtualSize + 1<<30 - 1) >> 30)
+	}
+	return Size{s.Flavor.VCPUs, s.Flavor.MemoryMiB, disk + s.Flavor.Ephemeral + (s.Flavor.SwapMiB+1023)/1024}
+}
+
+// Host is a candidate.
+type Host struct {
+	ID, Name, Zone string
+	Up             bool // it has been heard of, and nobody forced it down
+	Disabled       bool
+	Arch           string
+	Capacity       Size // before over-commit
+	Used           Size // by every server that is on it, whatever its state
+}
+
+// limit gives what may be promised of the host in all.
+func (h *Host) limit(r Ratios) Size {
+	return Size{
+		VCPUs:     int(float64(h.Capacity.VCPUs) * r.CPU),
+		MemoryMiB: int(float64(max(0, h.Capacity.MemoryMiB-r.ReservedMiB)) * r.Memory),
+		DiskGiB:   int(float64(h.Capacity.DiskGiB) * r.Disk),
+	}
+}
+
+// Request is what a server needs.
+type Request struct {
+	Size
+	Zone    string   // "": any
+	Host    string   // by name; "": any
+	Arch    string   // "": any
+	Exclude []string // ids of hosts that have failed it
+}
+
+// Constraint is a reason to refuse a host.
+type Constraint string
+
+// The constraints, in the order in which they are looked at.
+const (
+	AskedHost    Constraint = "host"
+	ExcludedHost Constraint = "excluded"
+	Down         Constraint = "down"
+	Disabled     Constraint = "disabled"
+	Zone         Constraint = "zone"
+	Architecture Constraint = "architecture"
+	VCPUs        Constraint = "vcpus"
+	Memory       Constraint = "memory"
+	Disk         Constraint = "disk"
+)
+
+// words are what a tenant may read of a constraint.
+var words = map[Constraint]string{
+	AskedHost: "it is not the host asked for", ExcludedHost: "it could not start the server", Down: "it is down", Disabled: "it is disabled",
+	Zone: "it is in another availability zone", Architecture: "it has another architecture", VCPUs: "it has too few vCPUs free",
+	Memory: "it has too little memory free", Disk: "it has too little disk free",
+}
+
+// Reason is why one host was refused.
+type Reason struct {
+	HostID, HostName string
+	Constraint       Constraint
+	Detail           string // with numbers; for operators
+}
+
+// Refusal is returned where no host will do. Error gives words that a tenant may read:
+// kinds of constraints and how many hosts each refused, no names.
+type Refusal struct {
+	Reasons []Reason // one for each host, in the order of names
+}
+
+// Error gives a sentence without host names.
+func (r *Refusal) Error() string {
+	if len(r.Reasons) == 0 {
+		return "there are no hosts"
+	}
+	count := map[Constraint]int{}
+	for _, x := range r.Reasons {
+		count[x.Constraint]++
+	}
+	var parts []string
+	for _, c := range []Constraint{AskedHost, ExcludedHost, Down, Disabled, Zone, Architecture, VCPUs, Memory, Disk} {
+		if n := count[c]; n > 0 {
+			parts = append(parts, fmt.Sprintf("%d of %d: %s", n, len(r.Reasons), words[c]))
+		}
+	}
+	return strings.Join(parts, "; ")
+}
+
+// Details gives a line for each host, with numbers; for operators.
+func (r *Refusal) Details() string {
+	var b strings.Builder
+	for _, x := range r.Reasons {
+		fmt.Fprintf(&b, "%s: %s: %s\n", x.HostName, x.Constraint, x.Detail)
+	}
+	return b.String()
+}
+
+// Pool is a set of hosts with what is used of them.
+type Pool struct {
+	ratios Ratios
+	hosts  []*Host // by name
+	byID   map[string]*Host
+}
+
+// NewPool makes a Pool. The hosts are the pool's from then on.
+func NewPool(ratios Ratios, hosts []*Host) *Pool {
+	p := &Pool{ratios: ratios.WithDefaults(), hosts: hosts, byID: make(map[string]*Host, len(hosts))}
+	slices.SortFunc(p.hosts, func(a, b *Host) int { return cmp.Or(cmp.Compare(a.Name, b.Name), cmp.Compare(a.ID, b.ID)) })
+	for _, h := range p.hosts {
+		p.byID[h.ID] = h
+	}
+	return p
+}
+
+// Place chooses the host for a request: of those that fit, the one with the most memory
+// free for promises; among equals the one with the most vCPUs free, then the first by name.
+// It changes nothing; see Take. The error is a *Refusal.
+func (p *Pool) Place(req Request) (*Host, error) {
+	var best *Host
+	var room Size
+	for _, h := range p.hosts {
+		if p.refuse(h, &req) != "" {
+			continue
+		}
+		limit := h.limit(p.ratios)
+		free := Size{VCPUs: limit.VCPUs - h.Used.VCPUs, MemoryMiB: limit.MemoryMiB - h.Used.MemoryMiB}
+		if best == nil || free.MemoryMiB > room.MemoryMiB || free.MemoryMiB == room.MemoryMiB && free.VCPUs > room.VCPUs {
+			best, room = h, free
+		}
+	}
+	if best != nil {
+		return best, nil
+	}
+	r := &Refusal{Reasons: make([]Reason, 0, len(p.hosts))}
+	for _, h := range p.hosts {
+		c := p.refuse(h, &req)
+		r.Reasons = append(r.Reasons, Reason{h.ID, h.Name, c, p.detail(h, &req, c)})
+	}
+	return nil, r
+}
+
+// Take accounts for a server on a host.
+func (p *Pool) Take(host string, s Size) {
+	if h := p.byID[host]; h != nil {
+		h.Used = h.Used.Add(s)
+	}
+}
+
+// refuse gives the first constraint that the host does not meet, "" where it meets all.
+func (p *Pool) refuse(h *Host, req *Request) Constraint {
+	limit := h.limit(p.ratios)
+	switch {
+	case req.Host != "" && req.Host != h.Name:
+		return AskedHost
+	case slices.Contains(req.Exclude, h.ID):
+		return ExcludedHost
+	case !h.Up:
+		return Down
+	case h.Disabled:
+		return Disabled
+	case req.Zone != "" && req.Zone != h.Zone:
+		return Zone
+	case req.Arch != "" && req.Arch != h.Arch:
+		return Architecture
+	// One server is never promised more CPUs or memory than the host has: over-commit is
+	// for the sum of many.
+	case h.Used.VCPUs+req.VCPUs > limit.VCPUs || req.VCPUs > h.Capacity.VCPUs:
+		return VCPUs
+	case h.Used.MemoryMiB+req.MemoryMiB > limit.MemoryMiB || req.MemoryMiB > h.Capacity.MemoryMiB:
+		return Memory
+	case h.Used.DiskGiB+req.DiskGiB > limit.DiskGiB:
+		return Disk
+	}
+	return ""
+}
+
+func (p *Pool) detail(h *Host, req *Request, c Constraint) string {
+	limit := h.limit(p.ratios)
+	amount := func(unit string, want, used, limit, has int, ratio float64) string {
+		return fmt.Sprintf("wants %d %s; %d of %d promised (%d × %g)", want, unit, used, limit, has, ratio)
+	}
+	switch c {
+	case AskedHost:
+		return "the request asks for " + req.Host
+	case ExcludedHost:
+		return "it has failed this server before"
+	case Down:
+		return "it has not been heard of, or is forced down"
+	case Disabled:
+		return "an administrator has disabled it"
+	case Zone:
+		return fmt.Sprintf("it is in %s, the request asks for %s", h.Zone, req.Zone)
+	case Architecture:
+		return fmt.Sprintf("it is %s, the image is for %s", h.Arch, req.Arch)
+	case VCPUs:
+		return amount("vCPUs", req.VCPUs, h.Used.VCPUs, limit.VCPUs, h.Capacity.VCPUs, p.ratios.CPU)
+	case Memory:
+		return amount("MiB", req.MemoryMiB, h.Used.MemoryMiB, limit.MemoryMiB, max(0, h.Capacity.MemoryMiB-p.ratios.ReservedMiB), p.ratios.Memory)
+	case Disk:
+		return amount("GiB", req.DiskGiB, h.Used.DiskGiB, limit.DiskGiB, h.Capacity.DiskGiB, p.ratios.Disk)
+	}
+	return string(c)
+}
