@@ -154,6 +154,7 @@ type Driver struct {
 type device struct {
 	name   string
 	ofport uint32 // 0: none yet
+	index  int64  // the kernel's number of the device, 0: not known yet
 }
 
 type counters struct {

@@ -27,6 +27,8 @@ type kernelGuest struct {
 	ns   string
 	port *model.HostPort
 	host *host
+
+	device string // the host's end
 }
 
 // bootKernel makes a guest out of a namespace and a veth pair, and wires its port.
@@ -34,6 +36,7 @@ func bootKernel(t testing.TB, h *host, p *model.HostPort, mtu int) *kernelGuest 
 	t.Helper()
 	g := &kernelGuest{ns: newNetns(t), port: p, host: h}
 	dev := uniqueName("v")
+	g.device = dev
 	ip(t, "-n", h.ns, "link", "add", dev, "type", "veth", "peer", "name", "eth0", "netns", g.ns)
 	t.Cleanup(func() { ip(t, "-n", h.ns, "link", "del", dev) })
 	ip(t, "-n", h.ns, "link", "set", dev, "up")
@@ -209,6 +212,57 @@ func TestKernelGuests(t *testing.T) {
 				t.Fatalf("got %d bytes %.40q, %v", len(all), all, err)
 			}
 			c.Close()
+		}
+	})
+
+	t.Run("fragments", func(t *testing.T) {
+		if sent, got, out := a.ping(t, "-c", "3", "-i", "0.01", "-s", "6000", b.addr().String()); got != sent {
+			t.Fatalf("%d of %d came back\n%s", got, sent, out)
+		}
+	})
+
+	t.Run("the host's own stack is out of reach", func(t *testing.T) {
+		reach := func() bool {
+			var l, c net.PacketConn
+			inNetns(t, a.host.ns, func() (err error) { l, err = net.ListenPacket("udp4", a.host.addr.String()+":9"); return err })
+			defer l.Close()
+			inNetns(t, a.ns, func() (err error) { c, err = net.ListenPacket("udp4", a.addr().String()+":0"); return err })
+			defer c.Close()
+			if _, err := c.WriteTo([]byte("x"), net.UDPAddrFromAddrPort(netip.AddrPortFrom(a.host.addr, 9))); err != nil {
+				t.Fatal(err)
+			}
+			dptest.WaitFor(t, "a ping behind it on the same device", func() bool {
+				_, got, _ := a.ping(t, "-c", "1", "-W", "1", b.addr().String())
+				return got == 1
+			})
+			if err := l.SetReadDeadline(time.Now().Add(time.Millisecond)); err != nil {
+				t.Fatal(err)
+			}
+			_, _, err := l.ReadFrom(make([]byte, 8))
+			return err == nil
+		}
+		out, err := exec.Command("ip", "-n", a.host.ns, "-o", "link", "show", "dev", a.device).Output()
+		mac := regexp.MustCompile(`link/ether (\S+)`).FindSubmatch(out)
+		if err != nil || mac == nil {
+			t.Fatalf("MAC of %s: %v: %s", a.device, err, out)
+		}
+		ip(t, "-n", a.ns, "route", "add", a.host.addr.String(), "dev", "eth0")
+		ip(t, "-n", a.ns, "neigh", "replace", a.host.addr.String(), "lladdr", string(mac[1]), "dev", "eth0")
+		ip(t, "-n", a.host.ns, "route", "add", a.addr().String(), "dev", a.device) // or the kernel takes the packet for a forgery
+		if reach() {
+			t.Fatal("a guest's packet reached the host")
+		}
+		a.host.RestartSwitch(t)
+		dptest.WaitFor(t, "port a", func() bool { return a.host.drv.Installed("a") })
+		if reach() {
+			t.Fatal("a guest's packet reached the host after a restart of the switch")
+		}
+		// The test can tell: without the shield it does.
+		if out, err := exec.Command("ip", "netns", "exec", a.host.ns, "tc", "qdisc", "del", "dev", a.device, "clsact").CombinedOutput(); err != nil {
+			t.Fatalf("remove the shield: %v: %s", err, out)
+		}
+		if !reach() {
+			t.Fatal("nothing reached the host without the shield either")
 		}
 	})
 

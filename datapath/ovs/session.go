@@ -80,6 +80,7 @@ func (d *Driver) session() error {
 	d.count.connects.Add(1)
 	start := time.Now()
 	d.mu.Lock()
+	clear(d.devices) // a switch that was restarted has undone what was done to devices
 	err = d.readPorts()
 	if err == nil {
 		err = d.resync(ctx, conn, round)
@@ -162,18 +163,41 @@ func (d *Driver) setup(ctx context.Context) (round uint16, err error) {
 	return round, nil
 }
 
-// addressMetadata gives the metadata device its MAC and address. The switch makes the
-// device anew at each of its starts.
-func (d *Driver) addressMetadata() error {
+// handle opens netlink where the switch's devices are.
+func (d *Driver) handle() (*netlink.Handle, error) {
 	ns := netns.None()
 	if d.cfg.Netns != "" {
 		var err error
 		if ns, err = netns.GetFromPath(d.cfg.Netns); err != nil {
-			return err
+			return nil, err
 		}
 		defer ns.Close()
 	}
-	h, err := netlink.NewHandleAt(ns)
+	return netlink.NewHandleAt(ns)
+}
+
+// shield keeps the devices' frames from the host, where the datapath does not do so itself.
+func (d *Driver) shield(devices ...string) error {
+	if d.cfg.Datapath != DatapathNetdev || len(devices) == 0 {
+		return nil
+	}
+	h, err := d.handle()
+	if err != nil {
+		return err
+	}
+	defer h.Close()
+	for _, name := range devices {
+		if err := shield(h, name); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// addressMetadata gives the metadata device its MAC and address. The switch makes the
+// device anew at each of its starts.
+func (d *Driver) addressMetadata() error {
+	h, err := d.handle()
 	if err != nil {
 		return err
 	}
@@ -249,7 +273,11 @@ func (d *Driver) readPorts() error {
 			}
 		default:
 			if id := p.Interface.ExternalIDs[ifaceKey]; id != "" {
-				devices[id] = device{name, uint32(p.OFPort)}
+				dev := device{name: name, ofport: uint32(p.OFPort)}
+				if p.Interface.IfIndex != nil {
+					dev.index = *p.Interface.IfIndex
+				}
+				devices[id] = dev
 			}
 		}
 	}
@@ -263,12 +291,21 @@ func (d *Driver) readPorts() error {
 			d.portMoved(id)
 		}
 	}
-	for id := range devices {
-		if _, known := d.devices[id]; !known {
+	var fresh []string
+	for id, dev := range devices {
+		old, known := d.devices[id]
+		if !known {
 			d.portMoved(id)
+		}
+		if dev.ofport != 0 && (old.name != dev.name || old.index != dev.index) {
+			fresh = append(fresh, dev.name)
 		}
 	}
 	d.devices, d.special = devices, special
+	if err := d.shield(fresh...); err != nil {
+		// A device may go at any moment; a port that is wired is shielded by Attach too.
+		d.cfg.Log.Warn("device of a port is not shielded", "error", err)
+	}
 	return nil
 }
 
@@ -321,6 +358,9 @@ func (d *Driver) Attach(ctx context.Context, port model.ID, name string) error {
 	// The same OpenFlow port after a restart of the switch: entries stay right.
 	_, err = db.EnsurePort(ctx, d.cfg.Bridge, ovsdb.PortConfig{Name: name, OFPortRequest: int64(n), ExternalIDs: map[string]string{ifaceKey: port}})
 	if err != nil {
+		return fmt.Errorf("attach port %s: %w", port, err)
+	}
+	if err := d.shield(name); err != nil {
 		return fmt.Errorf("attach port %s: %w", port, err)
 	}
 	d.mu.Lock()

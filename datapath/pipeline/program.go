@@ -210,9 +210,11 @@ func (p *Program) replace(id model.RowID, entries []Entry, owns []OrdinalKey, to
 	}
 	c.owns = owns
 	fresh := make(map[Key]*Entry, len(entries))
+	keys := make([]Key, len(entries))
 	for i := range entries {
 		e := &entries[i]
 		k := e.Key()
+		keys[i] = k
 		if old := fresh[k]; old != nil { // one row, twice the same key: two equal prefixes
 			if e.merge() == mergeNone || e.body() == old.body() {
 				continue
@@ -229,12 +231,8 @@ func (p *Program) replace(id model.RowID, entries []Entry, owns []OrdinalKey, to
 			s.owners = slices.DeleteFunc(s.owners, func(o owner) bool { return o.row == id })
 		}
 	}
-	for i := range entries {
-		k := entries[i].Key()
+	for _, k := range keys {
 		e := fresh[k]
-		if e == nil {
-			continue
-		}
 		s := touch(k)
 		at, found := slices.BinarySearchFunc(s.owners, id, func(o owner, id model.RowID) int { return compareRows(o.row, id) })
 		if found {
