@@ -144,6 +144,35 @@ func TestApplicationCredentialFollowsItsUser(t *testing.T) {
 	wantKind(t, err, fault.Unauthorized)
 }
 
+// An unrestricted application credential may hand on what it has, on its own project.
+func TestUnrestrictedApplicationCredentialStaysOnItsProject(t *testing.T) {
+	c := newCloud(t)
+	u, p, q := c.user("u"), c.project("p"), c.project("q")
+	c.assign("admin", model.Assignment{UserID: u.ID, ProjectID: p.ID})
+	c.assign("admin", model.Assignment{UserID: u.ID, ProjectID: q.ID})
+	_, tok := c.login(password(u, on(p.ID)))
+	ac, secret, err := c.CreateAppCredential(c.ctx, tok, identity.AppCredential{Name: "a", Unrestricted: true}, []identity.RoleRef{{Name: "member"}}, "chosen by the user")
+	if err != nil || secret != "chosen by the user" {
+		t.Fatal(secret, err)
+	}
+	_, tok = c.login(identity.Login{Methods: identity.MethodAppCredential, AppCredName: "a", User: identity.Ref{ID: u.ID}, AppCredSecret: secret})
+	if tok.Delegated() || tok.AppCred.ID != ac.ID {
+		t.Fatalf("%+v", tok.AppCred)
+	}
+	try := func(project model.ID, role string) error {
+		_, err := c.CreateTrust(c.ctx, tok, identity.Trust{TrustorID: u.ID, TrusteeID: c.adminID(), ProjectID: project, RemainingUses: -1}, []identity.RoleRef{{Name: role}})
+		return err
+	}
+	if err := try(p.ID, "member"); err != nil {
+		t.Error(err)
+	}
+	wantKind(t, try(p.ID, "admin"), fault.Forbidden)
+	wantKind(t, try(q.ID, "member"), fault.Forbidden)
+	if _, _, err := c.CreateAppCredential(c.ctx, tok, identity.AppCredential{Name: "b"}, []identity.RoleRef{{Name: "admin"}}, ""); !fault.Is(err, fault.Invalid) {
+		t.Errorf("an application credential made one with more roles: %v", err)
+	}
+}
+
 func hmacText(h string, key, text string) []byte {
 	m := hmac.New(sha256.New, []byte(key))
 	if h == "sha1" {

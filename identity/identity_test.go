@@ -117,6 +117,9 @@ func (c *cloud) admin() (string, *identity.Token) {
 		Scope: identity.ScopeRequest{Asked: true, Kind: identity.ProjectScope, Ref: identity.Ref{Name: "admin", DomainID: "default"}}})
 }
 
+// adminID gives the administrator's user id.
+func (c *cloud) adminID() model.ID { c.t.Helper(); _, tok := c.admin(); return tok.UserID }
+
 func (c *cloud) valid(text string) *identity.Token {
 	c.t.Helper()
 	tok, err := c.Authenticate(c.ctx, text)

@@ -132,9 +132,9 @@ func (i *Identity) AuthorizeRequest(ctx context.Context, t *Token, id model.ID, 
 		if !i.now().Before(rec.ExpiresAt) {
 			return unauthorized("the request token has expired")
 		}
-		on := &Token{Claims: Claims{UserID: t.UserID, Scope: Scope{ProjectScope, rec.PeerID}}}
-		if on.Roles = EffectiveRoles(tx, t.UserID, on.Scope); t.Via != ViaNothing {
-			on.Roles = t.Roles
+		on, err := delegator(tx, t, rec.PeerID)
+		if err != nil {
+			return err
 		}
 		roles, err := pickRoles(tx, on, refs)
 		if err != nil {

@@ -2,12 +2,14 @@ package identity
 
 import (
 	"bytes"
+	"context"
 	"encoding/base64"
 	"testing"
 	"time"
 
 	"pgregory.net/rapid"
 
+	"yakumo/fault"
 	"yakumo/model"
 )
 
@@ -136,6 +138,29 @@ func TestPasswordHashes(t *testing.T) {
 	}
 	if _, err := h.hash(t.Context(), string(make([]byte, 5000))); err == nil {
 		t.Error("a password of 5000 bytes was taken")
+	}
+}
+
+// A storm of logins waits for its turn instead of taking memory, and gives up with its caller.
+func TestHashesWaitForASlot(t *testing.T) {
+	h := newHasher(HashParams{MemoryKiB: 64, Passes: 1, Concurrency: 1})
+	h.slots <- struct{}{}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := h.hash(ctx, "x"); !fault.Is(err, fault.Unavailable) {
+		t.Errorf("with every slot taken: %v", err)
+	}
+	if _, err := h.verify(ctx, "", "x"); !fault.Is(err, fault.Unavailable) {
+		t.Errorf("with every slot taken: %v", err)
+	}
+	done := make(chan error)
+	go func() { _, err := h.hash(t.Context(), "x"); done <- err }()
+	<-h.slots
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+	if len(h.slots) != 0 {
+		t.Error("a slot was not given back")
 	}
 }
 

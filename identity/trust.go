@@ -82,11 +82,9 @@ func (i *Identity) CreateTrust(ctx context.Context, t *Token, want Trust, refs [
 		if _, err := GetProject(tx, want.ProjectID); err != nil {
 			return err
 		}
-		// What the trustor has on that project counts, whatever his token is for; but a
-		// token limited to some roles gives no others.
-		on := &Token{Claims: Claims{UserID: t.UserID, Scope: Scope{ProjectScope, want.ProjectID}}}
-		if on.Roles = EffectiveRoles(tx, t.UserID, on.Scope); t.Via != ViaNothing {
-			on.Roles = t.Roles
+		on, err := delegator(tx, t, want.ProjectID)
+		if err != nil {
+			return err
 		}
 		roles, err := pickRoles(tx, on, refs)
 		if err != nil {
@@ -108,6 +106,22 @@ func (i *Identity) CreateTrust(ctx context.Context, t *Token, want Trust, refs [
 		return nil, err
 	}
 	return out, nil
+}
+
+// delegator gives what the token's user may hand on on a project: his roles there, whatever
+// his token is for; but a token that was itself delegated hands on its own roles on its
+// own project only.
+func delegator(r store.Reader, t *Token, project model.ID) (*Token, error) {
+	on := &Token{Claims: Claims{UserID: t.UserID, Scope: Scope{ProjectScope, project}}}
+	if t.Via == ViaNothing {
+		on.Roles = EffectiveRoles(r, t.UserID, on.Scope)
+		return on, nil
+	}
+	if t.Scope != on.Scope {
+		return nil, forbidden("You are not authorized to perform the requested action: hand on rights on another project than the token's.")
+	}
+	on.Roles = t.Roles
+	return on, nil
 }
 
 // useTrust turns the trustee's claims into those that the trust gives.
