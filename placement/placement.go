@@ -17,7 +17,7 @@ import (
 
 // Ratios say how much of a host may be promised.
 type Ratios struct {
-	CPU    float64 // virtual CPUs per CPU of the host; 0: 16
+	VCPU   float64 // virtual CPUs per CPU of the host; 0: 16
 	Memory float64 // of memory less what is reserved; 0: 1.5
 	Disk   float64 // of disk; 0: 1
 	// ReservedMiB is kept for the host itself; 0: 512; negative: nothing.
@@ -26,7 +26,7 @@ type Ratios struct {
 
 // WithDefaults fills in what is not set.
 func (r Ratios) WithDefaults() Ratios {
-	r.CPU, r.Memory, r.Disk = cmp.Or(r.CPU, 16), cmp.Or(r.Memory, 1.5), cmp.Or(r.Disk, 1)
+	r.VCPU, r.Memory, r.Disk = cmp.Or(r.VCPU, 16), cmp.Or(r.Memory, 1.5), cmp.Or(r.Disk, 1)
 	if r.ReservedMiB = cmp.Or(r.ReservedMiB, 512); r.ReservedMiB < 0 {
 		r.ReservedMiB = 0
 	}
@@ -65,7 +65,7 @@ type Host struct {
 // limit gives what may be promised of the host in all.
 func (h *Host) limit(r Ratios) Size {
 	return Size{
-		VCPUs:     int(float64(h.Capacity.VCPUs) * r.CPU),
+		VCPUs:     int(float64(h.Capacity.VCPUs) * r.VCPU),
 		MemoryMiB: int(float64(max(0, h.Capacity.MemoryMiB-r.ReservedMiB)) * r.Memory),
 		DiskGiB:   int(float64(h.Capacity.DiskGiB) * r.Disk),
 	}
@@ -241,7 +241,7 @@ func (p *Pool) detail(h *Host, req *Request, c Constraint) string {
 	case Architecture:
 		return fmt.Sprintf("it is %s, the image is for %s", h.Arch, req.Arch)
 	case VCPUs:
-		return amount("vCPUs", req.VCPUs, h.Used.VCPUs, limit.VCPUs, h.Capacity.VCPUs, p.ratios.CPU)
+		return amount("vCPUs", req.VCPUs, h.Used.VCPUs, limit.VCPUs, h.Capacity.VCPUs, p.ratios.VCPU)
 	case Memory:
 		return amount("MiB", req.MemoryMiB, h.Used.MemoryMiB, limit.MemoryMiB, max(0, h.Capacity.MemoryMiB-p.ratios.ReservedMiB), p.ratios.Memory)
 	case Disk:

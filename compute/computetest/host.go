@@ -1,8 +1,8 @@
 // Package computetest gives tests hosts without hypervisors: what a host's agent does with
 // the servers it is told of, as data says (how long, what fails), and what it reports.
 //
-// It follows the store instead of a stream. May import: fault, model, store, link (for the
-// Sink). For tests and benchmarks only.
+// It follows the store instead of a stream. May import: fault, model, store. For tests and
+// benchmarks only.
 package computetest
 
 import (
@@ -14,15 +14,20 @@ import (
 	"time"
 
 	"yakumo/fault"
-	"yakumo/link"
 	"yakumo/model"
 	"yakumo/store"
 )
 
+// Sink takes what hosts report; *compute.Compute is one.
+type Sink interface {
+	ServerReports(ctx context.Context, host model.ID, reports []model.ServerReport) error
+	PortReports(ctx context.Context, host model.ID, reports []model.PortReport) error
+}
+
 // Config makes a Host.
 type Config struct {
 	Store *store.Store
-	Sink  link.Sink
+	Sink  Sink
 	Host  model.ID
 	// Fail says what goes wrong when the host starts a server; nil or a nil fault: nothing.
 	Fail func(s *model.Server) *model.Fault
