@@ -1,0 +1,276 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"yakumo/datapath"
+	"yakumo/hypervisor"
+	"yakumo/link"
+	"yakumo/model"
+)
+
+// Link is what the agent needs of its stream to the servers; *link.Client is one.
+type Link interface {
+	Run(ctx context.Context) error
+	Connected() bool
+	Report(servers []model.ServerReport, ports []model.PortReport)
+	FactsChanged()
+	// Blob opens an image's bytes from offset on; see link.Client.
+	Blob(ctx context.Context, id model.ID, offset int64) (io.ReadCloser, error)
+}
+
+// Taps makes the host's network devices. Names are those of tapName.
+type Taps interface {
+	// Ensure makes a persistent tap device of this name that is up and has this MTU in bytes.
+	Ensure(ctx context.Context, name string, mtu int) error
+	// Remove deletes a tap device; absent is success.
+	Remove(ctx context.Context, name string) error
+	// List gives the tap devices whose names begin with prefix.
+	List(ctx context.Context, prefix string) ([]string, error)
+	// MTU is that of the device that holds addr, in bytes.
+	MTU(ctx context.Context, addr netip.Addr) (int, error)
+}
+
+// DiskMaker makes guests' disks.
+type DiskMaker interface {
+	// Overlay makes a copy-on-write disk at path, which must not exist, of size bytes over the
+	// file base of the given format ("raw" or "qcow2").
+	Overlay(ctx context.Context, path, base, format string, size int64) error
+}
+
+// Config makes an Agent. Dir, Link, Hypervisor, Datapath, Taps, TunnelIP and HostName have no default.
+type Config struct {
+	Dir        string                       // state directory, absolute
+	Link       func(h link.Handler) Link    // the stream to the servers that calls h
+	Hypervisor hypervisor.Driver            //
+	Datapath   datapath.Driver              // its Notify should call Agent.Notice
+	Taps       Taps                         //
+	Disks      DiskMaker                    // default QemuImg
+	TunnelIP   netip.Addr                   // this host's address on the underlay
+	HostName   string                       // unique in the cloud
+	Zone       string                       // availability zone
+	Version    string                       // of the agent
+	Metadata   netip.AddrPort               // where the data path sends guests' requests to the metadata service; invalid: no service
+	Listen     func() (net.Listener, error) // opens Metadata; default: a TCP listener that needs no device to hold the address yet
+	Metrics    prometheus.Registerer        // nil: none
+	Log        *slog.Logger                 // default slog.Default
+	BootID     string                       // of the host's kernel; default /proc/sys/kernel/random/boot_id
+	Now        func() time.Time             // default time.Now
+	Boots      int                          // guests that may be started at once; default 4
+	Grace      time.Duration                // how long a guest may take to shut down by itself; default 60 s
+	Resync     time.Duration                // how often the world is compared with the rows; default 5 s
+	Repeat     Repeat                       // pauses after failures
+	Cache      CacheConfig                  // of images
+}
+
+// Repeat says how often what failed is tried again.
+type Repeat struct {
+	Min, Max time.Duration // pauses after the first failure and at most; default 200 ms and 10 s
+	Limit    int           // tries of what should not fail before the server is put in error; default 5
+}
+
+// CacheConfig bounds the cache of images.
+type CacheConfig struct {
+	Age     time.Duration // an image that no guest uses goes after this time; default 24 h
+	Reserve float64       // and at once while less than this part of the disk is free; default 0.1
+	Stall   time.Duration // a download without a byte for so long is begun again; default 30 s
+}
+
+func (c *Config) defaults() error {
+	switch {
+	case !filepath.IsAbs(c.Dir):
+		return fmt.Errorf("the state directory %q is not absolute", c.Dir)
+	case c.Link == nil || c.Hypervisor == nil || c.Datapath == nil || c.Taps == nil:
+		return errors.New("a link, a hypervisor, a data path and taps are needed")
+	case !c.TunnelIP.IsValid():
+		return errors.New("the tunnel address is not set")
+	case c.HostName == "":
+		return errors.New("the host has no name")
+	}
+	set(&c.Log, slog.Default())
+	set(&c.Boots, 4)
+	set(&c.Grace, time.Minute)
+	set(&c.Resync, 5*time.Second)
+	set(&c.Repeat.Min, 200*time.Millisecond)
+	set(&c.Repeat.Max, 10*time.Second)
+	set(&c.Repeat.Limit, 5)
+	set(&c.Cache.Age, 24*time.Hour)
+	set(&c.Cache.Reserve, 0.1)
+	set(&c.Cache.Stall, 30*time.Second)
+	if c.Disks == nil {
+		c.Disks = QemuImg{}
+	}
+	if c.Now == nil {
+		c.Now = time.Now
+	}
+	if c.Listen == nil {
+		at := c.Metadata
+		c.Listen = func() (net.Listener, error) { return listenFree(at) }
+	}
+	if c.BootID == "" {
+		b, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+		if err != nil {
+			return fmt.Errorf("read the boot id: %w", err)
+		}
+		c.BootID = strings.TrimSpace(string(b))
+	}
+	return nil
+}
+
+func set[T comparable](p *T, v T) {
+	var zero T
+	if *p == zero {
+		*p = v
+	}
+}
+
+// Agent is the host process. New makes one; Run runs it.
+type Agent struct {
+	cfg     Config
+	log     *slog.Logger
+	started time.Time
+	link    Link
+	ledger  *ledger
+	images  *imageCache
+	guests  *observer
+	ports   *wirer
+	queue   *queue
+	meta    *metadataService
+	metrics *metrics
+	repeat  atomic.Bool   // all reports are to be sent once more
+	boots   chan struct{} // holds one value for each guest that is being started
+
+	mu    sync.Mutex
+	tries map[model.ID]*try               // servers that failed lately
+	sent  map[model.ID]model.ServerReport // newest report of each server
+	facts model.Host                      // as last told
+}
+
+// New opens the state directory. Another agent on the same directory is an error.
+func New(cfg Config) (*Agent, error) {
+	if err := cfg.defaults(); err != nil {
+		return nil, fmt.Errorf("agent: %w", err)
+	}
+	for _, d := range []string{cfg.Dir, filepath.Join(cfg.Dir, "images"), filepath.Join(cfg.Dir, "servers")} {
+		// The hypervisor's user goes through, and sees no list.
+		if err := os.MkdirAll(d, 0o711); err != nil {
+			return nil, fmt.Errorf("agent: %w", err)
+		}
+	}
+	l, err := openLedger(filepath.Join(cfg.Dir, "ledger.db"))
+	if err != nil {
+		return nil, fmt.Errorf("agent: %w", err)
+	}
+	a := &Agent{
+		cfg: cfg, log: cfg.Log, started: cfg.Now().UTC(), ledger: l, boots: make(chan struct{}, cfg.Boots),
+		tries: map[model.ID]*try{}, sent: map[model.ID]model.ServerReport{},
+	}
+	a.link = cfg.Link(a)
+	a.images = newImageCache(a)
+	a.guests = newObserver(a)
+	a.ports = newWirer(a)
+	a.meta = newMetadataService(a)
+	a.queue = newQueue(a.reconcile)
+	a.metrics = newMetrics(a)
+	if cfg.Metrics != nil {
+		if err := cfg.Metrics.Register(a.metrics); err != nil {
+			return nil, errors.Join(fmt.Errorf("agent: %w", err), l.close())
+		}
+	}
+	return a, nil
+}
+
+// Run works until ctx ends, and closes the state directory. Guests, flows and taps stay.
+func (a *Agent) Run(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	var wg sync.WaitGroup
+	if a.cfg.Metadata.IsValid() {
+		// Guests must find it from their first packet on.
+		ln, err := a.cfg.Listen()
+		if err != nil {
+			cancel()
+			return errors.Join(fmt.Errorf("metadata service: %w", err), a.close())
+		}
+		wg.Go(func() { a.meta.serve(ctx, ln) })
+	}
+	a.queue.open(ctx)
+	wg.Go(func() { a.guests.run(ctx) })
+	wg.Go(func() { a.ports.run(ctx) })
+	wg.Go(func() { a.images.run(ctx) })
+	wg.Go(func() { a.tellFacts(ctx) })
+	wg.Go(func() { a.resync(ctx) })
+	err := a.link.Run(ctx)
+	if ctx.Err() == nil {
+		a.log.Error("the link ended by itself; the host goes on with what it knows", "err", err)
+	}
+	<-ctx.Done()
+	cancel()
+	wg.Wait()
+	a.queue.wait()
+	return a.close()
+}
+
+func (a *Agent) close() error {
+	if a.cfg.Metrics != nil {
+		a.cfg.Metrics.Unregister(a.metrics)
+	}
+	return a.ledger.close()
+}
+
+// resync looks at everything now and then, whatever was told.
+func (a *Agent) resync(ctx context.Context) {
+	tick := time.NewTicker(a.cfg.Resync)
+	defer tick.Stop()
+	for {
+		if a.repeat.Swap(false) {
+			a.link.Report(a.allReports())
+		}
+		for id := range a.known() {
+			a.queue.add(id)
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// known gives every server that there may be something to do for: those with rows, those
+// with progress, and guests and folders that nobody wants any more.
+func (a *Agent) known() map[model.ID]bool {
+	ids := a.ledger.servers()
+	if a.ledger.Generation() == 0 {
+		return ids // nothing has been told yet: what is here may well be wanted
+	}
+	for _, id := range a.guests.ids() {
+		ids[id] = true
+	}
+	dirs, err := os.ReadDir(filepath.Join(a.cfg.Dir, "servers"))
+	if err != nil {
+		a.log.Error("guests' folders cannot be listed", "err", err)
+	}
+	for _, d := range dirs {
+		ids[d.Name()] = true
+	}
+	return ids
+}
+
+// Notice takes events of the data path. It returns at once.
+func (a *Agent) Notice(e datapath.Event) { a.ports.notice(e) }
+
+func (a *Agent) dir(server model.ID) string { return filepath.Join(a.cfg.Dir, "servers", server) }

@@ -1,0 +1,361 @@
+package agent
+
+import (
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"strings"
+	"sync"
+	"time"
+
+	"go.etcd.io/bbolt"
+
+	"yakumo/fault"
+	"yakumo/link"
+	"yakumo/model"
+)
+
+// ledger keeps the desired rows and each guest's progress on disk, and a copy in memory. A
+// change is on disk when the method that makes it returns.
+type ledger struct {
+	db *bbolt.DB
+
+	mu         sync.RWMutex
+	generation int64
+	rows       map[model.RowID]model.HostRow
+	byDevice   map[model.ID]map[model.ID]bool // ports of a server
+	progress   map[model.ID]*progress         // never changed in place
+	capacity   *model.HostCapacity
+}
+
+// progress is how far a server has come on this host, and what was served of what was asked.
+type progress struct {
+	Phase       model.Phase `json:"phase"`
+	Power       model.Power `json:"power"`           // as last seen
+	Blob        model.ID    `json:"blob,omitempty"`  // its disk is an overlay of this image
+	Disk        bool        `json:"disk,omitempty"`  // its disk and config drive are made
+	Generation  int64       `json:"generation"`      // of the row that was served last
+	Words       string      `json:"words,omitempty"` // digest of what that row says beside power; see words
+	Reboots     int64       `json:"reboots"`         // served
+	Hard        int64       `json:"hard_reboots"`
+	StoppedSoft int64       `json:"stopped_soft,omitempty"` // the reboot that the guest was stopped for already
+	StoppedHard int64       `json:"stopped_hard,omitempty"`
+	// Started tells that the wish to run has been served: a guest that is off all the same
+	// has gone off by itself and is left so.
+	Started bool           `json:"started,omitempty"`
+	BootID  string         `json:"boot_id,omitempty"` // the host's, when it was started
+	Fault   *model.Fault   `json:"fault,omitempty"`   // why Generation could not be served
+	Steps   []model.StepAt `json:"steps,omitempty"`
+	Unwired bool           `json:"unwired,omitempty"` // deleted, and its guest is gone: its ports must go
+	Gone    bool           `json:"gone,omitempty"`    // nothing is left
+}
+
+var (
+	bucketMeta     = []byte("meta")
+	bucketRows     = []byte("rows")
+	bucketProgress = []byte("progress")
+	keyGeneration  = []byte("generation")
+	keyCapacity    = []byte("capacity")
+)
+
+func openLedger(path string) (*ledger, error) {
+	db, err := bbolt.Open(path, 0o600, &bbolt.Options{Timeout: time.Second, FreelistType: bbolt.FreelistMapType})
+	if err != nil {
+		return nil, fmt.Errorf("open ledger %s (is another agent running?): %w", path, err)
+	}
+	l := &ledger{
+		db: db, rows: map[model.RowID]model.HostRow{}, byDevice: map[model.ID]map[model.ID]bool{},
+		progress: map[model.ID]*progress{},
+	}
+	if err := db.Update(l.load); err != nil {
+		return nil, errors.Join(fmt.Errorf("read ledger %s: %w", path, err), db.Close())
+	}
+	return l, nil
+}
+
+func (l *ledger) load(tx *bbolt.Tx) error {
+	for _, b := range [][]byte{bucketMeta, bucketRows, bucketProgress} {
+		if _, err := tx.CreateBucketIfNotExists(b); err != nil {
+			return err
+		}
+	}
+	if v := tx.Bucket(bucketMeta).Get(keyGeneration); len(v) == 8 {
+		l.generation = int64(binary.BigEndian.Uint64(v))
+	}
+	if v := tx.Bucket(bucketMeta).Get(keyCapacity); v != nil {
+		l.capacity = new(model.HostCapacity)
+		if err := json.Unmarshal(v, l.capacity); err != nil {
+			return fmt.Errorf("capacity: %w", err)
+		}
+	}
+	err := tx.Bucket(bucketRows).ForEach(func(k, v []byte) error {
+		kind, _, _ := strings.Cut(string(k), "/")
+		row, err := link.DecodeRow(model.RowKind(kind), v)
+		if err != nil {
+			return err
+		}
+		l.put(row)
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	return tx.Bucket(bucketProgress).ForEach(func(k, v []byte) error {
+		p := new(progress)
+		if err := json.Unmarshal(v, p); err != nil {
+			return fmt.Errorf("progress of %s: %w", k, err)
+		}
+		l.progress[string(k)] = p
+		return nil
+	})
+}
+
+func (l *ledger) close() error { return l.db.Close() }
+
+// put and drop change the copy in memory.
+func (l *ledger) put(row model.HostRow) {
+	l.drop(row.RowID())
+	l.rows[row.RowID()] = row
+	if p, ok := row.(*model.HostPort); ok && p.DeviceID != "" {
+		if l.byDevice[p.DeviceID] == nil {
+			l.byDevice[p.DeviceID] = map[model.ID]bool{}
+		}
+		l.byDevice[p.DeviceID][p.ID] = true
+	}
+}
+
+func (l *ledger) drop(id model.RowID) {
+	if p, ok := l.rows[id].(*model.HostPort); ok {
+		delete(l.byDevice[p.DeviceID], p.ID)
+		if len(l.byDevice[p.DeviceID]) == 0 {
+			delete(l.byDevice, p.DeviceID)
+		}
+	}
+	delete(l.rows, id)
+}
+
+// apply takes a batch and tells which rows it touches. A generation older than the
+// ledger's is a fault.Conflict: whoever sent it has been overtaken.
+func (l *ledger) apply(b model.HostBatch) (touched []model.RowID, err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if b.Generation < l.generation {
+		return nil, fault.New(fault.Conflict, "Generation %d is older than the host's %d.", b.Generation, l.generation)
+	}
+	removes := b.Removes
+	if b.Full {
+		keep := make(map[model.RowID]bool, len(b.Upserts))
+		for _, r := range b.Upserts {
+			keep[r.RowID()] = true
+		}
+		removes = nil
+		for id := range l.rows {
+			if !keep[id] {
+				removes = append(removes, id)
+			}
+		}
+	}
+	err = l.db.Update(func(tx *bbolt.Tx) error {
+		rows := tx.Bucket(bucketRows)
+		for _, id := range removes {
+			if err := rows.Delete([]byte(id.String())); err != nil {
+				return err
+			}
+		}
+		for _, r := range b.Upserts {
+			_, body, err := link.EncodeRow(r)
+			if err != nil {
+				return err
+			}
+			if err := rows.Put([]byte(r.RowID().String()), body); err != nil {
+				return err
+			}
+		}
+		return tx.Bucket(bucketMeta).Put(keyGeneration, binary.BigEndian.AppendUint64(nil, uint64(b.Generation)))
+	})
+	if err != nil {
+		return nil, fmt.Errorf("write ledger: %w", err)
+	}
+	l.generation = b.Generation
+	for _, id := range removes {
+		l.drop(id)
+		touched = append(touched, id)
+	}
+	for _, r := range b.Upserts {
+		l.put(r)
+		touched = append(touched, r.RowID())
+	}
+	return touched, nil
+}
+
+// Generation is that of the newest batch.
+func (l *ledger) Generation() int64 {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	return l.generation
+}
+
+// row gives one row, nil where there is none. Rows are never changed.
+func (l *ledger) row(id model.RowID) model.HostRow {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	return l.rows[id]
+}
+
+func (l *ledger) all() []model.HostRow {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	rows := make([]model.HostRow, 0, len(l.rows))
+	for _, r := range l.rows {
+		rows = append(rows, r)
+	}
+	return rows
+}
+
+func (l *ledger) count() map[model.RowKind]int {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	n := map[model.RowKind]int{}
+	for id := range l.rows {
+		n[id.Kind]++
+	}
+	return n
+}
+
+func (l *ledger) server(id model.ID) *model.HostServer {
+	s, _ := l.row(model.RowID{Kind: model.RowServer, Key: id}).(*model.HostServer)
+	return s
+}
+
+func (l *ledger) port(id model.ID) *model.HostPort {
+	p, _ := l.row(model.RowID{Kind: model.RowPort, Key: id}).(*model.HostPort)
+	return p
+}
+
+func (l *ledger) network(id model.ID) *model.HostNetwork {
+	n, _ := l.row(model.RowID{Kind: model.RowNetwork, Key: id}).(*model.HostNetwork)
+	return n
+}
+
+// portsOf gives the ports whose device is the server.
+func (l *ledger) portsOf(server model.ID) []model.ID {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	ids := make([]model.ID, 0, len(l.byDevice[server]))
+	for id := range l.byDevice[server] {
+		ids = append(ids, id)
+	}
+	return ids
+}
+
+// servers gives the servers that have a row or progress.
+func (l *ledger) servers() map[model.ID]bool {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	ids := map[model.ID]bool{}
+	for id := range l.rows {
+		if id.Kind == model.RowServer {
+			ids[id.Key] = true
+		}
+	}
+	for id := range l.progress {
+		ids[id] = true
+	}
+	return ids
+}
+
+// progressOf gives a server's progress as a copy, and false where it has none yet.
+func (l *ledger) progressOf(id model.ID) (progress, bool) {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	if p, ok := l.progress[id]; ok {
+		return *p, true
+	}
+	return progress{}, false
+}
+
+// allProgress gives every server's progress; it is shared, so read only.
+func (l *ledger) allProgress() map[model.ID]*progress {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	return maps.Clone(l.progress)
+}
+
+// save keeps a server's progress.
+func (l *ledger) save(id model.ID, p progress) error {
+	body, err := json.Marshal(p)
+	if err != nil {
+		return err
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	err = l.db.Update(func(tx *bbolt.Tx) error { return tx.Bucket(bucketProgress).Put([]byte(id), body) })
+	if err != nil {
+		return fmt.Errorf("write ledger: %w", err)
+	}
+	l.progress[id] = &p
+	return nil
+}
+
+// forget drops a server's progress.
+func (l *ledger) forget(id model.ID) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.progress[id] == nil {
+		return nil
+	}
+	err := l.db.Update(func(tx *bbolt.Tx) error { return tx.Bucket(bucketProgress).Delete([]byte(id)) })
+	if err != nil {
+		return fmt.Errorf("write ledger: %w", err)
+	}
+	delete(l.progress, id)
+	return nil
+}
+
+// setCapacity keeps what the hypervisor said, for the time when it does not answer.
+func (l *ledger) setCapacity(c model.HostCapacity) error {
+	body, err := json.Marshal(c)
+	if err != nil {
+		return err
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if err := l.db.Update(func(tx *bbolt.Tx) error { return tx.Bucket(bucketMeta).Put(keyCapacity, body) }); err != nil {
+		return fmt.Errorf("write ledger: %w", err)
+	}
+	l.capacity = &c
+	return nil
+}
+
+func (l *ledger) lastCapacity() (model.HostCapacity, bool) {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	if l.capacity == nil {
+		return model.HostCapacity{}, false
+	}
+	return *l.capacity, true
+}
+
+// note changes a server's progress beside whoever reconciles it; a server without progress has none to change.
+func (l *ledger) note(id model.ID, change func(*progress)) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	old := l.progress[id]
+	if old == nil {
+		return nil
+	}
+	p := *old
+	change(&p)
+	body, err := json.Marshal(p)
+	if err != nil {
+		return err
+	}
+	err = l.db.Update(func(tx *bbolt.Tx) error { return tx.Bucket(bucketProgress).Put([]byte(id), body) })
+	if err != nil {
+		return fmt.Errorf("write ledger: %w", err)
+	}
+	l.progress[id] = &p
+	return nil
+}

@@ -1,0 +1,230 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/netip"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"yakumo/model"
+)
+
+// metadataService answers guests. Who asks is told by the address that the data path gives
+// the connection, never by anything that the guest says.
+type metadataService struct {
+	a        *Agent
+	requests [6]atomic.Uint64 // by hundreds of the status; [0]: refused as too many
+
+	mu   sync.Mutex
+	busy map[model.ID]int // requests being answered, by port
+}
+
+// perPort is how many requests of one port are answered at once.
+const perPort = 16
+
+func newMetadataService(a *Agent) *metadataService {
+	return &metadataService{a: a, busy: map[model.ID]int{}}
+}
+
+// listenFree listens on an address that no device of the host needs to hold yet.
+func listenFree(at netip.AddrPort) (net.Listener, error) {
+	lc := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error {
+		var err error
+		if cerr := c.Control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), unix.SOL_IP, unix.IP_FREEBIND, 1) }); cerr != nil {
+			return cerr
+		}
+		return err
+	}}
+	return lc.Listen(context.Background(), "tcp4", at.String())
+}
+
+func (m *metadataService) serve(ctx context.Context, ln net.Listener) {
+	srv := &http.Server{
+		Handler: m, ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second, WriteTimeout: 30 * time.Second,
+		IdleTimeout: 15 * time.Second, MaxHeaderBytes: 16 << 10,
+		ErrorLog: slog.NewLogLogger(m.a.log.Handler(), slog.LevelDebug), // guests can make as many errors as they like
+	}
+	stop := context.AfterFunc(ctx, func() { srv.Close() })
+	defer stop()
+	if err := srv.Serve(ln); err != nil && !errors.Is(err, http.ErrServerClosed) {
+		m.a.log.Error("the metadata service ended", "err", err)
+	}
+}
+
+// ServeHTTP implements http.Handler.
+func (m *metadataService) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	status := m.answer(w, r)
+	m.requests[status/100].Add(1)
+}
+
+func (m *metadataService) answer(w http.ResponseWriter, r *http.Request) int {
+	fail := func(status int) int {
+		http.Error(w, http.StatusText(status), status)
+		return status
+	}
+	from, err := netip.ParseAddrPort(r.RemoteAddr)
+	if err != nil {
+		return fail(http.StatusBadRequest)
+	}
+	owner, ok := m.a.cfg.Datapath.MetadataOwner(from.Addr().Unmap())
+	if !ok {
+		return fail(http.StatusNotFound)
+	}
+	if !m.enter(owner.Port) {
+		return fail(http.StatusTooManyRequests)
+	}
+	defer m.leave(owner.Port)
+	port := m.a.ledger.port(owner.Port)
+	if port == nil {
+		return fail(http.StatusNotFound)
+	}
+	row := m.a.ledger.server(port.DeviceID)
+	if row == nil || row.Deleted {
+		return fail(http.StatusNotFound)
+	}
+	if r.Method != http.MethodGet && r.Method != http.MethodHead {
+		w.Header().Set("Allow", "GET, HEAD")
+		return fail(http.StatusMethodNotAllowed)
+	}
+	body, kind, err := m.a.instanceOf(row).lookup(r.URL.Path)
+	if err != nil {
+		m.a.log.Error("metadata cannot be made", "server", row.ID, "path", r.URL.Path, "err", err)
+		return fail(http.StatusInternalServerError)
+	}
+	if kind == "" {
+		return fail(http.StatusNotFound)
+	}
+	m.a.alive(row.ID)
+	w.Header().Set("Content-Type", kind)
+	w.Header().Set("Cache-Control", "no-store")
+	w.Header().Set("X-Content-Type-Options", "nosniff")
+	if _, err := w.Write(body); err != nil && !errors.Is(err, io.ErrClosedPipe) {
+		m.a.log.Debug("a guest hung up", "server", row.ID, "err", err)
+	}
+	return http.StatusOK
+}
+
+func (m *metadataService) enter(port model.ID) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.busy[port] >= perPort {
+		return false
+	}
+	m.busy[port]++
+	return true
+}
+
+func (m *metadataService) leave(port model.ID) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.busy[port]--; m.busy[port] == 0 {
+		delete(m.busy, port)
+	}
+}
+
+const (
+	plainText = "text/plain; charset=utf-8"
+	jsonText  = "application/json"
+	rawBytes  = "application/octet-stream"
+)
+
+// lookup finds what stands at a path; an empty kind: nothing. Empty parts of a path count for
+// nothing; "." and ".." are names like any other, and name nothing.
+func (in *instance) lookup(path string) (body []byte, kind string, err error) {
+	var parts []string
+	for p := range strings.SplitSeq(path, "/") {
+		if p != "" {
+			parts = append(parts, p)
+		}
+	}
+	if len(parts) == 0 {
+		return []byte(strings.Join(ec2Versions, "\n")), plainText, nil
+	}
+	if parts[0] == "openstack" {
+		return in.lookupOpenstack(parts[1:])
+	}
+	for _, v := range ec2Versions {
+		if v == parts[0] {
+			return in.lookupEC2(parts[1:])
+		}
+	}
+	return nil, "", nil
+}
+
+func (in *instance) lookupOpenstack(parts []string) ([]byte, string, error) {
+	if len(parts) == 0 {
+		var names []string
+		for _, v := range openstackVersions {
+			names = append(names, v.name)
+		}
+		return []byte(strings.Join(names, "\n")), plainText, nil
+	}
+	files := in.openstackFiles(parts[0])
+	if files == nil {
+		return nil, "", nil
+	}
+	if len(parts) == 1 {
+		return []byte(strings.Join(files, "\n")), plainText, nil
+	}
+	if len(parts) > 2 {
+		return nil, "", nil
+	}
+	for _, f := range files {
+		if f != parts[1] {
+			continue
+		}
+		b, ok, err := in.openstackFile(f)
+		switch {
+		case err != nil || !ok:
+			return nil, "", err
+		case strings.HasSuffix(f, ".json"):
+			return b, jsonText, nil
+		case f == "password":
+			return b, plainText, nil
+		}
+		return b, rawBytes, nil
+	}
+	return nil, "", nil
+}
+
+func (in *instance) lookupEC2(parts []string) ([]byte, string, error) {
+	user, err := in.userData()
+	if err != nil {
+		return nil, "", err
+	}
+	switch {
+	case len(parts) == 0 && user != nil:
+		return []byte("meta-data\nuser-data"), plainText, nil
+	case len(parts) == 0:
+		return []byte("meta-data"), plainText, nil
+	case parts[0] == "user-data" && len(parts) == 1 && user != nil:
+		return user, rawBytes, nil
+	case parts[0] != "meta-data":
+		return nil, "", nil
+	}
+	t := in.ec2()
+	for i, p := range parts[1:] {
+		switch v := t[p].(type) {
+		case tree:
+			t = v
+		case string:
+			if i == len(parts)-2 {
+				return []byte(v), plainText, nil
+			}
+			return nil, "", nil
+		default:
+			return nil, "", nil
+		}
+	}
+	return []byte(in.list(strings.Join(parts[1:], "/"), t)), plainText, nil
+}

@@ -1,0 +1,564 @@
+package agent
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"reflect"
+	"time"
+
+	"yakumo/fault"
+	"yakumo/hypervisor"
+	"yakumo/model"
+)
+
+// try is how often a server has failed in a row at one generation.
+type try struct {
+	generation int64
+	failures   int // of any kind
+	counted    int // of those that should not happen
+	notBefore  time.Time
+}
+
+// errWaiting says that something else has to happen first; whoever does it wakes the server.
+var errWaiting = errors.New("waiting")
+
+// wires tells whether a server's ports must be on the host: while the server is, and its
+// guest has not been removed.
+func (a *Agent) wires(server model.ID) bool {
+	p, _ := a.ledger.progressOf(server)
+	return a.ledger.server(server) != nil && !p.Unwired
+}
+
+// reconcile brings one server a step nearer to what is wanted, as far as it can now, and
+// says when to look again, 0 for only when something changes.
+func (a *Agent) reconcile(ctx context.Context, id model.ID) time.Duration {
+	if a.ledger.Generation() == 0 {
+		return 0
+	}
+	row := a.ledger.server(id)
+	var generation int64
+	if row != nil {
+		generation = row.Generation
+	}
+	if left := a.pause(id, generation); left > 0 {
+		return left
+	}
+	began := time.Now()
+	var err error
+	if row == nil || row.Deleted {
+		err = a.remove(ctx, id, row)
+	} else {
+		err = a.converge(ctx, row)
+	}
+	if ctx.Err() != nil {
+		return 0 // interrupted, or the end
+	}
+	a.metrics.reconciled(time.Since(began), err)
+	if err == nil || errors.Is(err, errWaiting) {
+		if err == nil {
+			a.mu.Lock()
+			delete(a.tries, id)
+			a.mu.Unlock()
+		}
+		return 0
+	}
+	return a.failed(id, row, generation, err)
+}
+
+// pause gives how long a server that failed is still to be left alone.
+func (a *Agent) pause(id model.ID, generation int64) time.Duration {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	t := a.tries[id]
+	if t == nil || t.generation != generation {
+		return 0
+	}
+	return time.Until(t.notBefore)
+}
+
+// failed decides what becomes of a failure: tried again after a while, or, for a server that
+// is wanted and where trying again is of no use, told as its fault.
+func (a *Agent) failed(id model.ID, row *model.HostServer, generation int64, err error) time.Duration {
+	kind := fault.KindOf(err)
+	a.mu.Lock()
+	t := a.tries[id]
+	if t == nil || t.generation != generation {
+		t = &try{generation: generation}
+		a.tries[id] = t
+	}
+	t.failures++
+	if kind != fault.Unavailable {
+		t.counted++
+	}
+	pause := a.cfg.Repeat.Min
+	for n := 1; n < t.failures && pause < a.cfg.Repeat.Max; n++ {
+		pause *= 2
+	}
+	pause = min(pause, a.cfg.Repeat.Max)
+	t.notBefore = time.Now().Add(pause)
+	final := kind == fault.Invalid || kind == fault.NotFound || t.counted >= a.cfg.Repeat.Limit
+	a.mu.Unlock()
+	log := a.log.With("server", id, "generation", generation, "err", err)
+	if row != nil {
+		log = log.With("request_id", row.RequestID)
+	}
+	a.metrics.failed("server")
+	if row == nil || row.Deleted || !final {
+		log.Warn("a server is not as it should be; it is tried again", "after", pause)
+		return pause
+	}
+	log.Error("a server cannot be as it should be")
+	p, _ := a.ledger.progressOf(id)
+	text, ok := fault.Text(err)
+	if !ok {
+		text = "The server could not be brought into the wanted state on its host."
+	}
+	now := a.now()
+	p.Fault = &model.Fault{Code: 500, Message: text, Details: err.Error(), At: now}
+	if p.Phase == model.PhaseFetching || p.Phase == model.PhaseStarting {
+		endStep(&p, map[model.Phase]model.Step{model.PhaseFetching: model.StepFetch, model.PhaseStarting: model.StepStart}[p.Phase], now, text)
+	}
+	p.Phase, p.Generation, p.Words = model.PhaseError, generation, words(row)
+	// What was asked for and failed is not done again behind the user's back.
+	p.Reboots, p.Hard = max(p.Reboots, row.Reboots), max(p.Hard, row.HardReboots)
+	if err := a.ledger.save(id, p); err != nil {
+		a.log.Error("a server's fault cannot be kept", "server", id, "err", err)
+		return pause
+	}
+	a.report(id, p)
+	return 0
+}
+
+func (a *Agent) now() time.Time { return a.cfg.Now().UTC() }
+
+// words is a digest of what a row says beside its power: a generation that changes only
+// words is no wish to start a guest that has gone off by itself.
+func words(row *model.HostServer) string {
+	r := *row
+	r.Generation, r.RequestID, r.Power, r.Reboots, r.HardReboots, r.ObservedReboots, r.ObservedHard = 0, "", "", 0, 0, 0, 0
+	b, err := json.Marshal(r)
+	if err != nil {
+		return "" // not possible: it came as JSON
+	}
+	sum := sha256.Sum256(b)
+	return hex.EncodeToString(sum[:8])
+}
+
+// begin gives the progress of a server that the host is told of for the first time.
+func (a *Agent) begin(row *model.HostServer, power hypervisor.Power) progress {
+	p := progress{Phase: model.PhaseFetching, Blob: row.Image.BlobID, Reboots: row.ObservedReboots, Hard: row.ObservedHard}
+	if _, err := os.Stat(filepath.Join(a.dir(row.ID), diskFile)); err == nil && power != hypervisor.Absent {
+		// The ledger was lost, the guest was not.
+		p.Phase, p.Disk = model.PhaseReady, true
+		p.Started, p.BootID = power == hypervisor.Running || power == hypervisor.Paused, a.cfg.BootID
+	}
+	return p
+}
+
+// converge makes a server that is wanted be as wanted.
+func (a *Agent) converge(ctx context.Context, row *model.HostServer) error {
+	power, known := a.guests.state(row.ID)
+	if !known {
+		return errWaiting // the first list wakes it
+	}
+	p, ok := a.ledger.progressOf(row.ID)
+	if !ok || p.Unwired {
+		// Unwired: it was taken away from this host and has come back.
+		if ok {
+			if err := a.remove(ctx, row.ID, nil); err != nil {
+				return err
+			}
+			power = hypervisor.Absent
+		}
+		p = a.begin(row, power)
+		if err := a.keep(row.ID, p); err != nil {
+			return err
+		}
+		a.ports.look(a.portRows(row.ID, row))
+	}
+	if p.Phase == model.PhaseError && p.Generation == row.Generation {
+		return a.observe(row.ID, p, power)
+	}
+	if !p.Disk {
+		if err := a.fetch(ctx, row, &p); err != nil {
+			return err
+		}
+	}
+	if p.Phase != model.PhaseReady && p.Phase != model.PhaseStarting {
+		p.Phase, p.Fault = model.PhaseStarting, nil
+		beginStep(&p, model.StepStart, a.now())
+		if err := a.keep(row.ID, p); err != nil {
+			return err
+		}
+	}
+	a.decideStart(row, &p, power)
+	on := power == hypervisor.Running || power == hypervisor.Paused
+	hard, soft := row.HardReboots > p.Hard, row.Reboots > p.Reboots
+	var err error
+	switch {
+	case row.Power == model.PowerOff: // a reboot of what is to be off is served by that
+		if on {
+			power, err = a.stop(ctx, row.ID, a.cfg.Grace)
+		}
+		p.Started = false
+	case hard:
+		if p.StoppedHard < row.HardReboots {
+			if _, err = a.stop(ctx, row.ID, 0); err != nil {
+				return err
+			}
+			p.StoppedHard = row.HardReboots
+			if err = a.keep(row.ID, p); err != nil {
+				return err
+			}
+		}
+		power, err = a.start(ctx, row, &p)
+	case soft && on || soft && p.StoppedSoft >= row.Reboots || soft && power == hypervisor.Crashed:
+		if p.StoppedSoft < row.Reboots {
+			if _, err = a.stop(ctx, row.ID, a.cfg.Grace); err != nil {
+				return err
+			}
+			p.StoppedSoft = row.Reboots
+			if err = a.keep(row.ID, p); err != nil {
+				return err
+			}
+		}
+		power, err = a.start(ctx, row, &p)
+	case !p.Started && power != hypervisor.Running:
+		power, err = a.start(ctx, row, &p)
+	default:
+		p.Started = true
+		if on && p.BootID != a.cfg.BootID {
+			p.BootID = a.cfg.BootID
+		}
+	}
+	if err != nil {
+		return err
+	}
+	if p.Phase != model.PhaseReady {
+		endStep(&p, model.StepStart, a.now(), "")
+		if row.Power == model.PowerRunning {
+			beginStep(&p, model.StepUse, a.now())
+		}
+	}
+	p.Phase, p.Fault, p.Generation, p.Words = model.PhaseReady, nil, row.Generation, words(row)
+	p.Reboots, p.Hard = max(p.Reboots, row.Reboots), max(p.Hard, row.HardReboots)
+	return a.observe(row.ID, p, power)
+}
+
+// decideStart forgets that the wish to run was served, where it is wished anew: by a new
+// generation that is about power, or because the host itself was started anew since and the guest
+// ran before.
+func (a *Agent) decideStart(row *model.HostServer, p *progress, power hypervisor.Power) {
+	if !p.Started || power == hypervisor.Running || row.Power != model.PowerRunning {
+		return
+	}
+	asked := row.Generation > p.Generation && (words(row) == p.Words || row.Generation-p.Generation > 1)
+	hostStarted := p.BootID != a.cfg.BootID && p.Power == model.PowerRunning
+	if asked || hostStarted || p.Phase != model.PhaseReady {
+		p.Started = false
+	}
+}
+
+// observe keeps and reports a server's progress with the power seen now.
+func (a *Agent) observe(id model.ID, p progress, power hypervisor.Power) error {
+	p.Power = powerOf(power)
+	return a.keep(id, p)
+}
+
+func powerOf(p hypervisor.Power) model.Power {
+	switch p {
+	case hypervisor.Running:
+		return model.PowerRunning
+	case hypervisor.Paused:
+		return model.PowerPaused
+	case hypervisor.Crashed:
+		return model.PowerCrashed
+	}
+	return model.PowerOff
+}
+
+// keep saves and reports progress where it is new. What a guest's first sign of life has
+// written meanwhile stays.
+func (a *Agent) keep(id model.ID, p progress) error {
+	old, ok := a.ledger.progressOf(id)
+	if use := stepOf(old.Steps, model.StepUse); ok && use != nil && !use.FinishedAt.IsZero() {
+		if mine := stepOf(p.Steps, model.StepUse); mine != nil && mine.FinishedAt.IsZero() {
+			endStep(&p, model.StepUse, use.FinishedAt, "")
+		}
+	}
+	if !ok || !reflect.DeepEqual(old, p) {
+		if err := a.ledger.save(id, p); err != nil {
+			return err
+		}
+	}
+	a.report(id, p)
+	return nil
+}
+
+// fetch gets the image and makes the disk.
+func (a *Agent) fetch(ctx context.Context, row *model.HostServer, p *progress) error {
+	p.Phase, p.Fault, p.Blob = model.PhaseFetching, nil, row.Image.BlobID
+	beginStep(p, model.StepFetch, a.now())
+	if err := a.keep(row.ID, *p); err != nil {
+		return err
+	}
+	for _, n := range row.NICs {
+		if row.ConfigDrive && a.ledger.port(n.PortID) == nil {
+			return errWaiting // its addresses go on the drive
+		}
+	}
+	image, release, err := a.images.hold(ctx, row.Image)
+	if err != nil {
+		return err
+	}
+	defer release()
+	if err := a.prepare(ctx, row, image); err != nil {
+		return err
+	}
+	now := a.now()
+	endStep(p, model.StepFetch, now, "")
+	p.Disk, p.Phase = true, model.PhaseStarting
+	beginStep(p, model.StepStart, now)
+	return a.keep(row.ID, *p)
+}
+
+// guest gives the definition of a server.
+func (a *Agent) guest(row *model.HostServer) hypervisor.Guest {
+	dir := a.dir(row.ID)
+	g := hypervisor.Guest{
+		ID: row.ID, Name: "yk-" + row.ID, Title: printable(row.Name), Project: row.ProjectID, User: row.UserID,
+		VCPUs: row.VCPUs, MemoryMiB: row.MemoryMiB, ConsoleLog: filepath.Join(dir, consoleFile),
+		Disks: []hypervisor.Disk{{Path: filepath.Join(dir, diskFile), Format: "qcow2", BootOrder: 1, Serial: row.ID}},
+	}
+	if row.ConfigDrive {
+		// As a disk: small guests have no driver for a SATA CD-ROM.
+		g.Disks = append(g.Disks, hypervisor.Disk{Path: filepath.Join(dir, driveFile), Format: "raw", ReadOnly: true, Serial: "config-2"})
+	}
+	for _, n := range row.NICs {
+		g.NICs = append(g.NICs, hypervisor.NIC{ID: n.PortID, MAC: n.MAC, Tap: tapName(n.PortID), MTU: n.MTU})
+	}
+	return g
+}
+
+// printable keeps what a title may hold.
+func printable(s string) string {
+	out := []rune(s)
+	for i, r := range out {
+		if r < ' ' || r >= 0x7f && r < 0xa0 || r == 0xfffd || r == 0xfffe || r == 0xffff {
+			out[i] = ' '
+		}
+	}
+	return string(out)
+}
+
+// start makes a guest run once its ports carry traffic.
+func (a *Agent) start(ctx context.Context, row *model.HostServer, p *progress) (hypervisor.Power, error) {
+	for _, n := range row.NICs {
+		if !a.ports.wired(n.PortID) {
+			return 0, fmt.Errorf("port %s is not wired yet: %w", n.PortID, errWaiting)
+		}
+	}
+	disk := filepath.Join(a.dir(row.ID), diskFile)
+	if _, err := os.Stat(disk); errors.Is(err, os.ErrNotExist) {
+		// It holds what the guest has written; a fresh one would hide the loss.
+		return 0, fault.Wrap(fault.Invalid, err, "The server's disk is lost.")
+	}
+	select {
+	case a.boots <- struct{}{}:
+		defer func() { <-a.boots }()
+	case <-ctx.Done():
+		return 0, ctx.Err()
+	}
+	began := time.Now()
+	if err := a.cfg.Hypervisor.Ensure(ctx, a.guest(row)); err != nil {
+		return 0, fmt.Errorf("define guest: %w", err)
+	}
+	if err := a.cfg.Hypervisor.Start(ctx, row.ID); err != nil {
+		return 0, fmt.Errorf("start guest: %w", err)
+	}
+	a.guests.did(row.ID, hypervisor.Running, began)
+	p.Started, p.BootID = true, a.cfg.BootID
+	return hypervisor.Running, nil
+}
+
+// stop makes a guest be off.
+func (a *Agent) stop(ctx context.Context, id model.ID, grace time.Duration) (hypervisor.Power, error) {
+	began := time.Now()
+	err := a.cfg.Hypervisor.Stop(ctx, id, grace)
+	if fault.Is(err, fault.NotFound) {
+		return hypervisor.Off, nil
+	}
+	if err != nil {
+		return 0, fmt.Errorf("stop guest: %w", err)
+	}
+	a.guests.did(id, hypervisor.Off, began)
+	return hypervisor.Off, nil
+}
+
+func (a *Agent) portRows(id model.ID, row *model.HostServer) []model.RowID {
+	ids := a.portIDs(id, row)
+	rows := make([]model.RowID, len(ids))
+	for i, id := range ids {
+		rows[i] = model.RowID{Kind: model.RowPort, Key: id}
+	}
+	return rows
+}
+
+// portIDs gives the ports of a server, by its row and by theirs.
+func (a *Agent) portIDs(id model.ID, row *model.HostServer) []model.ID {
+	ids := a.ledger.portsOf(id)
+	if row == nil {
+		return ids
+	}
+	have := map[model.ID]bool{}
+	for _, p := range ids {
+		have[p] = true
+	}
+	for _, n := range row.NICs {
+		if !have[n.PortID] {
+			ids = append(ids, n.PortID)
+		}
+	}
+	return ids
+}
+
+// remove leaves nothing of a server on this host: one that is deleted (row), or one that the
+// host has no business with any more (nil).
+func (a *Agent) remove(ctx context.Context, id model.ID, row *model.HostServer) error {
+	p, ok := a.ledger.progressOf(id)
+	switch {
+	case p.Gone && row == nil:
+		a.mu.Lock()
+		delete(a.sent, id)
+		a.mu.Unlock()
+		return a.ledger.forget(id)
+	case p.Gone:
+		a.report(id, p)
+		return nil
+	}
+	if _, known := a.guests.state(id); !known {
+		return errWaiting
+	}
+	began := time.Now()
+	if err := a.cfg.Hypervisor.Remove(ctx, id); err != nil {
+		return fmt.Errorf("remove guest: %w", err)
+	}
+	a.guests.did(id, hypervisor.Absent, began)
+	if ok && !p.Unwired {
+		p.Unwired = true
+		if err := a.ledger.save(id, p); err != nil {
+			return err
+		}
+		a.ports.look(a.portRows(id, row))
+	}
+	if !a.ports.gone(a.portIDs(id, row)) {
+		return fmt.Errorf("its ports are still here: %w", errWaiting)
+	}
+	if err := os.RemoveAll(a.dir(id)); err != nil {
+		return fmt.Errorf("remove the guest's folder: %w", err)
+	}
+	a.log.Info("a server is gone from this host", "server", id, "deleted", row != nil)
+	if row == nil {
+		a.mu.Lock()
+		delete(a.sent, id)
+		a.mu.Unlock()
+		if !ok {
+			return nil
+		}
+		return a.ledger.forget(id)
+	}
+	p.Gone, p.Generation = true, row.Generation
+	return a.keep(id, p)
+}
+
+// alive notes a guest's first sign of life.
+func (a *Agent) alive(id model.ID) {
+	p, ok := a.ledger.progressOf(id)
+	if use := stepOf(p.Steps, model.StepUse); !ok || use == nil || !use.FinishedAt.IsZero() {
+		return
+	}
+	endStep(&p, model.StepUse, a.now(), "")
+	if err := a.ledger.note(id, func(p *progress) { endStep(p, model.StepUse, a.now(), "") }); err != nil {
+		a.log.Error("a guest's sign of life cannot be kept", "server", id, "err", err)
+		return
+	}
+	a.queue.add(id)
+}
+
+func stepOf(steps []model.StepAt, s model.Step) *model.StepAt {
+	for i := range steps {
+		if steps[i].Step == s {
+			return &steps[i]
+		}
+	}
+	return nil
+}
+
+// beginStep starts a step's time, once.
+func beginStep(p *progress, s model.Step, at time.Time) {
+	if old := stepOf(p.Steps, s); old != nil && old.Error == "" {
+		return
+	}
+	p.Steps = append(without(p.Steps, s), model.StepAt{Step: s, StartedAt: at})
+}
+
+// endStep ends a step's time, once.
+func endStep(p *progress, s model.Step, at time.Time, problem string) {
+	old := stepOf(p.Steps, s)
+	if old == nil || !old.FinishedAt.IsZero() {
+		return
+	}
+	done := *old
+	done.FinishedAt, done.Error = at, problem
+	p.Steps = append(without(p.Steps, s), done)
+}
+
+// without copies steps but one: progress is shared.
+func without(steps []model.StepAt, s model.Step) []model.StepAt {
+	var out []model.StepAt
+	for _, x := range steps {
+		if x.Step != s {
+			out = append(out, x)
+		}
+	}
+	return out
+}
+
+// reportOf makes the report of a server's progress.
+func (a *Agent) reportOf(id model.ID, p progress) model.ServerReport {
+	r := model.ServerReport{
+		ServerID: id, Generation: p.Generation, Phase: p.Phase, Power: p.Power, Reboots: p.Reboots, Hard: p.Hard,
+		Gone: p.Gone, Fault: p.Fault,
+	}
+	if row := a.ledger.server(id); row != nil && p.Generation == 0 {
+		r.Generation = row.Generation // on the way to it
+	}
+	for _, s := range p.Steps {
+		if !s.FinishedAt.IsZero() {
+			r.Steps = append(r.Steps, s)
+		}
+	}
+	return r
+}
+
+// report sends what a server has come to, where that is new.
+func (a *Agent) report(id model.ID, p progress) {
+	r := a.reportOf(id, p)
+	a.mu.Lock()
+	old := a.sent[id]
+	old.At = time.Time{}
+	if reflect.DeepEqual(old, r) {
+		a.mu.Unlock()
+		return
+	}
+	r.At = a.now()
+	a.sent[id] = r
+	a.mu.Unlock()
+	a.link.Report([]model.ServerReport{r}, nil)
+}
