@@ -32,9 +32,10 @@ type Config struct {
 	// Hosts is how many hosts there are, 1 to 200.
 	Hosts int `json:"hosts"`
 	// API is the address the API listens on: a loopback address and a port, 0 for any.
-	API string `json:"api"`
-	// Servers is how many server processes share the work; more than 1 needs Etcd.
+	API           string `json:"api"`
 	AdminPassword string `json:"admin_password"`
+	// Accelerator is what guests run on, kvm or tcg; "" is found out by the first Up.
+	Accelerator string `json:"accelerator"`
 	// ServerArgs and AgentArgs are added to the commands, for tests.
 	ServerArgs []string `json:"server_args,omitempty"`
 	AgentArgs  []string `json:"agent_args,omitempty"`
@@ -88,6 +89,9 @@ func New(cfg Config) (*Lab, error) {
 	if old, err := Open(cfg.Dir, cfg.Binary); err == nil { // keep what clients were told
 		if cfg.AdminPassword == "" {
 			cfg.AdminPassword = old.cfg.AdminPassword
+		}
+		if cfg.Accelerator == "" {
+			cfg.Accelerator = old.cfg.Accelerator
 		}
 		if cfg.API == "" || strings.HasSuffix(cfg.API, ":0") {
 			cfg.API = old.cfg.API
@@ -154,6 +158,9 @@ func (l *Lab) Up(ctx context.Context) error {
 			return fault.New(fault.NotFound, "The program %s is missing. Install what a lab needs with: scripts/deps.sh run", tool)
 		}
 	}
+	if err := l.step("see whether guests can run on KVM here", func() error { return l.probe(ctx) }); err != nil {
+		return err
+	}
 	if err := l.step("prepare the folder", l.prepare); err != nil {
 		return err
 	}
@@ -180,6 +187,26 @@ func (l *Lab) Up(ctx context.Context) error {
 		return err
 	}
 	return l.step("wait for the hosts", func() error { return l.AwaitHosts(ctx, l.machines()[1:]...) })
+}
+
+// probePatience is how long a guest under KVM may take to show that it runs: it takes a
+// fraction of a second where KVM works. The probe is done here once rather than by every host.
+const probePatience = 3 * time.Second
+
+func (l *Lab) probe(ctx context.Context) error {
+	if l.cfg.Accelerator != "" {
+		return nil
+	}
+	l.cfg.Accelerator = "tcg"
+	if _, err := os.Stat("/dev/kvm"); err != nil {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, probePatience)
+	defer cancel()
+	if err := libvirt.ProbeKVM(ctx, "qemu-system-x86_64"); err == nil {
+		l.cfg.Accelerator = "kvm"
+	}
+	return nil
 }
 
 func (l *Lab) prepare() error {
@@ -265,7 +292,7 @@ func (l *Lab) spec(name, bin string) (Machine, error) {
 		{Name: "libvirtd", Argv: lv.Command()},
 		{Name: "agent", Argv: append([]string{bin, "agent", "--data-dir", filepath.Join(dir, "state"), "--host-name", name,
 			"--server", net.JoinHostPort(underlayPrefix+"1", strconv.Itoa(linkPort)), "--join-token-file", filepath.Join(dir, "join-token"),
-			"--tunnel-ip", addr, "--libvirt-socket", lv.SocketPath(), "--datapath-type", "netdev",
+			"--tunnel-ip", addr, "--libvirt-socket", lv.SocketPath(), "--datapath-type", "netdev", "--accelerator", l.cfg.Accelerator,
 			"--debug-listen", "127.0.0.1:" + strconv.Itoa(debugPort)}, l.cfg.AgentArgs...)},
 	}
 	return m, nil
