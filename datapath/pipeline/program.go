@@ -27,6 +27,10 @@ type Program struct {
 	groupMembers map[model.ID]map[model.RowID]struct{}
 	referring    map[model.ID][]*model.HostRule // remote group → rules, by id
 
+	applies  uint64  // calls of Apply
+	replaces uint64  // calls of replace
+	touched  []*slot // by the Apply under way, in order
+
 	inUse     map[OrdinalKey]int
 	released  map[OrdinalKey]struct{}
 	conflicts map[Key]struct{}
@@ -36,20 +40,23 @@ type Program struct {
 type compiledRow struct {
 	row     model.HostRow
 	ordinal uint32
-	entries map[Key]*Entry
+	slots   []*slot // where its entries are
 	owns    []OrdinalKey
 }
 
 type owner struct {
 	row model.RowID
 	e   *Entry
+	gen uint64 // of the replace that put it here
 }
 
 // slot is one key of the switch and the rows that want an entry there, by row id.
 type slot struct {
-	owners []owner
-	now    *Installed // what the last Delta said; nil: nothing
-	body   string     // of now
+	key     Key
+	owners  []owner
+	now     *Installed // what the last Delta said; nil: nothing
+	body    string     // of now
+	touched uint64     // the last Apply that changed its owners
 }
 
 // Installed is an entry as it stands in a switch.
@@ -98,25 +105,13 @@ func Uses(k model.RowKind) bool {
 // others are in the Delta.
 func (p *Program) Apply(upserts []model.HostRow, removes []model.RowID) (Delta, error) {
 	dirty := map[model.RowID]struct{}{}
-	touched := map[Key]*slot{}
-	var order []Key
-	touch := func(k Key) *slot {
-		s := p.slots[k]
-		if s == nil {
-			s = &slot{}
-			p.slots[k] = s
-		}
-		if _, ok := touched[k]; !ok {
-			touched[k] = s
-			order = append(order, k)
-		}
-		return s
-	}
+	p.applies++
+	p.touched = p.touched[:0]
 	if p.next == 0 {
 		p.next = 1
 		base := Base(&p.env)
 		p.rows[baseRow] = &compiledRow{}
-		p.replace(baseRow, base, nil, touch)
+		p.replace(baseRow, base, nil)
 	}
 	for _, id := range removes {
 		if c := p.rows[id]; c != nil && c.row != nil {
@@ -157,7 +152,7 @@ func (p *Program) Apply(upserts []model.HostRow, removes []model.RowID) (Delta, 
 		}
 		delete(p.errs, id)
 		if c.row == nil {
-			p.replace(id, nil, nil, touch)
+			p.replace(id, nil, nil)
 			p.free = append(p.free, c.ordinal)
 			delete(p.rows, id)
 			continue
@@ -167,12 +162,13 @@ func (p *Program) Apply(upserts []model.HostRow, removes []model.RowID) (Delta, 
 			p.errs[id] = err
 			errs = append(errs, err)
 		}
-		p.replace(id, out.Entries, out.Owns, touch)
+		p.replace(id, out.Entries, out.Owns)
 	}
 	var d Delta
-	for _, k := range order {
-		p.settle(k, touched[k], &d)
+	for _, s := range p.touched {
+		p.settle(s, &d)
 	}
+	clear(p.touched)
 	return d, errors.Join(errs...)
 }
 
@@ -195,8 +191,24 @@ func compareRows(a, b model.RowID) int {
 	return cmp.Compare(a.Key, b.Key)
 }
 
+// touch notes that the owners of a slot change.
+func (p *Program) touch(s *slot) {
+	if s.touched != p.applies {
+		s.touched = p.applies
+		p.touched = append(p.touched, s)
+	}
+}
+
+// at finds a row among the owners.
+func (s *slot) at(id model.RowID) (int, bool) {
+	if len(s.owners) == 1 && s.owners[0].row == id {
+		return 0, true
+	}
+	return slices.BinarySearchFunc(s.owners, id, func(o owner, id model.RowID) int { return compareRows(o.row, id) })
+}
+
 // replace exchanges the entries of a row.
-func (p *Program) replace(id model.RowID, entries []Entry, owns []OrdinalKey, touch func(Key) *slot) {
+func (p *Program) replace(id model.RowID, entries []Entry, owns []OrdinalKey) {
 	c := p.rows[id]
 	for _, k := range owns {
 		p.inUse[k]++
@@ -209,43 +221,45 @@ func (p *Program) replace(id model.RowID, entries []Entry, owns []OrdinalKey, to
 		}
 	}
 	c.owns = owns
-	fresh := make(map[Key]*Entry, len(entries))
-	keys := make([]Key, len(entries))
+	p.replaces++
+	fresh := make([]*slot, 0, len(entries))
 	for i := range entries {
 		e := &entries[i]
 		k := e.Key()
-		keys[i] = k
-		if old := fresh[k]; old != nil { // one row, twice the same key: two equal prefixes
-			if e.merge() == mergeNone || e.body() == old.body() {
-				continue
+		s := p.slots[k]
+		if s == nil {
+			s = &slot{key: k}
+			p.slots[k] = s
+		}
+		at, found := s.at(id)
+		switch {
+		case !found:
+			s.owners = slices.Insert(s.owners, at, owner{id, e, p.replaces})
+		case s.owners[at].gen != p.replaces:
+			s.owners[at].e, s.owners[at].gen = e, p.replaces
+		default: // one row, twice the same key: two equal prefixes
+			if e.merge() != mergeNone {
+				merged := *s.owners[at].e
+				merged.Actions = unite(merged.merge(), merged.Actions, e.Actions)
+				s.owners[at].e = &merged
 			}
-			merged := *old
-			merged.Actions = unite(old.merge(), old.Actions, e.Actions)
-			e = &merged
+			continue
 		}
-		fresh[k] = e
+		p.touch(s)
+		fresh = append(fresh, s)
 	}
-	for k := range c.entries {
-		if fresh[k] == nil {
-			s := touch(k)
-			s.owners = slices.DeleteFunc(s.owners, func(o owner) bool { return o.row == id })
-		}
-	}
-	for _, k := range keys {
-		e := fresh[k]
-		s := touch(k)
-		at, found := slices.BinarySearchFunc(s.owners, id, func(o owner, id model.RowID) int { return compareRows(o.row, id) })
-		if found {
-			s.owners[at].e = e
-		} else {
-			s.owners = slices.Insert(s.owners, at, owner{id, e})
+	for _, s := range c.slots {
+		if at, found := s.at(id); found && s.owners[at].gen != p.replaces {
+			s.owners = slices.Delete(s.owners, at, at+1)
+			p.touch(s)
 		}
 	}
-	c.entries = fresh
+	c.slots = fresh
 }
 
 // settle compares a slot with what the switch was told, and adds the difference to d.
-func (p *Program) settle(k Key, s *slot, d *Delta) {
+func (p *Program) settle(s *slot, d *Delta) {
+	k := s.key
 	delete(p.conflicts, k)
 	if len(s.owners) == 0 {
 		if s.now != nil {
@@ -434,9 +448,9 @@ func (p *Program) EntriesOf(id model.RowID) []Key {
 	if c == nil {
 		return nil
 	}
-	keys := make([]Key, 0, len(c.entries))
-	for k := range c.entries {
-		keys = append(keys, k)
+	keys := make([]Key, len(c.slots))
+	for i, s := range c.slots {
+		keys[i] = s.key
 	}
 	return keys
 }
