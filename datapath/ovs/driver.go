@@ -300,11 +300,15 @@ func (d *Driver) Prune(ctx context.Context, desired iter.Seq[model.HostRow]) err
 			stale = append(stale, dev.name)
 		}
 	}
-	if err == nil {
-		err = d.commit(ctx)
+	if !d.synced { // err says so, and the next Prune comes
+		return err
 	}
-	if err == nil && len(stale) > 0 {
-		err = d.unplug(ctx, stale...)
+	// A row that could not be compiled does not keep the rest from being cleaned up.
+	if len(stale) > 0 {
+		err = errors.Join(err, d.unplug(ctx, stale...))
+	}
+	if d.synced {
+		err = errors.Join(err, d.commit(ctx))
 	}
 	return err
 }
