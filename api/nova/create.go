@@ -459,39 +459,13 @@ func (d *dialect) groupIDs(tx *store.Tx, c *api.Context, names []string) (*[]str
 	}
 	ids := []string{}
 	for _, name := range names {
-		g, err := d.findGroup(tx, c, name)
+		g, err := d.groupOf(tx, c, c.Caller.ProjectID, name)
 		if err != nil {
-			return nil, err
+			return nil, asInvalid(err)
 		}
 		ids = append(ids, g.ID)
 	}
 	return &ids, nil
-}
-
-func (d *dialect) findGroup(tx *store.Tx, c *api.Context, name string) (*model.SecurityGroup, error) {
-	project := c.Caller.ProjectID
-	if name == network.DefaultGroup {
-		return d.net.EnsureDefaultGroup(tx, project)
-	}
-	if uuidRE.MatchString(name) {
-		if g, ok := store.SecurityGroups.Get(tx, name); ok && g.ProjectID == project {
-			return g, nil
-		}
-	}
-	var found *model.SecurityGroup
-	for g := range store.SecurityGroups.List(tx, "name", name) {
-		if g.ProjectID != project {
-			continue
-		}
-		if found != nil {
-			return nil, fault.New(fault.Conflict, "Multiple security groups found matching '%s'. Use an ID to be more specific.", clip(name))
-		}
-		found = g
-	}
-	if found == nil {
-		return nil, badRequest("Security group %s not found for project %s.", clip(name), project)
-	}
-	return found, nil
 }
 
 // chooseNetworks gives the interfaces that a server gets: those that were asked for, or
@@ -539,13 +513,10 @@ func (d *dialect) plug(tx *store.Tx, c *api.Context, e nic, server, zone string,
 		if err != nil || p.ProjectID != c.Caller.ProjectID && !c.Caller.CloudAdmin {
 			return nil, badRequest("Port id %s could not be found.", e.port)
 		}
-		if p.DeviceID != "" {
-			return nil, fault.New(fault.Conflict, "Port %s is still in use.", e.port)
-		}
 		if len(p.FixedIPs) == 0 {
 			return nil, badRequest("Port %s requires a FixedIP in order to be used.", e.port)
 		}
-		p, err = d.net.UpdatePort(tx, sc, p.ID, network.PortSpec{DeviceID: &server, DeviceOwner: &owner})
+		p, err = d.net.AttachPort(tx, sc, p.ID, server, owner)
 		return p, asInvalid(err)
 	}
 	w, err := d.net.GetNetwork(tx, sc, e.network)

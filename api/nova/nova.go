@@ -93,6 +93,12 @@ func (d *dialect) routes() []api.Route {
 		out = append(out, api.Route{Method: method, Pattern: "/v2.1" + path, Access: access, Handle: h, MinVersion: from(min)})
 	}
 	d.serverRoutes(route)
+	d.serverParts(route)
+	d.flavorRoutes(route)
+	d.keyPairRoutes(route)
+	d.hypervisorRoutes(route)
+	d.serviceRoutes(route)
+	d.quotaRoutes(route)
 	return out
 }
 

@@ -1,0 +1,244 @@
+package nova
+
+import (
+	"context"
+	"encoding/json"
+	"maps"
+	"net/http"
+	"slices"
+	"strings"
+
+	"yakumo/api"
+	"yakumo/compute"
+	"yakumo/fault"
+	"yakumo/model"
+	"yakumo/network"
+	"yakumo/store"
+)
+
+// maxConsole is how much of a console log is read, in bytes.
+const maxConsole = 100 << 10
+
+// notYet are Nova's actions that this cloud does not offer yet.
+var notYet = []string{
+	"changePassword", "confirmResize", "createBackup", "createImage", "evacuate", "forceDelete", "migrate", "os-getRDPConsole",
+	"os-getSerialConsole", "os-getSPICEConsole", "os-getVNCConsole", "os-migrate", "os-migrateLive", "os-resetState", "pause", "rebuild",
+	"rescue", "resetNetwork", "injectNetworkInfo", "resize", "restore", "resume", "revertResize", "shelve", "shelveOffload", "suspend",
+	"trigger_crash_dump", "unpause", "unrescue", "unshelve", "addFloatingIp", "removeFloatingIp", "addFixedIp", "removeFixedIp",
+}
+
+// act serves POST servers/<id>/action: the body's one member says what is to be done.
+func (d *dialect) act(c *api.Context) error {
+	body, err := decode(c, func(name string, v any) error {
+		o, ok := v.(object)
+		if !ok || len(o) != 1 {
+			return badRequest("Malformed request body: an action is an object with one member.")
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	name := slices.Collect(maps.Keys(body))[0]
+	// Whose server it is comes before what may be done with it.
+	if _, err := compute.Get(c.Snapshot(), scope(c), c.Param("id")); err != nil {
+		return err
+	}
+	run := func(f func(tx *store.Tx) error) error {
+		if _, err := c.Store().Update(c.R.Context(), f); err != nil {
+			return err
+		}
+		return c.Empty(http.StatusAccepted)
+	}
+	plain := func(f func(*store.Tx, compute.Scope, model.ID) (*model.Server, error)) error {
+		return run(func(tx *store.Tx) error {
+			_, err := f(tx, scope(c), c.Param("id"))
+			return err
+		})
+	}
+	check := func(s schema) error { return exactly(members{name: s}, name)("", body) }
+	switch name {
+	case "os-start":
+		return plain(d.c.Start)
+	case "os-stop":
+		return plain(d.c.Stop)
+	case "reboot":
+		if err := check(exactly(members{"type": oneOf("HARD", "Hard", "hard", "SOFT", "Soft", "soft")}, "type")); err != nil {
+			return err
+		}
+		hard := strings.EqualFold(str(body[name].(object), "type"), "hard")
+		return run(func(tx *store.Tx) error {
+			_, err := d.c.Reboot(tx, scope(c), c.Param("id"), compute.Hard(hard))
+			return err
+		})
+	case "lock":
+		reason := ""
+		if o, ok := body[name].(object); ok && at(c, 73) {
+			if err := check(exactly(members{"locked_reason": text(1, 255)})); err != nil {
+				return err
+			}
+			reason = str(o, "locked_reason")
+		}
+		return run(func(tx *store.Tx) error {
+			_, err := d.c.Lock(tx, scope(c), c.Param("id"), reason)
+			return err
+		})
+	case "unlock":
+		return plain(d.c.Unlock)
+	case "os-getConsoleOutput":
+		length := either(nullOr(integer(-1, 1<<31)), func(name string, v any) error {
+			if s, ok := v.(string); ok && s == "" {
+				return nil
+			}
+			return wrong(name, v, "%s is not of type 'integer'", quoted(v))
+		})
+		if err := check(nullOr(exactly(members{"length": length}))); err != nil {
+			return err
+		}
+		o, _ := body[name].(object)
+		return d.console(c, num(o, "length", -1))
+	case "addSecurityGroup", "removeSecurityGroup":
+		if err := check(exactly(members{"name": text(1, 255)}, "name")); err != nil {
+			return err
+		}
+		group := str(body[name].(object), "name")
+		return run(func(tx *store.Tx) error { return d.regroup(tx, c, group, name == "addSecurityGroup") })
+	}
+	if slices.Contains(notYet, name) {
+		return notOffered("The action " + name)
+	}
+	return badRequest("There is no such action: %s", clip(name))
+}
+
+// console asks the server's host for its log; length is in lines, -1 all of them.
+func (d *dialect) console(c *api.Context, length int) error {
+	s, err := compute.Get(c.Snapshot(), scope(c), c.Param("id"))
+	if err != nil {
+		return err
+	}
+	if s.Host == "" || s.Status.LaunchedAt.IsZero() && s.Status.Phase != model.PhaseStarting {
+		return fault.New(fault.Conflict, "Instance %s is not ready", s.ID)
+	}
+	body, err := json.Marshal(model.ConsoleQuery{ServerID: s.ID, MaxBytes: maxConsole})
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(c.R.Context(), d.wait)
+	defer cancel()
+	out, err := d.ask.Ask(ctx, s.Host, "console", body)
+	if fault.Is(err, fault.NotFound) {
+		return fault.Wrap(fault.NotFound, err, "Unable to get console")
+	}
+	if err != nil {
+		return err
+	}
+	return c.JSON(http.StatusOK, object{"output": lastLines(printable(out), length)})
+}
+
+// printable makes a text of a console's bytes: without control characters but tab, line
+// feed and carriage return, as in Nova.
+func printable(b []byte) string {
+	return strings.Map(func(r rune) rune {
+		if r < ' ' && r != '\t' && r != '\n' && r != '\r' || r == 0x7f {
+			return -1
+		}
+		return r
+	}, strings.ToValidUTF8(string(b), "�"))
+}
+
+// lastLines gives the last n lines; n < 0: all.
+func lastLines(s string, n int) string {
+	if n < 0 {
+		return s
+	}
+	if n == 0 {
+		return ""
+	}
+	end := len(s)
+	if strings.HasSuffix(s, "\n") {
+		end--
+	}
+	for i := end; ; n-- {
+		if i = strings.LastIndexByte(s[:i], '\n'); i < 0 {
+			return s
+		}
+		if n == 1 {
+			return s[i+1:]
+		}
+	}
+}
+
+// regroup puts every port of a server into a security group, or takes them out.
+func (d *dialect) regroup(tx *store.Tx, c *api.Context, name string, add bool) error {
+	s, err := compute.Get(tx, scope(c), c.Param("id"))
+	if err != nil {
+		return err
+	}
+	g, err := d.groupOf(tx, c, s.ProjectID, name)
+	if err != nil {
+		return err
+	}
+	ports := portsOf(tx, s)
+	found := false
+	for _, p := range ports {
+		if !p.PortSecurity {
+			continue
+		}
+		groups := slices.Clone(p.Groups)
+		if at := slices.Index(groups, g.ID); at >= 0 {
+			found = true
+			if add {
+				continue
+			}
+			groups = slices.Delete(groups, at, at+1)
+		} else if !add {
+			continue
+		} else {
+			groups = append(groups, g.ID)
+		}
+		sc := netScope(c)
+		sc.Admin = true // the server was looked at; an administrator acts in its project
+		if _, err := d.net.UpdatePort(tx, sc, p.ID, network.PortSpec{Groups: &groups}); err != nil {
+			return asInvalid(err)
+		}
+	}
+	switch {
+	case !add && !found:
+		return fault.New(fault.NotFound, "Security group %s not associated with the instance %s", clip(name), s.ID)
+	case add && !slices.ContainsFunc(ports, func(p *model.Port) bool { return p.PortSecurity }):
+		return badRequest("Security group %s cannot be added: the instance %s has no port with port security.", clip(name), s.ID)
+	}
+	return nil
+}
+
+// groupOf finds a security group of the project by id or name.
+func (d *dialect) groupOf(tx *store.Tx, c *api.Context, project, name string) (*model.SecurityGroup, error) {
+	if name == network.DefaultGroup {
+		return d.net.EnsureDefaultGroup(tx, project)
+	}
+	if g, ok := store.SecurityGroups.Get(tx, keySafe(name)); ok && g.ProjectID == project {
+		return g, nil
+	}
+	var found *model.SecurityGroup
+	for g := range store.SecurityGroups.List(tx, "name", name) {
+		if g.ProjectID != project {
+			continue
+		}
+		if found != nil {
+			return nil, fault.New(fault.Conflict, "Multiple security groups found matching '%s'. Use an ID to be more specific.", clip(name))
+		}
+		found = g
+	}
+	if found == nil {
+		return nil, fault.New(fault.NotFound, "Security group %s not found for project %s.", clip(name), project)
+	}
+	return found, nil
+}
+
+// keySafe gives what can be the key of a row: an id as it is, nothing for what is none.
+func keySafe(s string) string {
+	if uuidRE.MatchString(s) {
+		return s
+	}
+	return "-"
+}
