@@ -74,7 +74,9 @@ func (l *Lab) Demo(ctx context.Context, cfg DemoConfig) error {
 			if addr[0], err = awaitAddress(ctx, c, guests[0].ID); err != nil {
 				return err
 			}
-			script := fmt.Sprintf("#!/bin/sh\nn=0\nuntil ping -c 3 -W 2 %[1]s >/tmp/ping 2>&1; do n=$((n+1)); [ $n -lt 60 ] || break; sleep 0.3; done\nsed 's/^/%[2]s /' /tmp/ping >/dev/console\n", addr[0], demoMarker)
+			// The other guest may still be booting: the ping that counts begins when it answers.
+			script := fmt.Sprintf("#!/bin/sh\nn=0\nuntil ping -c 1 -W 1 %[1]s >/dev/null 2>&1; do n=$((n+1)); [ $n -lt 100 ] || break; sleep 0.2; done\n"+
+				"ping -i 0.3 -c 3 -W 2 %[1]s 2>&1 | sed 's/^/%[2]s /' >/dev/console\n", addr[0], demoMarker)
 			guests[1], err = ensureGuest(ctx, c, "demo-2", HostName(2), imageID, flavorID, net, script)
 			return err
 		}},
