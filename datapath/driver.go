@@ -28,7 +28,8 @@ type Driver interface {
 	// Apply adds or replaces the rows in upserts and forgets those in removes, as one change:
 	// the switch goes from the old to the new entries in one step, and entries of other
 	// rows are not touched. Removing an absent row succeeds. When Apply returns nil, the switch
-	// has confirmed everything. A row that cannot be compiled, or an unreachable switch
+	// has confirmed everything; packets of a flow whose verdict it has cached may meet the
+	// older entries for some milliseconds more. A row that cannot be compiled, or an unreachable switch
 	// (fault.Unavailable), is an error; the rows are remembered all the same, the rest is
 	// installed, and what is missing follows as soon as the switch is back.
 	Apply(ctx context.Context, upserts []model.HostRow, removes []model.RowID) error

@@ -166,3 +166,12 @@ func FuzzDHCP(f *testing.F) {
 		}
 	})
 }
+
+func BenchmarkDHCP(b *testing.B) {
+	in := frame(message(b, dhcpv4.MessageTypeDiscover))
+	for b.Loop() {
+		if _, err := responder.DHCP(in, port, network); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
