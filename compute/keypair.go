@@ -5,6 +5,7 @@ import (
 	"crypto/md5"
 	"crypto/rand"
 	"crypto/rsa"
+	"crypto/x509"
 	"encoding/pem"
 	"fmt"
 	mrand "math/rand/v2"
@@ -27,7 +28,8 @@ const (
 )
 
 // GenerateKey makes a key: the public half as a line of authorized_keys, the private half
-// in PEM (OpenSSH's form). The private half is nowhere kept.
+// in PEM (PKCS #1 for RSA, as Nova writes it; else OpenSSH's form). The private half is
+// nowhere kept.
 func GenerateKey(t KeyType) (public, private string, err error) {
 	var pub, priv any
 	switch t {
@@ -46,8 +48,10 @@ func GenerateKey(t KeyType) (public, private string, err error) {
 	if err != nil {
 		return "", "", fmt.Errorf("make a key: %w", err)
 	}
-	block, err := ssh.MarshalPrivateKey(priv, "Generated-by-Nova")
-	if err != nil {
+	var block *pem.Block
+	if k, ok := priv.(*rsa.PrivateKey); ok {
+		block = &pem.Block{Type: "RSA PRIVATE KEY", Bytes: x509.MarshalPKCS1PrivateKey(k)}
+	} else if block, err = ssh.MarshalPrivateKey(priv, ""); err != nil {
 		return "", "", fmt.Errorf("make a key: %w", err)
 	}
 	return strings.TrimSpace(string(ssh.MarshalAuthorizedKey(sp))) + " Generated-by-Nova", string(pem.EncodeToMemory(block)), nil
