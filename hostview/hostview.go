@@ -40,6 +40,7 @@ type Engine struct {
 	// registers below is there for the next delta. Taken before mu, mu before a view's mu.
 	gate    sync.RWMutex
 	current store.Snapshot
+	sub     *store.Subscription // nil before Run
 
 	mu       sync.Mutex
 	views    map[model.ID]map[*view]struct{} // by host; a host that attached anew may have two for a moment
@@ -77,12 +78,13 @@ func (e *Engine) Run(ctx context.Context) error {
 		store.SecurityGroups.Kind(), store.SecurityRules.Kind(), store.Hosts.Kind())
 	defer sub.Close()
 	for {
+		// sub is set once the first delta, which marks everything, is being worked off.
 		d, err := sub.Next(ctx)
 		if err != nil {
 			return err
 		}
 		e.gate.Lock()
-		e.current = d.Snapshot
+		e.current, e.sub = d.Snapshot, sub
 		e.mu.Lock()
 		if d.First {
 			for _, vs := range e.views {
@@ -318,6 +320,13 @@ func (v *view) look() model.HostBatch {
 	v.dirty = map[model.RowID]struct{}{}
 	v.mu.Unlock()
 	snap := v.e.current
+	if v.e.sub != nil {
+		// Where nothing that concerns hosts has changed since, say so with the newest revision: a
+		// host that another server told of it would refuse an older one.
+		if newest, idle := v.e.sub.Idle(); idle {
+			snap = newest
+		}
+	}
 	b := model.HostBatch{Generation: snap.Revision()}
 	if _, everything := dirty[all]; everything {
 		b.Full = true

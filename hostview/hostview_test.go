@@ -231,3 +231,31 @@ func TestHostLearnsOnlyWhatItNeeds(t *testing.T) {
 		}
 	}
 }
+
+// TestGenerationFollowsTheStore: a server on which nothing that concerns hosts has changed
+// for long still tells a host the newest generation, or the host would refuse it after
+// another server told a newer one.
+func TestGenerationFollowsTheStore(t *testing.T) {
+	st := storetest.New(t)
+	e := hostview.NewEngine(st, slog.New(slog.DiscardHandler))
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	go e.Run(ctx)
+	rev, err := st.Update(ctx, func(tx *store.Tx) error {
+		return store.Settings.Put(tx, &model.Setting{Name: "x"}) // no concern of any host
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for {
+		v := e.Open("h")
+		b, err := v.Next(ctx)
+		v.Close()
+		if err != nil {
+			t.Fatalf("the generation stays at %d, the store is at %d: %v", b.Generation, rev, err)
+		}
+		if b.Generation >= rev {
+			return
+		}
+	}
+}

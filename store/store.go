@@ -29,6 +29,8 @@ type Config struct {
 	Audit time.Duration
 	// OpTimeout bounds one request to etcd; default 10 s.
 	OpTimeout time.Duration
+	// SyncTimeout bounds one Sync, so that who waits for a store that is away soon knows; default 5 s.
+	SyncTimeout time.Duration
 }
 
 // Store is the cloud's state: etcd, and a mirror of it in memory.
@@ -43,7 +45,8 @@ type Store struct {
 	rev     int64         // of the newest change in db
 	moved   chan struct{} // closed and replaced when rev moves
 	subs    map[*Subscription]struct{}
-	syncing *syncCall
+	asking  bool      // a goroutine puts the questions of Sync
+	waiting *syncCall // the question that it puts next; nil: nobody waits
 
 	stats  Stats
 	cancel context.CancelFunc
@@ -70,7 +73,8 @@ func (s *Store) Stats() (commits, conflicts, relists, repairs, undecoded int64) 
 }
 
 // Open reads everything below the prefix into memory and follows it until Close. It
-// fails where etcd does not answer before ctx ends.
+// fails where etcd does not answer before ctx ends, and at once where etcd allows fewer than
+// MaxOps operations in a transaction.
 func Open(ctx context.Context, cfg Config) (*Store, error) {
 	if cfg.Prefix == "" {
 		cfg.Prefix = "/yakumo/v1/"
@@ -86,6 +90,9 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 	}
 	if cfg.OpTimeout == 0 {
 		cfg.OpTimeout = 10 * time.Second
+	}
+	if cfg.SyncTimeout == 0 {
+		cfg.SyncTimeout = 5 * time.Second
 	}
 	s := &Store{
 		cfg: cfg, cl: cfg.Client, log: cfg.Log, tables: map[Kind]AnyTable{},
@@ -109,7 +116,7 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 		return nil, fmt.Errorf("make the mirror: %w", err)
 	}
 	s.db = db
-	rev, err := s.relist(ctx)
+	rev, err := s.first(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("read the store: %w", err)
 	}
@@ -117,6 +124,45 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 	s.cancel = cancel
 	go s.follow(run, rev)
 	return s, nil
+}
+
+// first makes the mirror, and waits for an etcd that is not there yet.
+func (s *Store) first(ctx context.Context) (int64, error) {
+	for {
+		err := s.probe(ctx)
+		if err == nil {
+			var rev int64
+			if rev, err = s.relist(ctx); err == nil {
+				return rev, nil
+			}
+		}
+		if errors.Is(err, errFewOps) || ctx.Err() != nil {
+			return 0, err
+		}
+		s.log.Warn("the state store does not answer yet", "err", err)
+		select {
+		case <-time.After(500 * time.Millisecond):
+		case <-ctx.Done():
+			return 0, err
+		}
+	}
+}
+
+var errFewOps = fmt.Errorf("etcd allows too few operations in a transaction: start it with --max-txn-ops %d", MaxOps)
+
+// probe finds out whether etcd takes transactions as large as the store makes.
+func (s *Store) probe(ctx context.Context) error {
+	octx, cancel := context.WithTimeout(ctx, s.cfg.OpTimeout)
+	defer cancel()
+	ops := make([]clientv3.Op, MaxOps)
+	for i := range ops {
+		ops[i] = clientv3.OpGet(s.cfg.Prefix+"head", clientv3.WithKeysOnly())
+	}
+	_, err := s.cl.Txn(octx).Then(ops...).Commit()
+	if errors.Is(err, rpctypes.ErrTooManyOps) {
+		return errFewOps
+	}
+	return err
 }
 
 // Close ends the mirror. The client is the caller's.
@@ -162,6 +208,7 @@ func (s *Store) Wait(ctx context.Context, rev int64) error {
 	}
 }
 
+// syncCall is one question to etcd, and those who wait for its answer.
 type syncCall struct {
 	done chan struct{}
 	rev  int64
@@ -170,55 +217,55 @@ type syncCall struct {
 
 // Sync returns once the mirror holds everything that anybody committed before the call,
 // on whichever server. Calls at the same time share one question to etcd.
+//
+// Errors: fault.Unavailable where that takes longer than Config.SyncTimeout or ctx.
 func (s *Store) Sync(ctx context.Context) error {
-	// A question under way may have been answered before this call began, so only one
-	// that starts now will do: wait for the one under way, then share the next.
-	for range 2 {
-		s.mu.Lock()
-		c, mine := s.syncing, false
-		if c == nil {
-			c, mine = &syncCall{done: make(chan struct{})}, true
-			s.syncing = c
-		}
-		s.mu.Unlock()
-		if mine {
-			octx, cancel := context.WithTimeout(context.Background(), s.cfg.OpTimeout)
-			resp, err := s.cl.Get(octx, s.cfg.Prefix+"head", clientv3.WithKeysOnly())
-			cancel()
-			s.mu.Lock()
-			s.syncing = nil
-			s.mu.Unlock()
-			if err == nil && len(resp.Kvs) == 1 {
-				c.rev = resp.Kvs[0].ModRevision
-			}
-			c.err = err
-			close(c.done)
-			return s.synced(ctx, c)
-		}
-		select {
-		case <-c.done:
-		case <-ctx.Done():
-			return fault.Wrap(fault.Unavailable, ctx.Err(), "The state store does not answer. Try again.")
-		}
-	}
-	// Two questions ended while we waited; the second began after we came.
-	octx, cancel := context.WithTimeout(ctx, s.cfg.OpTimeout)
+	ctx, cancel := context.WithTimeout(ctx, s.cfg.SyncTimeout)
 	defer cancel()
-	resp, err := s.cl.Get(octx, s.cfg.Prefix+"head", clientv3.WithKeysOnly())
-	c := &syncCall{err: err}
-	if err == nil && len(resp.Kvs) == 1 {
-		c.rev = resp.Kvs[0].ModRevision
+	// A question under way may have been answered before this call began, so only one that
+	// is put from now on will do: join the next.
+	s.mu.Lock()
+	if s.waiting == nil {
+		s.waiting = &syncCall{done: make(chan struct{})}
 	}
-	return s.synced(ctx, c)
-}
-
-func (s *Store) synced(ctx context.Context, c *syncCall) error {
+	c := s.waiting
+	if !s.asking {
+		s.asking = true
+		go s.ask()
+	}
+	s.mu.Unlock()
+	select {
+	case <-c.done:
+	case <-ctx.Done():
+		return fault.Wrap(fault.Unavailable, ctx.Err(), "The state store does not answer. Try again.")
+	}
 	if c.err != nil {
 		return fault.Wrap(fault.Unavailable, c.err, "The state store does not answer. Try again.")
 	}
-	wctx, cancel := context.WithTimeout(ctx, s.cfg.OpTimeout)
-	defer cancel()
-	return s.Wait(wctx, c.rev)
+	return s.Wait(ctx, c.rev)
+}
+
+// ask puts the questions of Sync, one after the other, while somebody waits.
+func (s *Store) ask() {
+	for {
+		s.mu.Lock()
+		c := s.waiting
+		if c == nil {
+			s.asking = false
+			s.mu.Unlock()
+			return
+		}
+		s.waiting = nil
+		s.mu.Unlock()
+		ctx, cancel := context.WithTimeout(context.Background(), s.cfg.SyncTimeout)
+		resp, err := s.cl.Get(ctx, s.cfg.Prefix+"head", clientv3.WithKeysOnly())
+		cancel()
+		if err == nil && len(resp.Kvs) == 1 {
+			c.rev = resp.Kvs[0].ModRevision
+		}
+		c.err = err
+		close(c.done)
+	}
 }
 
 const listPage = 2000

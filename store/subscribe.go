@@ -28,6 +28,7 @@ type Subscription struct {
 	first bool
 
 	mu      sync.Mutex
+	taken   bool // Next gave changes and was not called again since
 	pending map[ref]int
 	changes []Change
 	ready   chan struct{}
@@ -93,6 +94,9 @@ func (sub *Subscription) wake() {
 // Next waits for changes and gives them with the snapshot they lead to. The first call
 // returns at once. It fails only when ctx ends.
 func (sub *Subscription) Next(ctx context.Context) (Delta, error) {
+	sub.mu.Lock()
+	sub.taken = false
+	sub.mu.Unlock()
 	for {
 		select {
 		case <-sub.ready:
@@ -103,7 +107,7 @@ func (sub *Subscription) Next(ctx context.Context) (Delta, error) {
 		snap := Snapshot{tx: sub.s.db.Txn(false), rev: sub.s.rev}
 		sub.mu.Lock()
 		d := Delta{Snapshot: snap, Changes: sub.changes, First: sub.first}
-		sub.changes, sub.pending = nil, map[ref]int{}
+		sub.changes, sub.pending, sub.taken = nil, map[ref]int{}, true
 		sub.mu.Unlock()
 		sub.s.mu.Unlock()
 		if d.First {
@@ -119,5 +123,22 @@ func (sub *Subscription) Next(ctx context.Context) (Delta, error) {
 		if d.Changes = kept; len(kept) > 0 {
 			return d, nil
 		}
+		sub.mu.Lock()
+		sub.taken = false
+		sub.mu.Unlock()
 	}
+}
+
+// Idle gives the newest snapshot where no change since the holder's last delta concerns it,
+// and the holder is done with that delta (it waits in Next). Then the snapshot is, for the
+// subscribed kinds, the one that the holder has seen, at a newer revision.
+func (sub *Subscription) Idle() (Snapshot, bool) {
+	sub.s.mu.Lock()
+	defer sub.s.mu.Unlock()
+	sub.mu.Lock()
+	defer sub.mu.Unlock()
+	if sub.taken || len(sub.changes) > 0 {
+		return Snapshot{}, false
+	}
+	return Snapshot{tx: sub.s.db.Txn(false), rev: sub.s.rev}, true
 }

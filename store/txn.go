@@ -3,12 +3,14 @@ package store
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"strings"
 	"time"
 
 	"github.com/hashicorp/go-memdb"
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"yakumo/fault"
@@ -283,7 +285,12 @@ func (s *Store) commit(ctx context.Context, tx *Tx) (ok bool, rev int64, deposed
 	octx, cancel := context.WithTimeout(ctx, s.cfg.OpTimeout)
 	defer cancel()
 	resp, err := s.cl.Txn(octx).If(cmps...).Then(ops...).Else(els...).Commit()
-	if err != nil {
+	switch {
+	case errors.Is(err, rpctypes.ErrTooManyOps):
+		return false, 0, false, fmt.Errorf("%w: %w", errFewOps, err)
+	case errors.Is(err, rpctypes.ErrRequestTooLarge):
+		return false, 0, false, fault.Wrap(fault.TooLarge, err, "The request is larger than the state store takes.")
+	case err != nil:
 		return false, 0, false, fault.Wrap(fault.Unavailable, err, "The state store does not answer. Try again.")
 	}
 	if resp.Succeeded {
