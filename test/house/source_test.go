@@ -118,6 +118,43 @@ func bubbled(f *file) bool {
 	return slices.ContainsFunc(f.ast.Imports, func(i *ast.ImportSpec) bool { return i.Path.Value == `"testing/synctest"` })
 }
 
+// TestNothingIsLeftToDo: what is missing is an issue, not a remark in the code.
+func TestNothingIsLeftToDo(t *testing.T) {
+	words := regexp.MustCompile(`\b(TO` + `DO|FIX` + `ME|XX` + `X|HA` + `CK)\b`)
+	for _, f := range project(t).files {
+		if at := words.FindIndex(f.src); at != nil && !f.gen {
+			t.Errorf("%s:%d: %s", f.path, 1+bytes.Count(f.src[:at[0]], []byte("\n")), f.src[at[0]:at[1]])
+		}
+	}
+}
+
+// TestNoToolsInsteadOfProtocols: what speaks to a daemon speaks its protocol; running its command
+// line tool costs a process and loses its errors. The lab sets machines up as an operator would.
+func TestNoToolsInsteadOfProtocols(t *testing.T) {
+	tools := []string{`"virsh"`, `"ovs-vsctl"`, `"ovs-ofctl"`, `"ovs-appctl"`, `"ovs-dpctl"`, `"ovsdb-client"`, `"ip"`, `"tc"`, `"nft"`, `"iptables"`, `"etcdctl"`}
+	for _, f := range project(t).files {
+		if f.test || supports(f.pkg.path()) || below(f.pkg.path(), "lab") || below(f.pkg.path(), "images/mini") {
+			continue
+		}
+		ast.Inspect(f.ast, func(n ast.Node) bool {
+			call, ok := n.(*ast.CallExpr)
+			if !ok {
+				return true
+			}
+			sel, ok := call.Fun.(*ast.SelectorExpr)
+			if !ok || sel.Sel.Name != "Command" && sel.Sel.Name != "CommandContext" {
+				return true
+			}
+			for _, a := range call.Args {
+				if lit, ok := a.(*ast.BasicLit); ok && slices.Contains(tools, lit.Value) {
+					t.Errorf("%s:%d: runs %s", f.path, f.line(call.Pos()), lit.Value)
+				}
+			}
+			return true
+		})
+	}
+}
+
 // TestNoPathsOfOneMachine looks at every file that git tracks.
 func TestNoPathsOfOneMachine(t *testing.T) {
 	root := project(t).root
@@ -347,4 +384,53 @@ func parseDecl(t *testing.T, src string) *ast.GenDecl {
 		t.Fatal(err)
 	}
 	return f.Decls[0].(*ast.GenDecl)
+}
+
+// TestExportedNamesAreDocumented wants a doc comment on every exported type and function outside
+// tests; in a group, one on the group will do.
+func TestExportedNamesAreDocumented(t *testing.T) {
+	for _, f := range project(t).files {
+		if f.test || f.gen || f.pkg.Name == "main" {
+			continue
+		}
+		for _, d := range f.ast.Decls {
+			switch d := d.(type) {
+			case *ast.FuncDecl:
+				if d.Recv != nil && (d.Name.Name == "String" || d.Name.Name == "Error") {
+					continue // fmt.Stringer and error say it
+				}
+				if d.Name.IsExported() && d.Doc == nil && exportedReceiver(d) {
+					t.Errorf("%s:%d: %s has no doc comment", f.path, f.line(d.Pos()), d.Name.Name)
+				}
+			case *ast.GenDecl:
+				for _, s := range d.Specs {
+					if ts, ok := s.(*ast.TypeSpec); ok && ts.Name.IsExported() && ts.Doc == nil && d.Doc == nil {
+						t.Errorf("%s:%d: %s has no doc comment", f.path, f.line(ts.Pos()), ts.Name.Name)
+					}
+				}
+			}
+		}
+	}
+}
+
+// exportedReceiver tells whether a function is one that other packages can name.
+func exportedReceiver(d *ast.FuncDecl) bool {
+	if d.Recv == nil {
+		return true
+	}
+	e := d.Recv.List[0].Type
+	for {
+		switch x := e.(type) {
+		case *ast.StarExpr:
+			e = x.X
+		case *ast.IndexExpr:
+			e = x.X
+		case *ast.IndexListExpr:
+			e = x.X
+		case *ast.Ident:
+			return x.IsExported()
+		default:
+			return false
+		}
+	}
 }
