@@ -12,6 +12,8 @@ import (
 	"github.com/hashicorp/go-memdb"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	"yakumo/fault"
 )
@@ -288,7 +290,7 @@ func (s *Store) commit(ctx context.Context, tx *Tx) (ok bool, rev int64, deposed
 	switch {
 	case errors.Is(err, rpctypes.ErrTooManyOps):
 		return false, 0, false, fmt.Errorf("%w: %w", errFewOps, err)
-	case errors.Is(err, rpctypes.ErrRequestTooLarge):
+	case errors.Is(err, rpctypes.ErrRequestTooLarge), status.Code(err) == codes.ResourceExhausted && strings.Contains(err.Error(), "larger than max"):
 		return false, 0, false, fault.Wrap(fault.TooLarge, err, "The request is larger than the state store takes.")
 	case err != nil:
 		return false, 0, false, fault.Wrap(fault.Unavailable, err, "The state store does not answer. Try again.")
