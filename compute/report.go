@@ -67,14 +67,13 @@ func (c *Compute) report(tx *store.Tx, host model.ID, r *model.ServerReport) err
 	st := &s.Status
 	st.Generation = r.Generation
 	st.Reboots, st.Hard = max(st.Reboots, min(r.Reboots, s.Reboots)), max(st.Hard, min(r.Hard, s.HardReboots))
-	if booting || st.Phase == model.PhaseError {
-		events := make([]model.ActionEvent, 0, len(r.Steps))
-		for _, x := range r.Steps {
-			events = append(events, stepEvent(host, x))
-		}
-		if err := c.step(tx, s, events...); err != nil {
-			return err
-		}
+	// The last step ends when the guest gives its first sign of life, after it was started.
+	events := make([]model.ActionEvent, 0, len(r.Steps))
+	for _, x := range r.Steps {
+		events = append(events, stepEvent(host, x))
+	}
+	if err := c.step(tx, s, events...); err != nil {
+		return err
 	}
 	if r.Power != model.PowerUnknown {
 		st.Power = r.Power

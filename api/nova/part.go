@@ -266,16 +266,45 @@ func (d *dialect) listGroups(c *api.Context) error {
 				continue
 			}
 			seen = append(seen, id)
-			rules := []object{}
-			for r := range store.SecurityRules.List(snap, "group", id) {
-				if r.Direction == model.Ingress {
-					rules = append(rules, groupRule(snap, r))
-				}
-			}
-			out = append(out, object{"id": g.ID, "name": g.Name, "description": g.Description, "tenant_id": g.ProjectID, "rules": rules})
+			out = append(out, groupShown(snap, g))
 		}
 	}
 	return c.JSON(http.StatusOK, object{"security_groups": out})
+}
+
+func groupShown(r store.Reader, g *model.SecurityGroup) object {
+	rules := []object{}
+	for x := range store.SecurityRules.List(r, "group", g.ID) {
+		if x.Direction == model.Ingress {
+			rules = append(rules, groupRule(r, x))
+		}
+	}
+	return object{"id": g.ID, "name": g.Name, "description": g.Description, "tenant_id": g.ProjectID, "rules": rules}
+}
+
+// listOwnGroups shows the groups of the caller's project.
+func (d *dialect) listOwnGroups(c *api.Context) error {
+	if err := removed(c, 36); err != nil {
+		return err
+	}
+	snap := c.Snapshot()
+	out := []object{}
+	for g := range store.SecurityGroups.List(snap, "project", c.Caller.ProjectID) {
+		out = append(out, groupShown(snap, g))
+	}
+	return c.JSON(http.StatusOK, object{"security_groups": out})
+}
+
+func (d *dialect) showGroup(c *api.Context) error {
+	if err := removed(c, 36); err != nil {
+		return err
+	}
+	snap := c.Snapshot()
+	g, err := d.net.GetGroup(snap, netScope(c), c.Param("id"))
+	if err != nil {
+		return err
+	}
+	return c.JSON(http.StatusOK, object{"security_group": groupShown(snap, g)})
 }
 
 func groupRule(r store.Reader, x *model.SecurityRule) object {

@@ -26,6 +26,9 @@ func (d *dialect) serviceRoutes(route adder) {
 	}
 	route(http.MethodGet, "/os-aggregates", api.Admin, 1, none("aggregates"))
 	route(http.MethodGet, "/os-server-groups", api.Reader, 1, none("server_groups"))
+	// Nova's proxies of the network service's groups, which older clients look names up with.
+	route(http.MethodGet, "/os-security-groups", api.Reader, 1, d.listOwnGroups)
+	route(http.MethodGet, "/os-security-groups/{id}", api.Reader, 1, d.showGroup)
 	route(http.MethodPost, "/os-server-groups", api.Member, 1, func(*api.Context) error { return notOffered("A server group") })
 	route(http.MethodPost, "/os-aggregates", api.Admin, 1, func(*api.Context) error { return notOffered("A host aggregate") })
 }
