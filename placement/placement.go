@@ -224,7 +224,10 @@ func (p *Pool) refuse(h *Host, req *Request) Constraint {
 
 func (p *Pool) detail(h *Host, req *Request, c Constraint) string {
 	limit := h.limit(p.ratios)
-	amount := func(unit string, want, used, limit, has int, ratio float64) string {
+	amount := func(unit string, want, used, limit, has, all int, ratio float64) string {
+		if want > all {
+			return fmt.Sprintf("wants %d %s for one server; the host has %d at all", want, unit, all)
+		}
 		return fmt.Sprintf("wants %d %s; %d of %d promised (%d × %g)", want, unit, used, limit, has, ratio)
 	}
 	switch c {
@@ -241,11 +244,11 @@ func (p *Pool) detail(h *Host, req *Request, c Constraint) string {
 	case Architecture:
 		return fmt.Sprintf("it is %s, the image is for %s", h.Arch, req.Arch)
 	case VCPUs:
-		return amount("vCPUs", req.VCPUs, h.Used.VCPUs, limit.VCPUs, h.Capacity.VCPUs, p.ratios.VCPU)
+		return amount("vCPUs", req.VCPUs, h.Used.VCPUs, limit.VCPUs, h.Capacity.VCPUs, h.Capacity.VCPUs, p.ratios.VCPU)
 	case Memory:
-		return amount("MiB", req.MemoryMiB, h.Used.MemoryMiB, limit.MemoryMiB, max(0, h.Capacity.MemoryMiB-p.ratios.ReservedMiB), p.ratios.Memory)
+		return amount("MiB", req.MemoryMiB, h.Used.MemoryMiB, limit.MemoryMiB, max(0, h.Capacity.MemoryMiB-p.ratios.ReservedMiB), h.Capacity.MemoryMiB, p.ratios.Memory)
 	case Disk:
-		return amount("GiB", req.DiskGiB, h.Used.DiskGiB, limit.DiskGiB, h.Capacity.DiskGiB, p.ratios.Disk)
+		return amount("GiB", req.DiskGiB, h.Used.DiskGiB, limit.DiskGiB, h.Capacity.DiskGiB, limit.DiskGiB, p.ratios.Disk)
 	}
 	return string(c)
 }
