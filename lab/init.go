@@ -18,6 +18,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"yakumo/model"
 )
 
 // Unit is a daemon of a machine.
@@ -130,7 +132,13 @@ func (in *initd) mounts() error {
 			return fmt.Errorf("mount %s: %w", mnt.at, err)
 		}
 	}
-	// libvirt wants to see cgroups or none at all; a fresh sysfs shows none.
+	// Each start of the machine is a boot of its own (random(4)), though the kernel is not.
+	if err := os.WriteFile("/run/boot_id", []byte(model.NewID()+"\n"), 0o444); err != nil {
+		return err
+	}
+	if err := unix.Mount("/run/boot_id", "/proc/sys/kernel/random/boot_id", "", unix.MS_BIND, ""); err != nil {
+		return fmt.Errorf("mount a boot id: %w", err)
+	}
 	return os.MkdirAll("/run/openvswitch", 0o755)
 }
 

@@ -62,13 +62,7 @@ func (c *agentCmd) Run(ctx context.Context, log *slog.Logger) error {
 		return err
 	}
 	defer role.Close()
-	healthy := func(context.Context) error {
-		if !role.link.Connected() {
-			return fault.New(fault.Unavailable, "no server holds this host's stream")
-		}
-		return nil
-	}
-	stopDebug, err := debugServer(c.DebugListen, metrics, healthy, cancel)
+	stopDebug, err := debugServer(c.DebugListen, metrics, role.agent.Healthz, cancel)
 	if err != nil {
 		return err
 	}

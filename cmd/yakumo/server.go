@@ -92,12 +92,13 @@ func (c *serverCmd) Run(ctx context.Context, log *slog.Logger) error {
 	linkServer := &http.Server{Handler: role.Link, TLSConfig: role.Link.TLS(), ReadHeaderTimeout: 30 * time.Second, ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug)}
 	serve(cancel, func() error { return apiServer.Serve(apiListener) })
 	serve(cancel, func() error { return linkServer.ServeTLS(linkListener, "", "") })
-	stopDebug, err := debugServer(c.DebugListen, metrics, role.Healthy, cancel)
+	stopDebug, err := debugServer(c.DebugListen, metrics, func(w http.ResponseWriter, r *http.Request) { health(w, r, role.Healthy) }, cancel)
 	if err != nil {
 		return err
 	}
 	defer stopDebug()
-	go role.Run(ctx)
+	loops := make(chan struct{})
+	go func() { defer close(loops); role.Run(ctx) }()
 	log.Info("server ready", "version", version, "api", apiListener.Addr(), "link", linkListener.Addr(), "name", c.Name)
 
 	<-ctx.Done()
@@ -106,6 +107,10 @@ func (c *serverCmd) Run(ctx context.Context, log *slog.Logger) error {
 	sctx, scancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer scancel()
 	err = errors.Join(apiServer.Shutdown(sctx), linkServer.Shutdown(sctx))
+	select { // the loops give up their offices, so that another server leads at once
+	case <-loops:
+	case <-sctx.Done():
+	}
 	if cause := context.Cause(ctx); cause != nil && !errors.Is(cause, context.Canceled) {
 		return cause
 	}
@@ -141,7 +146,10 @@ func (c *serverCmd) masterKey() ([]byte, error) {
 	}
 	b, err := os.ReadFile(path)
 	if errors.Is(err, os.ErrNotExist) {
-		if len(c.EtcdEndpoints) > 0 && c.MasterKeyFile == "" {
+		if c.MasterKeyFile != "" {
+			return nil, fault.New(fault.NotFound, "There is no master key in %s. Make one with `head -c 32 /dev/urandom | base64`; every server of the cloud needs the same.", path)
+		}
+		if len(c.EtcdEndpoints) > 0 {
 			return nil, fault.New(fault.Invalid, "With an external etcd every server needs the same master key: make one with `head -c 32 /dev/urandom | base64`, and give it with --master-key-file.")
 		}
 		key := make([]byte, 32)
@@ -245,7 +253,7 @@ func health(w http.ResponseWriter, r *http.Request, healthy func(context.Context
 }
 
 // debugServer serves metrics, health and pprof on a private address.
-func debugServer(addr string, metrics *prometheus.Registry, healthy func(context.Context) error, cancel context.CancelCauseFunc) (func(), error) {
+func debugServer(addr string, metrics *prometheus.Registry, healthz http.HandlerFunc, cancel context.CancelCauseFunc) (func(), error) {
 	if addr == "" {
 		return func() {}, nil
 	}
@@ -255,7 +263,7 @@ func debugServer(addr string, metrics *prometheus.Registry, healthy func(context
 	}
 	mux := http.NewServeMux()
 	mux.Handle("/metrics", promhttp.HandlerFor(metrics, promhttp.HandlerOpts{}))
-	mux.HandleFunc("/healthz", func(w http.ResponseWriter, r *http.Request) { health(w, r, healthy) })
+	mux.HandleFunc("/healthz", healthz)
 	mux.HandleFunc("/debug/pprof/", pprof.Index)
 	mux.HandleFunc("/debug/pprof/cmdline", pprof.Cmdline)
 	mux.HandleFunc("/debug/pprof/profile", pprof.Profile)
