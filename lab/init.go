@@ -139,7 +139,8 @@ func (in *initd) mounts() error {
 	if err := unix.Mount("/run/boot_id", "/proc/sys/kernel/random/boot_id", "", unix.MS_BIND, ""); err != nil {
 		return fmt.Errorf("mount a boot id: %w", err)
 	}
-	return os.MkdirAll("/run/openvswitch", 0o755)
+	// libvirt locks a console's device in /var/lock, which is below /run.
+	return errors.Join(os.MkdirAll("/run/openvswitch", 0o755), os.MkdirAll("/run/lock", 0o1777))
 }
 
 // reap waits for every child: units, and what fell to us when its parent ended.
