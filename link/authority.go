@@ -147,13 +147,12 @@ func (a *Authority) Pool() *x509.CertPool {
 	return p
 }
 
-func (a *Authority) sign(pub crypto.PublicKey, name pkix.Name, dns []string, life time.Duration) (*x509.Certificate, error) {
+func (a *Authority) sign(pub crypto.PublicKey, name pkix.Name, dns []string, life time.Duration, uses ...x509.ExtKeyUsage) (*x509.Certificate, error) {
 	t := a.now()
 	tmpl := &x509.Certificate{
 		SerialNumber: serial(), Subject: name, DNSNames: dns,
 		NotBefore: t.Add(-time.Hour), NotAfter: t.Add(life), BasicConstraintsValid: true,
-		KeyUsage:    x509.KeyUsageDigitalSignature,
-		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
+		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: uses,
 	}
 	der, err := x509.CreateCertificate(rand.Reader, tmpl, a.cert, pub, a.key)
 	if err != nil {
@@ -162,16 +161,21 @@ func (a *Authority) sign(pub crypto.PublicKey, name pkix.Name, dns []string, lif
 	return x509.ParseCertificate(der)
 }
 
-// hostCertificate certifies the key of a signing request for the host.
-func (a *Authority) hostCertificate(csr []byte, host model.ID) (*x509.Certificate, error) {
+// parseRequest reads a signing request (PKCS#10, DER) and gives it with the SHA-256 of its public key.
+func parseRequest(csr []byte) (*x509.CertificateRequest, string, error) {
 	req, err := x509.ParseCertificateRequest(csr)
 	if err != nil {
-		return nil, fault.Wrap(fault.Invalid, err, "The certificate request is malformed.")
+		return nil, "", fault.Wrap(fault.Invalid, err, "The certificate request is malformed.")
 	}
 	if err := req.CheckSignature(); err != nil {
-		return nil, fault.Wrap(fault.Invalid, err, "The certificate request is not signed by its key.")
+		return nil, "", fault.Wrap(fault.Invalid, err, "The certificate request is not signed by its key.")
 	}
-	return a.sign(req.PublicKey, pkix.Name{CommonName: host, OrganizationalUnit: []string{unitHost}}, nil, hostLife)
+	return req, sum(req.RawSubjectPublicKeyInfo), nil
+}
+
+// hostCertificate certifies the key of a signing request for the host.
+func (a *Authority) hostCertificate(req *x509.CertificateRequest, host model.ID) (*x509.Certificate, error) {
+	return a.sign(req.PublicKey, pkix.Name{CommonName: host, OrganizationalUnit: []string{unitHost}}, nil, hostLife, x509.ExtKeyUsageClientAuth)
 }
 
 // ServerTLS gives a server process a certificate of its own, and asks clients for theirs.
@@ -181,7 +185,8 @@ func (a *Authority) ServerTLS() (*tls.Config, error) {
 		if err != nil {
 			return nil, err
 		}
-		cert, err := a.sign(key.Public(), pkix.Name{CommonName: ServerName, OrganizationalUnit: []string{unitServer}}, []string{ServerName}, serverLife)
+		cert, err := a.sign(key.Public(), pkix.Name{CommonName: ServerName, OrganizationalUnit: []string{unitServer}}, []string{ServerName}, serverLife,
+			x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth)
 		if err != nil {
 			return nil, err
 		}

@@ -14,6 +14,7 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"net/url"
 	"os"
 	"path/filepath"
 	"sync"
@@ -54,6 +55,7 @@ type ClientConfig struct {
 	Log     *slog.Logger
 	// Silence is how long the server may be silent before the client attaches anew; default 10 s.
 	Silence time.Duration
+	Now     func() time.Time // the clock by which certificates are judged; default time.Now
 }
 
 // Client is a host's half of the link.
@@ -68,8 +70,7 @@ type Client struct {
 	wake    chan struct{}
 	cert    *tls.Certificate
 	pool    *x509.CertPool
-	conn    *grpc.ClientConn
-	at      string // server of conn
+	at      string // server of the stream
 	http    *http.Client
 	up      atomic.Bool
 }
@@ -82,8 +83,12 @@ func NewClient(cfg ClientConfig) *Client {
 	if cfg.Silence == 0 {
 		cfg.Silence = 10 * time.Second
 	}
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
 	c := &Client{cfg: cfg, servers: map[model.ID]model.ServerReport{}, ports: map[model.ID]model.PortReport{}, wake: make(chan struct{}, 1)}
-	c.http = &http.Client{Transport: &http.Transport{TLSClientConfig: c.tls(), ForceAttemptHTTP2: true, IdleConnTimeout: time.Minute, ResponseHeaderTimeout: 30 * time.Second}}
+	c.http = &http.Client{Transport: &http.Transport{TLSClientConfig: c.tls(), ForceAttemptHTTP2: true, IdleConnTimeout: time.Minute,
+		ResponseHeaderTimeout: 30 * time.Second, HTTP2: liveness()}}
 	return c
 }
 
@@ -104,6 +109,10 @@ func (c *Client) Connected() bool { return c.up.Load() }
 
 // Join spends a token for a certificate. A call that was cut off may be repeated: the key
 // is made once and the token remembers it.
+//
+// Errors: fault.Unavailable where no server could be reached: try again. Anything else is
+// final: fault.Invalid for a malformed token or one of another cloud, and what a server
+// refused.
 func (c *Client) Join(ctx context.Context, token, hostName string) error {
 	send, fingerprint, err := splitToken(token)
 	if err != nil {
@@ -120,41 +129,80 @@ func (c *Client) Join(ctx context.Context, token, hostName string) error {
 	if err != nil {
 		return err
 	}
-	tc := &tls.Config{MinVersion: tls.VersionTLS13, ServerName: ServerName, InsecureSkipVerify: true, // verified below
-		VerifyConnection: func(cs tls.ConnectionState) error { return verifyFingerprint(cs, fingerprint) }}
-	var errs []error
+	err = fault.New(fault.Invalid, "No server is given to join at.")
 	for _, server := range c.cfg.Servers {
-		conn, err := grpc.NewClient("passthrough:///"+server, grpc.WithTransportCredentials(credentials.NewTLS(tc)))
-		if err != nil {
-			return err
-		}
-		octx, cancel := context.WithTimeout(ctx, 15*time.Second)
-		reply, err := linkpb.NewHostsClient(conn).Join(octx, &linkpb.JoinRequest{Token: send, HostName: hostName, Csr: csr}, grpc.WaitForReady(true))
-		cancel()
-		conn.Close()
-		if err == nil {
+		var reply *linkpb.JoinReply
+		if reply, err = c.joinAt(ctx, server, fingerprint, &linkpb.JoinRequest{Token: send, HostName: hostName, Csr: csr}); err == nil {
 			return c.keep(reply, fingerprint)
 		}
-		errs = append(errs, fmt.Errorf("%s: %w", server, err))
-		if st := status.Code(err); st != codes.Unavailable && st != codes.DeadlineExceeded {
+		if !fault.Is(err, fault.Unavailable) {
 			break
 		}
 	}
-	return fmt.Errorf("join: %w", errors.Join(errs...))
+	return err
+}
+
+func (c *Client) joinAt(ctx context.Context, server, fingerprint string, req *linkpb.JoinRequest) (*linkpb.JoinReply, error) {
+	ctx, cancel := context.WithTimeout(ctx, 15*time.Second)
+	defer cancel()
+	ctx, refuse := context.WithCancelCause(ctx)
+	defer refuse(nil)
+	tc := &tls.Config{MinVersion: tls.VersionTLS13, ServerName: ServerName, InsecureSkipVerify: true, // verified here
+		VerifyConnection: func(cs tls.ConnectionState) error {
+			err := c.verifyFingerprint(cs, fingerprint)
+			if err != nil { // nothing has been sent, and trying again would not help
+				refuse(fault.Wrap(fault.Invalid, err, "The server %s is not of the cloud that made the token.", server))
+			}
+			return err
+		}}
+	conn, err := grpc.NewClient("passthrough:///"+server, grpc.WithTransportCredentials(credentials.NewTLS(tc)))
+	if err != nil {
+		return nil, fault.Wrap(fault.Invalid, err, "The server's address %s cannot be used.", server)
+	}
+	defer conn.Close()
+	reply, err := linkpb.NewHostsClient(conn).Join(ctx, req, grpc.WaitForReady(true))
+	var wrong *fault.Error
+	if err != nil && errors.As(context.Cause(ctx), &wrong) {
+		return nil, wrong
+	}
+	return reply, refused(err, server)
+}
+
+// refused makes a fault of what a server answered.
+func refused(err error, server string) error {
+	if err == nil {
+		return nil
+	}
+	kind := fault.Internal
+	switch status.Code(err) {
+	case codes.Unavailable, codes.DeadlineExceeded, codes.Canceled:
+		return fault.Wrap(fault.Unavailable, err, "The server %s cannot be reached.", server)
+	case codes.InvalidArgument:
+		kind = fault.Invalid
+	case codes.Unauthenticated:
+		kind = fault.Unauthorized
+	case codes.PermissionDenied:
+		kind = fault.Forbidden
+	case codes.NotFound:
+		kind = fault.NotFound
+	case codes.AlreadyExists:
+		kind = fault.Conflict
+	}
+	return fault.New(kind, "%s", status.Convert(err).Message())
 }
 
 // verifyFingerprint trusts a server whose certificate was issued by the authority that the token names.
-func verifyFingerprint(cs tls.ConnectionState, fingerprint string) error {
+func (c *Client) verifyFingerprint(cs tls.ConnectionState, fingerprint string) error {
 	for _, ca := range cs.PeerCertificates[1:] {
 		if sum(ca.Raw) != fingerprint {
 			continue
 		}
 		pool := x509.NewCertPool()
 		pool.AddCert(ca)
-		_, err := cs.PeerCertificates[0].Verify(x509.VerifyOptions{Roots: pool, DNSName: ServerName})
+		_, err := cs.PeerCertificates[0].Verify(x509.VerifyOptions{Roots: pool, DNSName: ServerName, CurrentTime: c.cfg.Now()})
 		return err
 	}
-	return errors.New("the server is not of the cloud that made the token")
+	return errors.New("its authority is not the one that the token names")
 }
 
 func (c *Client) key() (*ecdsa.PrivateKey, error) {
@@ -256,7 +304,7 @@ func (c *Client) tls() *tls.Config {
 			if err != nil {
 				return err
 			}
-			_, err = cs.PeerCertificates[0].Verify(x509.VerifyOptions{Roots: pool, DNSName: ServerName})
+			_, err = cs.PeerCertificates[0].Verify(x509.VerifyOptions{Roots: pool, DNSName: ServerName, CurrentTime: c.cfg.Now()})
 			return err
 		},
 		GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
@@ -288,6 +336,24 @@ func (c *Client) Report(servers []model.ServerReport, ports []model.PortReport) 
 	c.poke()
 }
 
+// repeat queues every report afresh, but for those that wait in the queue: these are as new.
+func (c *Client) repeat() {
+	servers, ports := c.cfg.Handler.Reports()
+	c.mu.Lock()
+	for _, r := range servers {
+		if _, waits := c.servers[r.ServerID]; !waits {
+			c.servers[r.ServerID] = r
+		}
+	}
+	for _, r := range ports {
+		if _, waits := c.ports[r.PortID]; !waits {
+			c.ports[r.PortID] = r
+		}
+	}
+	c.mu.Unlock()
+	c.poke()
+}
+
 // FactsChanged makes the client send the host's facts again.
 func (c *Client) FactsChanged() {
 	c.mu.Lock()
@@ -305,6 +371,9 @@ func (c *Client) poke() {
 
 // Run keeps a stream to any server until ctx ends.
 func (c *Client) Run(ctx context.Context) error {
+	if len(c.cfg.Servers) == 0 {
+		return fault.New(fault.Invalid, "No server is given to attach to.")
+	}
 	wait := 100 * time.Millisecond
 	for ctx.Err() == nil {
 		server := c.cfg.Servers[c.next%len(c.cfg.Servers)]
@@ -337,13 +406,26 @@ func (c *Client) attach(ctx context.Context, server string) error {
 	defer conn.Close()
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	client := linkpb.NewHostsClient(conn)
-	if err := c.renew(ctx, client); err != nil {
-		return err
-	}
 	facts, err := c.encodeFacts(ctx)
 	if err != nil {
 		return err
+	}
+	// From the first byte on: a server that takes the connection and says nothing is no server.
+	silence := time.AfterFunc(c.cfg.Silence, func() { cancel(errors.New("the server was silent")) })
+	defer silence.Stop()
+	err = c.converse(ctx, cancel, linkpb.NewHostsClient(conn), server, facts, func() { silence.Reset(c.cfg.Silence) })
+	if cause := context.Cause(ctx); cause != nil && !errors.Is(cause, context.Canceled) {
+		return cause
+	}
+	return err
+}
+
+// converse is one stream, from hello to its end.
+func (c *Client) converse(ctx context.Context, cancel context.CancelCauseFunc, client linkpb.HostsClient, server string, facts []byte, heard func()) error {
+	renewed := c.cfg.Now()
+	if err := c.renew(ctx, client); err != nil {
+		// The certificate that there is may be good for weeks; the stream tries again.
+		c.cfg.Log.Warn("the host's certificate was not renewed", "err", err)
 	}
 	stream, err := client.Attach(ctx)
 	if err != nil {
@@ -357,21 +439,19 @@ func (c *Client) attach(ctx context.Context, server string) error {
 	c.mu.Lock()
 	c.at = server
 	c.mu.Unlock()
-	servers, ports := c.cfg.Handler.Reports()
-	c.Report(servers, ports)
+	c.repeat()
 
 	out := make(chan *linkpb.FromHost, 64)
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	defer cancel(nil)
-	silence := time.AfterFunc(c.cfg.Silence, func() { cancel(errors.New("the server was silent")) })
-	defer silence.Stop()
 	wg.Go(func() {
 		for {
 			var m *linkpb.FromHost
 			select {
 			case m = <-out:
 			case <-c.wake:
+				var err error
 				if m, err = c.pending(ctx); err != nil {
 					cancel(err)
 					return
@@ -382,9 +462,8 @@ func (c *Client) attach(ctx context.Context, server string) error {
 			case <-ctx.Done():
 				return
 			}
-			if err := stream.Send(m); err != nil {
-				cancel(err)
-				return
+			if stream.Send(m) != nil {
+				return // Recv tells why
 			}
 		}
 	})
@@ -397,15 +476,21 @@ func (c *Client) attach(ctx context.Context, server string) error {
 	for {
 		m, err := stream.Recv()
 		if err != nil {
-			if cause := context.Cause(ctx); cause != nil && !errors.Is(cause, context.Canceled) {
-				return cause
-			}
 			return err
 		}
-		silence.Reset(c.cfg.Silence)
+		heard()
 		switch k := m.Kind.(type) {
 		case *linkpb.ToHost_Ping:
 			say(&linkpb.FromHost{Kind: &linkpb.FromHost_Pong{Pong: &linkpb.Pong{N: k.Ping.N}}})
+			// A stream may last longer than a certificate.
+			if now := c.cfg.Now(); now.Sub(renewed) > renewEvery && c.due(now) {
+				renewed = now
+				wg.Go(func() {
+					if err := c.renew(ctx, client); err != nil {
+						c.cfg.Log.Warn("the host's certificate was not renewed; trying again", "err", err, "wait", renewEvery)
+					}
+				})
+			}
 		case *linkpb.ToHost_Rows:
 			b, err := decodeBatch(k.Rows)
 			if err == nil {
@@ -425,7 +510,7 @@ func (c *Client) attach(ctx context.Context, server string) error {
 				if err != nil {
 					c.cfg.Log.Warn("a question was not answered", "name", k.Query.Name, "request_id", k.Query.RequestId, "err", err)
 					a.FaultKind, a.Error = uint32(fault.KindOf(err)), "The host failed to answer."
-					if text, ok := fault.Text(err); ok {
+					if text, ok := fault.Text(err); ok && text != "" {
 						a.Error = text
 					}
 				}
@@ -446,19 +531,19 @@ func (c *Client) encodeFacts(ctx context.Context) ([]byte, error) {
 // pending makes a message of what is queued, nil where nothing is.
 func (c *Client) pending(ctx context.Context) (*linkpb.FromHost, error) {
 	c.mu.Lock()
-	servers, ports, facts := c.servers, c.ports, c.facts
-	c.servers, c.ports, c.facts = map[model.ID]model.ServerReport{}, map[model.ID]model.PortReport{}, false
-	c.mu.Unlock()
-	if facts {
-		if len(servers)+len(ports) > 0 {
-			c.Report(values(servers), values(ports))
-		}
+	if c.facts {
+		c.facts = false
+		c.mu.Unlock()
+		c.poke() // the reports are next
 		b, err := c.encodeFacts(ctx)
 		if err != nil {
 			return nil, err
 		}
 		return &linkpb.FromHost{Kind: &linkpb.FromHost_Facts{Facts: &linkpb.Facts{Facts: b}}}, nil
 	}
+	servers, ports := c.servers, c.ports
+	c.servers, c.ports = map[model.ID]model.ServerReport{}, map[model.ID]model.PortReport{}
+	c.mu.Unlock()
 	if len(servers)+len(ports) == 0 {
 		return nil, nil
 	}
@@ -480,13 +565,22 @@ func (c *Client) pending(ctx context.Context) (*linkpb.FromHost, error) {
 	return &linkpb.FromHost{Kind: &linkpb.FromHost_Reports{Reports: r}}, nil
 }
 
+// renewEvery is how often a renewal is tried that has failed.
+const renewEvery = time.Minute
+
+// due tells whether the host's certificate should be renewed.
+func (c *Client) due(now time.Time) bool {
+	cert, _, err := c.load()
+	return err == nil && dueForRenewal(cert, now)
+}
+
 // renew gets a newer certificate when a third of the old one's life is left.
 func (c *Client) renew(ctx context.Context, client linkpb.HostsClient) error {
 	cert, _, err := c.load()
 	if err != nil {
 		return err
 	}
-	if !dueForRenewal(cert, time.Now()) {
+	if !dueForRenewal(cert, c.cfg.Now()) {
 		return nil
 	}
 	key, err := c.key()
@@ -515,7 +609,7 @@ func (c *Client) Blob(ctx context.Context, id model.ID, offset int64) (io.ReadCl
 	if at == "" {
 		at = c.cfg.Servers[0]
 	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "https://"+at+"/blobs/"+id, nil)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "https://"+at+"/blobs/"+url.PathEscape(id), nil)
 	if err != nil {
 		return nil, err
 	}

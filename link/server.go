@@ -10,6 +10,7 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"net/url"
 	"strings"
 	"sync"
 	"time"
@@ -93,10 +94,21 @@ func NewServer(cfg ServerConfig) (*Server, error) {
 	}
 	s := &Server{cfg: cfg, tls: tc, sessions: map[model.ID]*session{}}
 	s.ctx, s.stop = context.WithCancel(context.Background())
-	s.http = &http.Client{Transport: &http.Transport{TLSClientConfig: tc.Clone(), ForceAttemptHTTP2: true, IdleConnTimeout: time.Minute}}
+	s.http = &http.Client{Transport: &http.Transport{TLSClientConfig: tc.Clone(), ForceAttemptHTTP2: true, IdleConnTimeout: time.Minute, HTTP2: liveness()}}
 	s.grpc = grpc.NewServer(grpc.Creds(credentials.NewTLS(tc)), grpc.MaxRecvMsgSize(64<<20))
 	linkpb.RegisterHostsServer(s.grpc, s)
 	return s, nil
+}
+
+// liveness makes an HTTP/2 connection end soon after its peer has vanished without a word.
+func liveness() *http.HTTP2Config {
+	return &http.HTTP2Config{SendPingTimeout: 5 * time.Second, PingTimeout: 5 * time.Second, WriteByteTimeout: 15 * time.Second}
+}
+
+// HTTPServer makes the http.Server of the link's listener: call ServeTLS(listener, "", "").
+func (s *Server) HTTPServer() *http.Server {
+	return &http.Server{Handler: s, TLSConfig: s.tls, HTTP2: liveness(), ReadHeaderTimeout: 30 * time.Second,
+		ErrorLog: slog.NewLogLogger(s.cfg.Log.Handler(), slog.LevelDebug)}
 }
 
 // TLS is the configuration that the listener must use.
@@ -114,19 +126,15 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		s.grpc.ServeHTTP(w, r)
 		return
 	}
-	var id, unit string
+	var certs []*x509.Certificate
 	if r.TLS != nil {
-		id, unit = holder(r.TLS.PeerCertificates)
+		certs = r.TLS.PeerCertificates
 	}
+	_, unit := holder(certs)
 	path := strings.Split(strings.Trim(r.URL.Path, "/"), "/")
 	switch {
 	case len(path) == 2 && path[0] == "blobs" && r.Method == http.MethodGet:
-		if unit == unitHost {
-			if _, known := store.Hosts.Get(s.cfg.Store.Snapshot(), id); !known {
-				unit = ""
-			}
-		}
-		if unit == "" {
+		if _, known := s.host(certs); !known && unit != unitServer {
 			http.Error(w, "a certificate of a host or a server is needed", http.StatusForbidden)
 			return
 		}
@@ -150,6 +158,21 @@ func holder(certs []*x509.Certificate) (name, unit string) {
 	return certs[0].Subject.CommonName, certs[0].Subject.OrganizationalUnit[0]
 }
 
+// host gives the host that the certificate is of, and false where it is no host's, or of one
+// that was removed or has joined again with another key.
+func (s *Server) host(certs []*x509.Certificate) (*model.Host, bool) {
+	id, unit := holder(certs)
+	if unit != unitHost {
+		return nil, false
+	}
+	h, ok := store.Hosts.Get(s.cfg.Store.Snapshot(), id)
+	if !ok || h.CertKey != "" && h.CertKey != sum(certs[0].RawSubjectPublicKeyInfo) {
+		return nil, false
+	}
+	return h, true
+}
+
+// hostOf gives the host that calls.
 func (s *Server) hostOf(ctx context.Context) (*model.Host, error) {
 	p, ok := peer.FromContext(ctx)
 	if !ok {
@@ -159,19 +182,20 @@ func (s *Server) hostOf(ctx context.Context) (*model.Host, error) {
 	if !ok {
 		return nil, status.Error(codes.Unauthenticated, "no TLS")
 	}
-	id, unit := holder(info.State.PeerCertificates)
-	if unit != unitHost {
+	if _, unit := holder(info.State.PeerCertificates); unit != unitHost {
 		return nil, status.Error(codes.Unauthenticated, "a host's certificate is needed")
 	}
 	if err := s.cfg.Store.Sync(ctx); err != nil {
 		return nil, grpcError(err)
 	}
-	h, ok := store.Hosts.Get(s.cfg.Store.Snapshot(), id)
+	h, ok := s.host(info.State.PeerCertificates)
 	if !ok {
-		return nil, status.Error(codes.PermissionDenied, "this host was removed from the cloud; join it again with a new token")
+		return nil, errRemoved
 	}
 	return h, nil
 }
+
+var errRemoved = status.Error(codes.PermissionDenied, "this host was removed from the cloud, or joined again with another key; join it with a new token")
 
 // grpcError carries a fault over the wire.
 func grpcError(err error) error {
@@ -199,20 +223,21 @@ func grpcError(err error) error {
 
 // Join serves the rpc.
 func (s *Server) Join(ctx context.Context, req *linkpb.JoinRequest) (*linkpb.JoinReply, error) {
-	csr, err := x509.ParseCertificateRequest(req.Csr)
+	// Before the token is spent: what is malformed must not cost it.
+	csr, key, err := parseRequest(req.Csr)
 	if err != nil {
-		return nil, grpcError(fault.Wrap(fault.Invalid, err, "The certificate request is malformed."))
+		return nil, grpcError(err)
 	}
 	if err := s.cfg.Store.Sync(ctx); err != nil {
 		return nil, grpcError(err)
 	}
-	host, err := s.spend(ctx, req.Token, req.HostName, sum(csr.RawSubjectPublicKeyInfo))
+	host, err := s.spend(ctx, req.Token, req.HostName, key)
 	if err != nil {
 		s.cfg.Log.Warn("a host may not join", "name", req.HostName, "err", err)
 		return nil, grpcError(err)
 	}
 	s.cfg.Log.Info("a host joined", "host", host, "name", req.HostName)
-	return s.certify(ctx, req.Csr, host)
+	return s.certify(ctx, csr, host, key)
 }
 
 // Renew serves the rpc.
@@ -221,10 +246,17 @@ func (s *Server) Renew(ctx context.Context, req *linkpb.RenewRequest) (*linkpb.J
 	if err != nil {
 		return nil, err
 	}
-	return s.certify(ctx, req.Csr, h.ID)
+	csr, key, err := parseRequest(req.Csr)
+	if err != nil {
+		return nil, grpcError(err)
+	}
+	if h.CertKey != "" && h.CertKey != key {
+		return nil, grpcError(fault.New(fault.Invalid, "A certificate is renewed for the key that the host joined with."))
+	}
+	return s.certify(ctx, csr, h.ID, key)
 }
 
-func (s *Server) certify(ctx context.Context, csr []byte, host model.ID) (*linkpb.JoinReply, error) {
+func (s *Server) certify(ctx context.Context, csr *x509.CertificateRequest, host model.ID, key string) (*linkpb.JoinReply, error) {
 	cert, err := s.cfg.Authority.hostCertificate(csr, host)
 	if err != nil {
 		return nil, grpcError(err)
@@ -235,7 +267,7 @@ func (s *Server) certify(ctx context.Context, csr []byte, host model.ID) (*linkp
 			return fault.New(fault.NotFound, "The host was removed.")
 		}
 		n := *h
-		n.CertSerial = cert.SerialNumber.Text(16)
+		n.CertSerial, n.CertKey = cert.SerialNumber.Text(16), key
 		return store.Hosts.Put(tx, &n)
 	}); err != nil {
 		return nil, grpcError(err)
@@ -243,11 +275,16 @@ func (s *Server) certify(ctx context.Context, csr []byte, host model.ID) (*linkp
 	return &linkpb.JoinReply{HostId: host, Certificate: cert.Raw, Authority: s.cfg.Authority.cert.Raw}, nil
 }
 
+// askTimeout bounds a question whose asker has no patience of its own.
+const askTimeout = 15 * time.Second
+
 // Ask puts a question to a host, over its stream wherever that is, and waits for the answer.
 //
-// Errors: fault.Unavailable where the host is down or does not answer before ctx ends;
-// whatever the host answered.
+// Errors: fault.Unavailable where the host is down or does not answer before ctx ends, or
+// within 15 s; whatever the host answered.
 func (s *Server) Ask(ctx context.Context, host model.ID, name string, body []byte) ([]byte, error) {
+	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
 	s.mu.Lock()
 	local := s.sessions[host]
 	s.mu.Unlock()
@@ -258,7 +295,7 @@ func (s *Server) Ask(ctx context.Context, host model.ID, name string, body []byt
 	if !ok || hb.URL == "" || hb.Server == s.cfg.Identity {
 		return nil, fault.New(fault.Unavailable, "The host is not connected. Try again when it is back.")
 	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, hb.URL+"/ask/"+host+"/"+name, bytes.NewReader(body))
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, hb.URL+"/ask/"+url.PathEscape(host)+"/"+url.PathEscape(name), bytes.NewReader(body))
 	if err != nil {
 		return nil, err
 	}
@@ -282,14 +319,19 @@ func (s *Server) Ask(ctx context.Context, host model.ID, name string, body []byt
 	return out, nil
 }
 
+// maxQuestion is the largest body of a question, in bytes.
+const maxQuestion = 1 << 20
+
 type peerError struct {
 	Kind fault.Kind `json:"kind"`
 	Text string     `json:"text"`
 }
 
 func (s *Server) answerPeer(w http.ResponseWriter, r *http.Request, host, name string) {
-	body, err := io.ReadAll(io.LimitReader(r.Body, 1<<20))
-	if err == nil {
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxQuestion))
+	if err != nil {
+		err = fault.Wrap(fault.Invalid, err, "The question cannot be read.")
+	} else {
 		s.mu.Lock()
 		local := s.sessions[host]
 		s.mu.Unlock()
@@ -303,7 +345,10 @@ func (s *Server) answerPeer(w http.ResponseWriter, r *http.Request, host, name s
 			}
 		}
 	}
-	text, _ := fault.Text(err)
+	text, ok := fault.Text(err)
+	if !ok {
+		text = "The host failed to answer."
+	}
 	w.WriteHeader(http.StatusBadGateway)
 	json.NewEncoder(w).Encode(peerError{fault.KindOf(err), text})
 }

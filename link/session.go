@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"sync"
@@ -23,12 +24,15 @@ import (
 type session struct {
 	s    *Server
 	host model.ID
+	key  string // model.Host.CertKey when the session began
 	log  *slog.Logger
 	out  chan *linkpb.ToHost
 	ctx  context.Context
 
 	applied chan *linkpb.Applied
+	ended   chan error   // why the session is over; holds one for every goroutine, and one for Attach
 	heard   atomic.Int64 // unix nanoseconds
+	down    atomic.Bool  // the host is down now, not only when its lease has run out
 
 	mu      sync.Mutex
 	asked   map[uint64]chan *linkpb.Answer
@@ -37,6 +41,10 @@ type session struct {
 	ports   map[model.ID]model.PortReport
 	work    chan struct{}
 }
+
+// catchUp is how long a host waits for a server that has seen less than itself; less than the
+// silence that a host bears.
+const catchUp = 4 * time.Second
 
 // Attach serves the rpc: it lasts as long as the host's stream.
 func (s *Server) Attach(stream linkpb.Hosts_AttachServer) error {
@@ -53,7 +61,7 @@ func (s *Server) Attach(stream linkpb.Hosts_AttachServer) error {
 		return status.Error(codes.InvalidArgument, "the first message is not a hello")
 	}
 	// The host may have acted on state that this server's mirror has not seen yet.
-	wctx, cancel := context.WithTimeout(stream.Context(), 10*time.Second)
+	wctx, cancel := context.WithTimeout(stream.Context(), catchUp)
 	err = s.cfg.Store.Wait(wctx, hello.Generation)
 	cancel()
 	if err != nil {
@@ -62,9 +70,10 @@ func (s *Server) Attach(stream linkpb.Hosts_AttachServer) error {
 	ctx, cancel := context.WithCancel(stream.Context())
 	defer cancel()
 	ss := &session{
-		s: s, host: h.ID, log: s.cfg.Log.With("host", h.Name), out: make(chan *linkpb.ToHost, 64), ctx: ctx,
+		s: s, host: h.ID, key: h.CertKey, log: s.cfg.Log.With("host", h.Name), out: make(chan *linkpb.ToHost, 64), ctx: ctx,
 		applied: make(chan *linkpb.Applied, 1), asked: map[uint64]chan *linkpb.Answer{},
 		servers: map[model.ID]model.ServerReport{}, ports: map[model.ID]model.PortReport{}, work: make(chan struct{}, 1),
+		ended: make(chan error, 8),
 	}
 	ss.heard.Store(time.Now().UnixNano())
 	if err := ss.facts(ctx, hello.Facts); err != nil {
@@ -75,7 +84,8 @@ func (s *Server) Attach(stream linkpb.Hosts_AttachServer) error {
 	s.sessions[h.ID] = ss
 	s.mu.Unlock()
 	if old != nil {
-		old.log.Info("the host attached again")
+		// A host has one stream; what is left of another is dead, or is about to be.
+		old.end(errElsewhere)
 	}
 	defer func() {
 		s.mu.Lock()
@@ -86,30 +96,46 @@ func (s *Server) Attach(stream linkpb.Hosts_AttachServer) error {
 	}()
 	ss.log.Info("host attached", "version", hello.Version, "generation", hello.Generation)
 
-	ended := make(chan error, 6)
-	var wg sync.WaitGroup
-	run := func(f func(context.Context) error) {
-		wg.Go(func() { ended <- f(ctx) })
+	var wg, sending sync.WaitGroup
+	run := func(wg *sync.WaitGroup, f func(context.Context) error) {
+		wg.Go(func() { ss.end(f(ctx)) })
 	}
-	run(func(ctx context.Context) error { return ss.send(ctx, stream) })
-	run(ss.rows)
-	run(ss.beat)
-	run(ss.lease)
-	run(ss.bringIn)
-	go func() { ended <- ss.receive(ctx, stream) }() // ends with the stream, after we return
+	run(&sending, func(ctx context.Context) error { return ss.send(ctx, stream) })
+	run(&wg, ss.rows)
+	run(&wg, ss.beat)
+	run(&wg, ss.lease)
+	run(&wg, ss.bringIn)
+	go func() { ss.end(ss.receive(ctx, stream)) }() // ends with the stream, after we return
 	select {
-	case err = <-ended:
+	case err = <-ss.ended:
 	case <-s.ctx.Done():
 		err = status.Error(codes.Unavailable, "the server is shutting down")
 	}
 	cancel()
 	wg.Wait()
+	// A sender that is stuck in a connection whose other end is gone must not hold us.
+	sent := make(chan struct{})
+	go func() { sending.Wait(); close(sent) }()
+	select {
+	case <-sent:
+	case <-time.After(time.Second):
+	}
 	ss.log.Info("host detached", "err", err)
 	if errors.Is(err, io.EOF) {
 		return nil
 	}
 	return err
 }
+
+// end tells Attach why the session is over; the first reason counts.
+func (ss *session) end(err error) {
+	select {
+	case ss.ended <- err:
+	default:
+	}
+}
+
+var errElsewhere = status.Error(codes.Aborted, "the host has attached anew")
 
 func (ss *session) receive(ctx context.Context, stream linkpb.Hosts_AttachServer) error {
 	for {
@@ -198,7 +224,8 @@ func (ss *session) rows(ctx context.Context) error {
 	}
 }
 
-// beat pings the host, and ends the session when the host was silent for its lease.
+// beat pings the host, and ends the session when the host was silent for its lease, or when
+// it is the cloud's no more.
 func (ss *session) beat(ctx context.Context) error {
 	t := time.NewTicker(ss.s.cfg.HostTTL / 3)
 	defer t.Stop()
@@ -209,7 +236,12 @@ func (ss *session) beat(ctx context.Context) error {
 			return ctx.Err()
 		}
 		if silent := time.Since(time.Unix(0, ss.heard.Load())); silent > ss.s.cfg.HostTTL {
+			ss.down.Store(true)
 			return status.Errorf(codes.DeadlineExceeded, "the host was silent for %s", silent.Round(time.Millisecond))
+		}
+		if h, ok := store.Hosts.Get(ss.s.cfg.Store.Snapshot(), ss.host); !ok || ss.key != "" && h.CertKey != ss.key {
+			ss.down.Store(true)
+			return errRemoved
 		}
 		if err := ss.push(ctx, &linkpb.ToHost{Kind: &linkpb.ToHost_Ping{Ping: &linkpb.Ping{N: n}}}); err != nil {
 			return err
@@ -218,30 +250,70 @@ func (ss *session) beat(ctx context.Context) error {
 }
 
 // lease keeps the host's heartbeat in the store. When the session ends, the heartbeat
-// stays until its lease runs out, so that a host that comes back soon was never down.
+// stays until its lease runs out, so that a host that comes back soon was never down;
+// but it goes at once where the host was silent for that long already, or was removed.
 func (ss *session) lease(ctx context.Context) error {
-	st := ss.s.cfg.Store
 	for {
-		l, err := st.NewLease(ctx, ss.s.cfg.HostTTL)
-		if err == nil {
-			_, err = st.Update(ctx, func(tx *store.Tx) error {
-				return store.Heartbeats.PutLeased(tx, &model.Heartbeat{HostID: ss.host, Server: ss.s.cfg.Identity, URL: ss.s.cfg.URL, At: ss.s.cfg.Now().UTC()}, l)
-			})
-			if err == nil {
-				select {
-				case <-l.Done():
-				case <-ctx.Done():
-				}
-			}
-			l.Abandon()
-		}
-		if ctx.Err() != nil {
-			return ctx.Err()
+		err := ss.hold(ctx)
+		if ctx.Err() != nil || errors.Is(err, errElsewhere) || errors.Is(err, errRemoved) {
+			return err
 		}
 		ss.log.Warn("the heartbeat is lost; making a new one", "err", err)
 		select {
 		case <-time.After(200 * time.Millisecond):
 		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// hold keeps one heartbeat while its lease lasts.
+func (ss *session) hold(ctx context.Context) error {
+	st := ss.s.cfg.Store
+	l, err := st.NewLease(ctx, ss.s.cfg.HostTTL)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if !ss.down.Load() {
+			l.Abandon()
+			return
+		}
+		// A heartbeat that another server has written since is on another lease, and stays.
+		if err := l.Close(context.WithoutCancel(ctx)); err != nil {
+			ss.log.Warn("the heartbeat of a host that is down goes with its lease", "err", err)
+		}
+	}()
+	put := func() (int64, error) {
+		return st.Update(ctx, func(tx *store.Tx) error {
+			if _, ok := store.Hosts.Get(tx, ss.host); !ok {
+				ss.down.Store(true)
+				return errRemoved
+			}
+			return store.Heartbeats.PutLeased(tx, &model.Heartbeat{HostID: ss.host, Server: ss.s.cfg.Identity, URL: ss.s.cfg.URL, At: ss.s.cfg.Now().UTC()}, l)
+		})
+	}
+	mine, err := put()
+	if err != nil {
+		return err
+	}
+	t := time.NewTicker(ss.s.cfg.HostTTL / 3)
+	defer t.Stop()
+	for {
+		select {
+		case <-l.Done():
+			return errors.New("its lease has ended")
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-t.C:
+		}
+		switch at := store.Heartbeats.Revision(st.Snapshot(), ss.host); {
+		case at > mine:
+			return errElsewhere
+		case at == 0:
+			if mine, err = put(); err != nil {
+				return err
+			}
 		}
 	}
 }
@@ -297,7 +369,7 @@ func (ss *session) bringIn(ctx context.Context) error {
 		case <-ctx.Done():
 			return ctx.Err()
 		}
-		for {
+		for wait := 300 * time.Millisecond; ; wait = min(2*wait, 5*time.Second) {
 			ss.mu.Lock()
 			servers, ports := ss.servers, ss.ports
 			ss.servers, ss.ports = map[model.ID]model.ServerReport{}, map[model.ID]model.PortReport{}
@@ -305,40 +377,58 @@ func (ss *session) bringIn(ctx context.Context) error {
 			if len(servers)+len(ports) == 0 {
 				break
 			}
-			if err := ss.sink(ctx, servers, ports); err != nil {
-				ss.log.Warn("reports of the host wait for the store", "err", err)
-				ss.mu.Lock()
-				for id, r := range servers {
-					if _, newer := ss.servers[id]; !newer {
-						ss.servers[id] = r
-					}
-				}
-				for id, r := range ports {
-					if _, newer := ss.ports[id]; !newer {
-						ss.ports[id] = r
-					}
-				}
-				ss.mu.Unlock()
-				select {
-				case <-time.After(300 * time.Millisecond):
-				case <-ctx.Done():
-					return ctx.Err()
-				}
+			// A server is ready only with its ports, so these go first.
+			err := sink(ctx, ss.host, ports, ss.s.cfg.Sink.PortReports)
+			err = errors.Join(err, sink(ctx, ss.host, servers, ss.s.cfg.Sink.ServerReports))
+			if err == nil {
+				continue
+			}
+			ss.log.Warn("reports of the host wait for the store", "err", err, "wait", wait)
+			ss.mu.Lock()
+			keepOlder(ss.servers, servers)
+			keepOlder(ss.ports, ports)
+			ss.mu.Unlock()
+			select {
+			case <-time.After(wait):
+			case <-ctx.Done():
+				return ctx.Err()
 			}
 		}
 	}
 }
 
-func (ss *session) sink(ctx context.Context, servers map[model.ID]model.ServerReport, ports map[model.ID]model.PortReport) error {
-	if len(ports) > 0 {
-		if err := ss.s.cfg.Sink.PortReports(ctx, ss.host, values(ports)); err != nil {
-			return err
+// keepOlder puts the reports back that have no newer one by now.
+func keepOlder[R any](queue, old map[model.ID]R) {
+	for id, r := range old {
+		if _, newer := queue[id]; !newer {
+			queue[id] = r
 		}
 	}
-	if len(servers) > 0 {
-		return ss.s.cfg.Sink.ServerReports(ctx, ss.host, values(servers))
+}
+
+// sink brings reports into the store, and leaves in them those that it did not take. One that
+// is refused for itself does not keep the others out.
+func sink[R any](ctx context.Context, host model.ID, reports map[model.ID]R, take func(context.Context, model.ID, []R) error) error {
+	if len(reports) == 0 {
+		return nil
 	}
-	return nil
+	err := take(ctx, host, values(reports))
+	switch {
+	case err == nil:
+		clear(reports)
+		return nil
+	case fault.Is(err, fault.Unavailable) || ctx.Err() != nil || len(reports) == 1:
+		return err
+	}
+	var errs []error
+	for id, r := range reports {
+		if err := take(ctx, host, []R{r}); err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w", id, err))
+			continue
+		}
+		delete(reports, id)
+	}
+	return errors.Join(errs...)
 }
 
 func values[K comparable, V any](m map[K]V) []V {

@@ -25,7 +25,12 @@ func sum(b []byte) string { h := sha256.Sum256(b); return hex.EncodeToString(h[:
 // binds it to that name, which also lets a host of the name join again; "" is any new
 // host. The token is <id>.<secret>.<SHA-256 of the authority's certificate>: the last part
 // lets the host know the servers before it trusts them. Only a hash of it is stored.
+//
+// Errors: fault.Invalid for a name that no host can have.
 func NewJoinToken(ctx context.Context, st *store.Store, a *Authority, hostName string, ttl time.Duration, now time.Time) (string, error) {
+	if hostName != "" && !goodHostName(hostName) {
+		return "", fault.New(fault.Invalid, "The host name %q cannot be used: letters, digits, '.', '-' and '_', at most 255.", hostName)
+	}
 	secret := make([]byte, 24)
 	rand.Read(secret)
 	s := base64.RawURLEncoding.EncodeToString(secret)
@@ -48,18 +53,37 @@ func NewJoinToken(ctx context.Context, st *store.Store, a *Authority, hostName s
 // splitToken gives the part that is sent and the authority's fingerprint.
 func splitToken(token string) (send, fingerprint string, err error) {
 	parts := strings.Split(strings.TrimSpace(token), ".")
-	if len(parts) != 3 || len(parts[2]) != 64 {
-		return "", "", fault.New(fault.Invalid, "The join token is malformed. Make one with: yakumo host token.")
+	malformed := fault.New(fault.Invalid, "The join token is malformed. Make one with: yakumo host token.")
+	if len(parts) != 3 || parts[0] == "" || parts[1] == "" {
+		return "", "", malformed
 	}
-	return parts[0] + "." + parts[1], parts[2], nil
+	if raw, err := hex.DecodeString(parts[2]); err != nil || len(raw) != sha256.Size {
+		return "", "", malformed
+	}
+	return parts[0] + "." + parts[1], strings.ToLower(parts[2]), nil
+}
+
+// goodHostName tells whether a host may have the name: it stands in claims, logs and DNS.
+func goodHostName(s string) bool {
+	if s == "" || len(s) > 255 {
+		return false
+	}
+	for _, c := range []byte(s) {
+		switch {
+		case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9', c == '.', c == '-', c == '_':
+		default:
+			return false
+		}
+	}
+	return true
 }
 
 // spend checks the token and registers the host, in one transaction. key is the hash of
 // the public key that is to be certified: a host that lost the answer may ask again.
 func (s *Server) spend(ctx context.Context, token, hostName, key string) (model.ID, error) {
 	id, secret, _ := strings.Cut(token, ".")
-	if hostName == "" || len(hostName) > 255 || strings.ContainsAny(hostName, "/, \n") {
-		return "", fault.New(fault.Invalid, "The host name %q cannot be used.", hostName)
+	if !goodHostName(hostName) {
+		return "", fault.New(fault.Invalid, "The host name %q cannot be used: letters, digits, '.', '-' and '_', at most 255.", hostName)
 	}
 	refused := fault.New(fault.Unauthorized, "The join token is not valid: unknown, used or expired. Make a new one with: yakumo host token.")
 	var host model.ID

@@ -18,8 +18,10 @@ type Host struct {
 	Version    string       `json:"version"` // of the agent
 	BootID     string       `json:"boot_id"`
 	// CertSerial is the serial number of the certificate that the host was issued at its last join.
-	CertSerial string    `json:"cert_serial,omitempty"`
-	StartedAt  time.Time `json:"started_at"` // of the agent
+	CertSerial string `json:"cert_serial,omitempty"`
+	// CertKey is the SHA-256 of the public key that the host joined with, hex: a certificate of another key is worthless.
+	CertKey   string    `json:"cert_key,omitempty"`
+	StartedAt time.Time `json:"started_at"` // of the agent
 }
 
 // HostCapacity is what a host has, before over-commit.
