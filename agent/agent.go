@@ -70,7 +70,7 @@ type Config struct {
 	Log        *slog.Logger                 // default slog.Default
 	BootID     string                       // of the host's kernel; default /proc/sys/kernel/random/boot_id
 	Now        func() time.Time             // default time.Now
-	Boots      int                          // guests that may be started at once; default 4
+	Boots      int                          // guests that may be started, and images fetched, at once; default 4
 	Grace      time.Duration                // how long a guest may take to shut down by itself; default 60 s
 	Resync     time.Duration                // how often the world is compared with the rows; default 5 s
 	Repeat     Repeat                       // pauses after failures

@@ -1,4 +1,4 @@
-package agent_test
+package agent
 
 import (
 	"context"
@@ -20,7 +20,6 @@ import (
 
 	"github.com/vishvananda/netns"
 
-	"yakumo/agent"
 	"yakumo/datapath"
 	"yakumo/datapath/ovs"
 	"yakumo/fault"
@@ -56,7 +55,7 @@ func TestBoot(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var a *agent.Agent
+	var a *Agent
 	dp, err := ovs.Open(ovs.Config{
 		OVSDB: sw.DB(), RunDir: sw.Rundir, Datapath: ovs.DatapathNetdev, TunnelIP: netip.MustParseAddr("192.0.2.1"),
 		Ordinals: ord, Netns: "/run/netns/" + ns, Log: quiet(t),
@@ -90,8 +89,8 @@ func TestBoot(t *testing.T) {
 		HashAlgo: "sha512", HashValue: hex.EncodeToString(sum[:]),
 	}
 	lk.blobs[img.BlobID] = data
-	a, err = agent.New(agent.Config{
-		Dir: dir, Link: lk.attach, Hypervisor: hv, Datapath: dp, Taps: agent.KernelTaps{Netns: "/run/netns/" + ns},
+	a, err = New(Config{
+		Dir: dir, Link: lk.attach, Hypervisor: hv, Datapath: dp, Taps: KernelTaps{Netns: "/run/netns/" + ns},
 		TunnelIP: netip.MustParseAddr("192.0.2.1"), HostName: "h1", Zone: "nova", Version: "test",
 		Metadata: netip.MustParseAddrPort("169.254.64.1:8775"), Log: quiet(t),
 		Listen: func() (ln net.Listener, err error) {
@@ -185,7 +184,7 @@ func TestBoot(t *testing.T) {
 	if list, err := hv.List(ctx); err != nil || len(list) > 0 {
 		t.Errorf("guests left: %v, %v", list, err)
 	}
-	if names, err := (agent.KernelTaps{Netns: "/run/netns/" + ns}).List(ctx, "yk"); err != nil || len(names) > 1 || names[0] != "yk-md0" { // the data path's own
+	if names, err := (KernelTaps{Netns: "/run/netns/" + ns}).List(ctx, "yk"); err != nil || len(names) > 1 || names[0] != "yk-md0" { // the data path's own
 		t.Errorf("taps left: %v, %v", names, err)
 	}
 	if left, err := os.ReadDir(filepath.Join(dir, "servers")); err != nil || len(left) > 0 {
@@ -254,4 +253,4 @@ func virtualSize(t testing.TB, image string) int64 {
 	return info.Size
 }
 
-var _ agent.Link = (*link.Client)(nil)
+var _ Link = (*link.Client)(nil)

@@ -23,8 +23,9 @@ import (
 // its bytes. A file under its final name is whole and has the right hash; what is being
 // fetched ends in ".part" and is gone on with after a restart.
 type imageCache struct {
-	a   *Agent
-	dir string
+	a     *Agent
+	dir   string
+	slots chan struct{} // holds one value for each download under way
 
 	mu      sync.Mutex
 	fetches map[model.ID]*fetch
@@ -48,7 +49,7 @@ const partSuffix = ".part"
 
 func newImageCache(a *Agent) *imageCache {
 	return &imageCache{
-		a: a, dir: filepath.Join(a.cfg.Dir, "images"), fetches: map[model.ID]*fetch{}, held: map[model.ID]int{},
+		a: a, dir: filepath.Join(a.cfg.Dir, "images"), slots: make(chan struct{}, a.cfg.Boots), fetches: map[model.ID]*fetch{}, held: map[model.ID]int{},
 	}
 }
 
@@ -142,6 +143,12 @@ func (c *imageCache) get(ctx context.Context, img model.ImageCopy) error {
 	c.mu.Lock()
 	c.misses++
 	c.mu.Unlock()
+	select {
+	case c.slots <- struct{}{}:
+		defer func() { <-c.slots }()
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 	err = c.download(ctx, img)
 	if errors.Is(err, errCorrupt) {
 		// What was left of an earlier download may be to blame: once more, from the start.
@@ -172,6 +179,9 @@ func (c *imageCache) download(ctx context.Context, img model.ImageCopy) error {
 	if have < img.Size {
 		n, err := c.receive(ctx, img, have, io.MultiWriter(hash, f))
 		have += n
+		if fault.Is(err, fault.NotFound) {
+			return errors.Join(err, os.Remove(part))
+		}
 		if err != nil {
 			return err // the next try goes on from here
 		}

@@ -23,7 +23,7 @@ type observer struct {
 
 type seen struct {
 	power hypervisor.Power
-	at    time.Time // monotonic: when we heard of it
+	at    time.Time // when it became so, or a call that made it so had ended
 }
 
 func newObserver(a *Agent) *observer {
@@ -98,19 +98,29 @@ func (o *observer) follow(ctx context.Context, watch <-chan hypervisor.State) {
 				wait(ctx, o.a.cfg.Resync/50) // do not spin on a hypervisor that is going down
 				return
 			}
-			o.mu.Lock()
-			o.states[s.ID] = seen{s.Power, time.Now()}
-			if s.Power == hypervisor.Absent {
-				delete(o.states, s.ID)
+			if o.take(s) {
+				o.a.queue.add(s.ID)
 			}
-			o.mu.Unlock()
-			o.a.queue.add(s.ID)
 		case <-tick.C:
 			o.list(ctx)
 		case <-o.ask:
 			o.list(ctx)
 		}
 	}
+}
+
+// take records an event. One from before the end of a call to the hypervisor is a step on the
+// way to what that call has brought about, and tells nothing.
+func (o *observer) take(s hypervisor.State) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if s.Since.Before(o.states[s.ID].at) {
+		return false
+	}
+	if o.states[s.ID] = (seen{s.Power, s.Since}); s.Power == hypervisor.Absent {
+		delete(o.states, s.ID)
+	}
+	return true
 }
 
 func (o *observer) list(ctx context.Context) {

@@ -381,8 +381,10 @@ func (w *wirer) unplug(ctx context.Context, id model.ID) error {
 	p := w.ports[id]
 	delete(w.ports, id)
 	w.mu.Unlock()
-	if p != nil && p.device != "" {
+	if p != nil {
 		w.a.queue.add(p.device)
+	} else if row := w.a.ledger.port(id); row != nil {
+		w.a.queue.add(row.DeviceID)
 	}
 	return nil
 }

@@ -38,7 +38,7 @@ func (a *Agent) wires(server model.ID) bool {
 // reconcile brings one server a step nearer to what is wanted, as far as it can now, and
 // says when to look again, 0 for only when something changes.
 func (a *Agent) reconcile(ctx context.Context, id model.ID) time.Duration {
-	if a.ledger.Generation() == 0 {
+	if a.ledger.Generation() == 0 || !isFileName(id) { // an id names a folder that may be removed
 		return 0
 	}
 	row := a.ledger.server(id)
@@ -183,6 +183,9 @@ func (a *Agent) converge(ctx context.Context, row *model.HostServer) error {
 		a.ports.look(a.portRows(row.ID, row))
 	}
 	if p.Phase == model.PhaseError && p.Generation == row.Generation {
+		if power == hypervisor.Absent {
+			return a.keep(row.ID, p) // there is no guest yet to have a power
+		}
 		return a.observe(row.ID, p, power)
 	}
 	if !p.Disk {
@@ -450,8 +453,8 @@ func (a *Agent) remove(ctx context.Context, id model.ID, row *model.HostServer) 
 		return fmt.Errorf("remove guest: %w", err)
 	}
 	a.guests.did(id, hypervisor.Absent, began)
-	if ok && !p.Unwired {
-		p.Unwired = true
+	if !p.Unwired && (ok || row != nil) {
+		p.Unwired, ok = true, true
 		if err := a.ledger.save(id, p); err != nil {
 			return err
 		}

@@ -1,26 +1,36 @@
-package agent_test
+package agent
 
 import (
 	"bytes"
 	"context"
+	"crypto/sha512"
+	"encoding/hex"
+	"fmt"
 	"io"
 	"log/slog"
+	"net/netip"
+	"os"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
-	"yakumo/agent"
+	"yakumo/datapath"
+	dpfake "yakumo/datapath/fake"
+
 	"yakumo/fault"
+	"yakumo/hypervisor"
+	"yakumo/hypervisor/fake"
 	"yakumo/link"
 	"yakumo/model"
 )
 
 // patience bounds every wait of these tests.
-const patience = 90 * time.Second
+const patience = 60 * time.Second
 
 // waitFor waits until ok.
-func waitFor(t testing.TB, what string, ok func() bool) {
+func waitFor(t worldT, what string, ok func() bool) {
 	t.Helper()
 	end := time.Now().Add(patience)
 	tick := time.NewTicker(2 * time.Millisecond)
@@ -76,14 +86,14 @@ func newServerSide() *serverSide {
 	}
 }
 
-func (s *serverSide) attach(h link.Handler) agent.Link {
+func (s *serverSide) attach(h link.Handler) Link {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.h = h
 	return s
 }
 
-func (s *serverSide) apply(t testing.TB, b model.HostBatch) {
+func (s *serverSide) apply(t worldT, b model.HostBatch) {
 	t.Helper()
 	s.mu.Lock()
 	h := s.h
@@ -153,4 +163,209 @@ func (s *serverSide) Blob(ctx context.Context, id model.ID, offset int64) (io.Re
 		data = data[:min(n, len(data))]
 	}
 	return io.NopCloser(bytes.NewReader(data)), nil
+}
+
+// world is what outlives an agent: a host that runs nothing, its switch and its taps.
+type world struct {
+	dir  string
+	host *fake.Host
+	sw   *dpfake.Switch
+	ord  datapath.Ordinals
+	side *serverSide
+	taps *fakeTaps
+	boot string // the host's boot id
+	made atomic.Int64
+}
+
+// worldT is a *testing.T or a *rapid.T.
+type worldT interface {
+	Helper()
+	Fatal(args ...any)
+	Fatalf(format string, args ...any)
+}
+
+func newWorld(dir string, cfg fake.HostConfig) *world {
+	sw := dpfake.NewSwitch(dpfake.NewUnderlay(), netip.MustParseAddr("192.0.2.1"))
+	return &world{
+		dir: dir, host: fake.NewHost(cfg), sw: sw, ord: datapath.NewMemoryOrdinals(), side: newServerSide(),
+		taps: &fakeTaps{sw: sw, taps: map[string]int{}}, boot: "boot-1",
+	}
+}
+
+// fakeTaps are taps in a fake switch.
+type fakeTaps struct {
+	sw   *dpfake.Switch
+	mu   sync.Mutex
+	taps map[string]int // MTU
+}
+
+func (f *fakeTaps) Ensure(_ context.Context, name string, mtu int) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if _, ok := f.taps[name]; !ok {
+		f.sw.AddDevice(name, func([]byte) {})
+	}
+	f.taps[name] = mtu
+	return nil
+}
+
+func (f *fakeTaps) Remove(_ context.Context, name string) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	delete(f.taps, name)
+	return nil
+}
+
+func (f *fakeTaps) List(_ context.Context, prefix string) (names []string, err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for n := range f.taps {
+		if strings.HasPrefix(n, prefix) {
+			names = append(names, n)
+		}
+	}
+	return names, nil
+}
+
+func (f *fakeTaps) MTU(context.Context, netip.Addr) (int, error) { return 1500, nil }
+
+func (f *fakeTaps) mtu(name string) int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.taps[name]
+}
+
+// Overlay implements DiskMaker: the file says what it would be.
+func (w *world) Overlay(_ context.Context, path, base, format string, size int64) error {
+	w.made.Add(1)
+	data, err := os.ReadFile(base)
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(path, fmt.Appendf(nil, "%s %d over %s", format, size, data), 0o600)
+}
+
+// running is one life of an agent.
+type running struct {
+	*Agent
+	cancel context.CancelFunc
+	ended  chan error
+	dp     datapath.Driver
+}
+
+// start starts an agent; change may wrap what it is given.
+func (w *world) start(t worldT, change func(*Config)) *running {
+	t.Helper()
+	dp, err := dpfake.New(dpfake.Config{Switch: w.sw, Ordinals: w.ord})
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg := Config{
+		Dir: w.dir, Link: w.side.attach, Hypervisor: fake.New(fake.Config{Host: w.host}), Datapath: dp, Taps: w.taps, Disks: w,
+		TunnelIP: netip.MustParseAddr("192.0.2.1"), HostName: "h1", Zone: "nova", Version: "test", BootID: w.boot,
+		Log: slog.New(slog.DiscardHandler), Resync: 50 * time.Millisecond, Grace: 200 * time.Millisecond,
+		Repeat: Repeat{Min: time.Millisecond, Max: 20 * time.Millisecond, Limit: 3},
+	}
+	if change != nil {
+		change(&cfg)
+	}
+	a, err := New(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := &running{Agent: a, ended: make(chan error, 1), dp: dp}
+	var ctx context.Context
+	ctx, r.cancel = context.WithCancel(context.Background())
+	go func() { r.ended <- a.Run(ctx) }()
+	return r
+}
+
+// stop ends the agent in order.
+func (r *running) stop(t worldT) {
+	t.Helper()
+	r.cancel()
+	if err := <-r.ended; err != nil {
+		t.Fatalf("the agent ended: %v", err)
+	}
+	if err := r.dp.Close(); err != nil {
+		t.Fatalf("close the data path: %v", err)
+	}
+}
+
+// startFor is start, and stop with the test.
+func (w *world) startFor(t testing.TB) *running {
+	t.Helper()
+	r := w.start(t, nil)
+	t.Cleanup(func() { r.stop(t) })
+	return r
+}
+
+// power is what the fake host runs.
+func (w *world) power(t worldT, id model.ID) hypervisor.Power {
+	t.Helper()
+	list, err := fake.New(fake.Config{Host: w.host}).List(context.Background())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range list {
+		if s.ID == id {
+			return s.Power
+		}
+	}
+	return hypervisor.Absent
+}
+
+// cloud makes rows of one network with a group.
+type cloud struct {
+	network *model.HostNetwork
+	group   *model.HostGroup
+	image   model.ImageCopy
+	next    byte
+}
+
+func newCloud(side *serverSide) *cloud {
+	data := []byte(strings.Repeat("bytes of an image ", 1000))
+	sum := sha512.Sum512(data)
+	c := &cloud{
+		network: &model.HostNetwork{ID: model.NewID(), VNI: 5, MTU: 1450, DNSDomain: "example.org.", Subnets: []model.HostSubnet{{
+			ID: model.NewID(), CIDR: netip.MustParsePrefix("10.0.0.0/24"), Gateway: netip.MustParseAddr("10.0.0.1"), DHCP: true,
+			DNS: []netip.Addr{netip.MustParseAddr("10.0.0.2")},
+		}}},
+		group: &model.HostGroup{ID: model.NewID(), Stateful: true},
+		image: model.ImageCopy{
+			ImageID: model.NewID(), BlobID: model.NewID(), Format: "raw", Size: int64(len(data)), VirtualSize: int64(len(data)),
+			HashAlgo: "sha512", HashValue: hex.EncodeToString(sum[:]),
+		},
+	}
+	side.mu.Lock()
+	defer side.mu.Unlock()
+	side.blobs[c.image.BlobID] = data
+	return c
+}
+
+// base are the rows that every server of the cloud needs.
+func (c *cloud) base() []model.HostRow { return []model.HostRow{c.network, c.group} }
+
+// server makes a server with one port.
+func (c *cloud) server() (*model.HostServer, *model.HostPort) {
+	c.next++
+	s := &model.HostServer{
+		ID: model.NewID(), Name: fmt.Sprintf("s%d", c.next), HostName: fmt.Sprintf("s%d", c.next), ProjectID: model.NewHexID(), Zone: "nova",
+		FlavorName: "m1.tiny", VCPUs: 1, MemoryMiB: 64, Image: c.image, Power: model.PowerRunning, Generation: 1, Groups: []string{"default"},
+	}
+	p := &model.HostPort{
+		ID: model.NewID(), NetworkID: c.network.ID, VNI: c.network.VNI, MAC: fmt.Sprintf("fa:16:3e:00:00:%02x", c.next), AdminStateUp: true,
+		PortSecurity: true, Groups: []model.ID{c.group.ID}, DeviceID: s.ID, Generation: 1,
+		FixedIPs: []model.FixedIP{{SubnetID: c.network.Subnets[0].ID, Address: netip.AddrFrom4([4]byte{10, 0, 0, 10 + c.next})}},
+	}
+	s.NICs = []model.HostNIC{{PortID: p.ID, MAC: p.MAC, MTU: 1450}}
+	return s, p
+}
+
+// with gives a copy of a server, changed, of the next generation.
+func with(s *model.HostServer, change func(*model.HostServer)) *model.HostServer {
+	n := *s
+	n.Generation++
+	change(&n)
+	return &n
 }

@@ -1,0 +1,329 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"pgregory.net/rapid"
+
+	"yakumo/datapath"
+	"yakumo/fault"
+	"yakumo/hypervisor"
+	"yakumo/hypervisor/fake"
+	"yakumo/model"
+)
+
+var errKilled = errors.New("the agent is dead")
+
+// fuse kills an agent at one of its calls to the world, before or after the call's effect:
+// from then on no call of it has an effect, and nothing gets into its ledger.
+type fuse struct {
+	left atomic.Int64
+	blow func() // closes the ledger
+	once sync.Once
+}
+
+func newFuse(calls int64) *fuse {
+	f := &fuse{}
+	f.left.Store(calls)
+	return f
+}
+
+// call does an effect unless the agent is dead.
+func (f *fuse) call(effect func() error) error {
+	if f.step() {
+		return errKilled
+	}
+	err := effect()
+	if f.step() {
+		return errKilled
+	}
+	return err
+}
+
+func (f *fuse) step() (dead bool) {
+	if f.left.Add(-1) > 0 {
+		return false
+	}
+	f.once.Do(f.blow)
+	return true
+}
+
+type mortalHypervisor struct {
+	hypervisor.Driver
+	f *fuse
+}
+
+func (m mortalHypervisor) Ensure(ctx context.Context, g hypervisor.Guest) error {
+	return m.f.call(func() error { return m.Driver.Ensure(ctx, g) })
+}
+func (m mortalHypervisor) Remove(ctx context.Context, id string) error {
+	return m.f.call(func() error { return m.Driver.Remove(ctx, id) })
+}
+func (m mortalHypervisor) Start(ctx context.Context, id string) error {
+	return m.f.call(func() error { return m.Driver.Start(ctx, id) })
+}
+func (m mortalHypervisor) Stop(ctx context.Context, id string, grace time.Duration) error {
+	return m.f.call(func() error { return m.Driver.Stop(ctx, id, grace) })
+}
+
+type mortalDatapath struct {
+	datapath.Driver
+	f *fuse
+}
+
+func (m mortalDatapath) Apply(ctx context.Context, up []model.HostRow, rm []model.RowID) error {
+	return m.f.call(func() error { return m.Driver.Apply(ctx, up, rm) })
+}
+func (m mortalDatapath) Prune(ctx context.Context, all iter.Seq[model.HostRow]) error {
+	return m.f.call(func() error { return m.Driver.Prune(ctx, all) })
+}
+func (m mortalDatapath) Attach(ctx context.Context, port model.ID, dev string) error {
+	return m.f.call(func() error { return m.Driver.Attach(ctx, port, dev) })
+}
+func (m mortalDatapath) Detach(ctx context.Context, port model.ID) error {
+	return m.f.call(func() error { return m.Driver.Detach(ctx, port) })
+}
+
+type mortalTaps struct {
+	Taps
+	f *fuse
+}
+
+func (m mortalTaps) Ensure(ctx context.Context, name string, mtu int) error {
+	return m.f.call(func() error { return m.Taps.Ensure(ctx, name, mtu) })
+}
+func (m mortalTaps) Remove(ctx context.Context, name string) error {
+	return m.f.call(func() error { return m.Taps.Remove(ctx, name) })
+}
+
+type mortalDisks struct {
+	DiskMaker
+	f *fuse
+}
+
+func (m mortalDisks) Overlay(ctx context.Context, path, base, format string, size int64) error {
+	return m.f.call(func() error { return m.DiskMaker.Overlay(ctx, path, base, format, size) })
+}
+
+// TestKilled kills agents at random points of random lives of servers, starts new ones, and
+// in the end finds the world as the rows want it.
+func TestKilled(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		dir, err := os.MkdirTemp("", "agent")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer os.RemoveAll(dir)
+		w := newWorld(dir, fake.HostConfig{Guests: fake.Behaviour{Greeting: "start\n"}})
+		c := newCloud(w.side)
+		servers := map[model.ID]*model.HostServer{}
+		ports := map[model.ID]*model.HostPort{}
+		var order, deleted []model.ID
+		generation := int64(1)
+		rows := func() []model.HostRow {
+			all := c.base()
+			for _, id := range order {
+				all = append(all, servers[id], ports[id])
+			}
+			return all
+		}
+		next := func(s *model.HostServer) { servers[s.ID] = s }
+		act := func() {
+			generation++
+			kind := rapid.IntRange(0, 5).Draw(t, "act")
+			if len(order) == 0 {
+				kind = 0
+			}
+			if kind == 0 {
+				s, p := c.server()
+				s.ConfigDrive = rapid.Bool().Draw(t, "drive")
+				order = append(order, s.ID)
+				servers[s.ID], ports[s.ID] = s, p
+				return
+			}
+			id := rapid.SampledFrom(order).Draw(t, "server")
+			s := servers[id]
+			if s.Deleted {
+				return
+			}
+			switch kind {
+			case 1:
+				next(with(s, func(s *model.HostServer) { s.Power = model.PowerOff }))
+			case 2:
+				next(with(s, func(s *model.HostServer) { s.Power = model.PowerRunning }))
+			case 3:
+				next(with(s, func(s *model.HostServer) { s.Reboots++ }))
+			case 4:
+				next(with(s, func(s *model.HostServer) { s.HardReboots++; s.Power = model.PowerRunning }))
+			case 5:
+				next(with(s, func(s *model.HostServer) { s.Deleted = true }))
+				deleted = append(deleted, id)
+			}
+		}
+		lives := rapid.IntRange(1, 4).Draw(t, "lives")
+		for range lives {
+			f := newFuse(int64(rapid.IntRange(1, 60).Draw(t, "calls")))
+			dead := make(chan struct{})
+			var a *running
+			f.blow = func() { close(dead) }
+			a = w.start(t, func(c *Config) {
+				c.Hypervisor = mortalHypervisor{c.Hypervisor, f}
+				c.Datapath = mortalDatapath{c.Datapath, f}
+				c.Taps = mortalTaps{c.Taps, f}
+				c.Disks = mortalDisks{c.Disks, f}
+			})
+			closed := make(chan error, 1)
+			go func() { <-dead; closed <- a.ledger.close() }()
+			for range rapid.IntRange(1, 4).Draw(t, "acts") {
+				act()
+				err := a.Apply(context.Background(), full(generation, rows()...))
+				select {
+				case <-dead: // it may have failed
+				default:
+					if err != nil && f.left.Load() > 0 {
+						t.Fatalf("batch: %v", err)
+					}
+				}
+			}
+			if rapid.Bool().Draw(t, "wait") {
+				waitFor(t, "its death or the end of its work", func() bool {
+					select {
+					case <-dead:
+						return true
+					default:
+					}
+					for _, id := range order {
+						s, r := servers[id], w.side.server(id)
+						if s.Deleted && !r.Gone || !s.Deleted && (r.Generation != s.Generation || r.Phase != model.PhaseReady) {
+							return false
+						}
+					}
+					return true
+				})
+			}
+			f.left.Store(0)
+			f.once.Do(f.blow)
+			<-closed
+			a.cancel()
+			<-a.ended
+			if err := a.dp.Close(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		a := w.start(t, nil)
+		defer a.stop(t)
+		generation++
+		w.side.apply(t, full(generation, rows()...))
+		for _, id := range order {
+			s := servers[id]
+			if s.Deleted {
+				waitFor(t, "a deleted server to be reported gone", func() bool { return w.side.server(id).Gone })
+				w.gone(t, id)
+				continue
+			}
+			r := w.settled(t, id, s.Generation, model.PhaseReady, s.Power)
+			if r.Reboots != s.Reboots || r.Hard != s.HardReboots || r.Fault != nil {
+				t.Fatalf("server %s: report %+v", id, r)
+			}
+			if got := powerOf(w.power(t, id)); got != s.Power {
+				t.Fatalf("server %s is %s, want %s", id, got, s.Power)
+			}
+			if _, err := os.Stat(filepath.Join(dir, "servers", id, diskFile)); err != nil {
+				t.Fatal(err)
+			}
+			waitFor(t, "its port to be wired", func() bool { return a.dp.Installed(ports[id].ID) })
+		}
+		var want []string
+		for _, id := range order {
+			if !servers[id].Deleted {
+				want = append(want, tapName(ports[id].ID))
+			} else if a.dp.Installed(ports[id].ID) {
+				t.Fatalf("port of deleted server %s is wired", id)
+			}
+		}
+		slices.Sort(want)
+		waitFor(t, fmt.Sprintf("the taps to be %v", want), func() bool {
+			got, err := w.taps.List(context.Background(), "yk")
+			slices.Sort(got)
+			return err == nil && slices.Equal(got, want)
+		})
+		// Nothing is started again in an agent's own time.
+		generation++
+		w.side.apply(t, full(generation, c.base()...))
+		for _, id := range order {
+			w.gone(t, id)
+		}
+		waitFor(t, "an empty ledger", func() bool { return len(a.ledger.servers()) == 0 })
+		if parts, err := filepath.Glob(filepath.Join(dir, "images", "*.part")); err != nil || len(parts) > 0 {
+			t.Fatalf("unfinished downloads: %v %v", parts, err)
+		}
+	})
+}
+
+// A reboot that was cut in two by a death is finished, not begun again.
+func TestKilledInReboot(t *testing.T) {
+	w := newWorld(t.TempDir(), fake.HostConfig{Guests: fake.Behaviour{Greeting: "start\n"}})
+	c := newCloud(w.side)
+	s, p := c.server()
+	f := newFuse(1 << 30)
+	blown := make(chan struct{})
+	f.blow = func() { close(blown) }
+	armed := &stopFuse{f: f}
+	a := w.start(t, func(c *Config) {
+		armed.Driver = c.Hypervisor
+		c.Hypervisor = armed
+		c.Repeat.Limit = 1 << 30
+	})
+	w.side.apply(t, full(5, c.network, c.group, s, p))
+	w.settled(t, s.ID, 1, model.PhaseReady, model.PowerRunning)
+	s = with(s, func(s *model.HostServer) { s.Reboots = 1 })
+	w.side.apply(t, change(6, s))
+	<-blown // after the stop was recorded, at the start
+	if err := a.ledger.close(); err != nil {
+		t.Fatal(err)
+	}
+	a.cancel()
+	<-a.ended
+	if err := a.dp.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if w.power(t, s.ID) != hypervisor.Off {
+		t.Fatal("it should be between stop and start")
+	}
+	w.startFor(t)
+	if r := w.settled(t, s.ID, 2, model.PhaseReady, model.PowerRunning); r.Reboots != 1 {
+		t.Errorf("report %+v", r)
+	}
+}
+
+// stopFuse dies at the first Start after a Stop.
+type stopFuse struct {
+	hypervisor.Driver
+	f       *fuse
+	stopped atomic.Bool
+}
+
+func (m *stopFuse) Stop(ctx context.Context, id string, grace time.Duration) error {
+	err := m.Driver.Stop(ctx, id, grace)
+	m.stopped.Store(true)
+	return err
+}
+
+func (m *stopFuse) Start(ctx context.Context, id string) error {
+	if m.stopped.Load() {
+		m.f.left.Store(0)
+		m.f.once.Do(m.f.blow)
+		return fault.Wrap(fault.Unavailable, errKilled, "gone")
+	}
+	return m.Driver.Start(ctx, id)
+}
