@@ -57,6 +57,7 @@ type AnyTable interface {
 	decode(data []byte) (any, error)
 	schema() *memdb.TableSchema
 	claimsOf(row any) []string
+	keyOf(row any) string
 }
 
 func (t *Table[T]) decode(data []byte) (any, error) {
@@ -66,6 +67,8 @@ func (t *Table[T]) decode(data []byte) (any, error) {
 	}
 	return row, nil
 }
+
+func (t *Table[T]) keyOf(row any) string { return t.key(row.(*T)) }
 
 func (t *Table[T]) claimsOf(row any) []string {
 	if t.claims == nil || row == nil {
