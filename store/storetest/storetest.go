@@ -8,8 +8,10 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"os/exec"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -33,7 +35,7 @@ var shared process
 func Client(t testing.TB) (*clientv3.Client, string) {
 	t.Helper()
 	shared.once.Do(func() {
-		dir, err := os.MkdirTemp("", "ykm-etcd-")
+		dir, err := tempDir()
 		if err != nil {
 			shared.err = err
 			return
@@ -46,6 +48,21 @@ func Client(t testing.TB) (*clientv3.Client, string) {
 		t.Fatalf("start etcd: %v", shared.err)
 	}
 	return shared.member.Client, fmt.Sprintf("/t%d/", shared.n.Add(1))
+}
+
+// tempDir makes a folder that goes when this process has ended, however it ends: a shell
+// waits for the end of a pipe that only this process holds.
+func tempDir() (string, error) {
+	dir, err := os.MkdirTemp("", "ykm-etcd-")
+	if err != nil {
+		return "", err
+	}
+	sweeper := exec.Command("/bin/sh", "-c", `read -r _; rm -rf -- "$0"`, dir)
+	sweeper.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	if _, err := sweeper.StdinPipe(); err != nil {
+		return "", err
+	}
+	return dir, sweeper.Start()
 }
 
 // New opens a store of its own for the test, with every table of the cloud or those named.
