@@ -145,6 +145,8 @@ func (v *scriptView) Next(ctx context.Context) (model.HostBatch, error) {
 	v.s.mu.Unlock()
 	if !v.begun {
 		v.begun = true
+		v.s.mu.Lock()
+		defer v.s.mu.Unlock()
 		return v.s.first(), nil
 	}
 	select {

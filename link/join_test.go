@@ -23,6 +23,7 @@ import (
 )
 
 func TestJoin(t *testing.T) {
+	t.Parallel()
 	c := newCloud(t, 2)
 	snap := func() store.Snapshot { return c.sites[0].st.Snapshot() }
 
@@ -126,6 +127,7 @@ func TestJoin(t *testing.T) {
 
 // TestJoinTriesServers: a server that is away does not keep a host from joining at the next.
 func TestJoinTriesServers(t *testing.T) {
+	t.Parallel()
 	c := newCloud(t, 1)
 	away := storetest.FreeAddress(t)
 	h := c.client(&machine{}, c.sites[0].addr)
@@ -144,6 +146,7 @@ func TestJoinTriesServers(t *testing.T) {
 
 // TestJoinOtherCloud: a host does not send its token to servers that are not its cloud's.
 func TestJoinOtherCloud(t *testing.T) {
+	t.Parallel()
 	mine, other := newCloud(t, 1), newCloud(t, 1)
 	began := time.Now()
 	err := mine.client(&machine{}, other.sites[0].addr).Join(t.Context(), mine.token(""), "h1")
@@ -196,6 +199,7 @@ func attachAs(t *testing.T, c *cloud, cert *tls.Certificate) error {
 }
 
 func TestAttachNeedsAHostsCertificate(t *testing.T) {
+	t.Parallel()
 	c := newCloud(t, 1)
 	h := c.join("h1")
 	cert, _, err := h.load()
@@ -269,6 +273,7 @@ func parse(t *testing.T, c *tls.Certificate) (out []*x509.Certificate) {
 // TestRenewal: a stream that lasts renews the certificate, a server renews its own, and a
 // host is let in long after its first certificate has run out.
 func TestRenewal(t *testing.T) {
+	t.Parallel()
 	c := newCloud(t, 1)
 	h := c.run(c.join("h1"))
 	until(t, 10*time.Second, "attached", h.Connected)
@@ -306,6 +311,7 @@ func serialOf(t testing.TB, h *host) string {
 
 // TestAuthorityIsOne: servers that start at once agree, and a wrong master key is told.
 func TestAuthorityIsOne(t *testing.T) {
+	t.Parallel()
 	cl, prefix := storetest.Client(t)
 	prints := make(chan string, 6)
 	for range cap(prints) {
