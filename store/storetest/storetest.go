@@ -6,6 +6,7 @@ package storetest
 import (
 	"context"
 	"fmt"
+	"io"
 	"log/slog"
 	"os"
 	"os/exec"
@@ -26,6 +27,7 @@ type process struct {
 	member *embed.Member
 	err    error
 	n      atomic.Int64
+	pipe   io.WriteCloser // held open: see tempDir
 }
 
 // shared is the process's etcd; it lives until the process ends.
@@ -59,7 +61,7 @@ func tempDir() (string, error) {
 	}
 	sweeper := exec.Command("/bin/sh", "-c", `read -r _; rm -rf -- "$0"`, dir)
 	sweeper.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
-	if _, err := sweeper.StdinPipe(); err != nil {
+	if shared.pipe, err = sweeper.StdinPipe(); err != nil {
 		return "", err
 	}
 	return dir, sweeper.Start()
