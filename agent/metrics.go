@@ -17,11 +17,13 @@ type metrics struct {
 	a         *Agent
 	reconcile *prometheus.HistogramVec
 	failures  *prometheus.CounterVec
+	descs     map[string]*prometheus.Desc
+	kinds     map[string]prometheus.ValueType
 }
 
 func newMetrics(a *Agent) *metrics {
-	return &metrics{
-		a: a,
+	m := &metrics{
+		a: a, descs: map[string]*prometheus.Desc{}, kinds: map[string]prometheus.ValueType{},
 		reconcile: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name: "yakumo_agent_reconcile_seconds", Help: "Time that one look at a server took, by its result.",
 			Buckets: prometheus.ExponentialBuckets(1e-4, 10, 7),
@@ -30,6 +32,11 @@ func newMetrics(a *Agent) *metrics {
 			Name: "yakumo_agent_failures_total", Help: "What went wrong and was tried again, by what it was about.",
 		}, []string{"about"}),
 	}
+	for _, d := range simple {
+		m.descs[d.name] = prometheus.NewDesc("yakumo_agent_"+d.name, d.help, d.labels, nil)
+		m.kinds[d.name] = d.kind
+	}
+	return m
 }
 
 func (m *metrics) reconciled(d time.Duration, err error) {
@@ -45,25 +52,55 @@ func (m *metrics) reconciled(d time.Duration, err error) {
 
 func (m *metrics) failed(about string) { m.failures.WithLabelValues(about).Inc() }
 
-func desc(name, help string, labels ...string) *prometheus.Desc {
-	return prometheus.NewDesc("yakumo_agent_"+name, help, labels, nil)
+// simple are the metrics that are read where they stand when they are asked for.
+var simple = []struct {
+	name, help string
+	kind       prometheus.ValueType
+	labels     []string
+}{
+	{"link_up", "1 while a server has the host's stream.", prometheus.GaugeValue, nil},
+	{"hypervisor_up", "1 while the hypervisor answers.", prometheus.GaugeValue, nil},
+	{"generation", "Generation of the desired state that the host has.", prometheus.GaugeValue, nil},
+	{"rows", "Rows that the host has been told, by kind.", prometheus.GaugeValue, []string{"kind"}},
+	{"guests", "Servers here, by phase and power.", prometheus.GaugeValue, []string{"phase", "power"}},
+	{"ports", "Ports here.", prometheus.GaugeValue, nil},
+	{"ports_wired", "Ports here that carry traffic.", prometheus.GaugeValue, nil},
+	{"image_cache_requests_total", "Images asked for by guests, by whether they were here.", prometheus.CounterValue, []string{"result"}},
+	{"image_bytes_total", "Bytes of images fetched.", prometheus.CounterValue, nil},
+	{"image_cache_evictions_total", "Images removed from the cache.", prometheus.CounterValue, nil},
+	{"image_corrupt_total", "Images whose bytes did not have their hash.", prometheus.CounterValue, nil},
+	{"image_cache_bytes", "Size of the cache of images.", prometheus.GaugeValue, nil},
+	{"metadata_requests_total", "Requests of guests to the metadata service, by class of status.", prometheus.CounterValue, []string{"status"}},
+	{"datapath_up", "1 while the switch is connected.", prometheus.GaugeValue, nil},
+	{"datapath_rows", "Rows that the data path holds.", prometheus.GaugeValue, nil},
+	{"datapath_entries", "Entries that the switch should hold.", prometheus.GaugeValue, nil},
+	{"datapath_pending", "Entries that wait for a device or the switch.", prometheus.GaugeValue, nil},
+	{"datapath_conflicts", "Entries of two rows that contradict each other.", prometheus.GaugeValue, nil},
+	{"datapath_added_total", "Entries written.", prometheus.CounterValue, nil},
+	{"datapath_deleted_total", "Entries deleted.", prometheus.CounterValue, nil},
+	{"datapath_bundles_total", "Atomic changes that the switch confirmed.", prometheus.CounterValue, nil},
+	{"datapath_rejected_total", "Entries that the switch refused.", prometheus.CounterValue, nil},
+	{"datapath_connects_total", "Connections to the switch.", prometheus.CounterValue, nil},
+	{"datapath_resyncs_total", "Times that the whole set was installed.", prometheus.CounterValue, nil},
+	{"datapath_packet_ins_total", "Packets that the switch handed over.", prometheus.CounterValue, nil},
+	{"dhcp_requests_total", "DHCP requests of guests, by whether one was answered.", prometheus.CounterValue, []string{"result"}},
 }
 
-// Describe implements prometheus.Collector; there is nothing to check beforehand.
+// Describe implements prometheus.Collector.
 func (m *metrics) Describe(ch chan<- *prometheus.Desc) {
 	m.reconcile.Describe(ch)
 	m.failures.Describe(ch)
+	for _, d := range m.descs {
+		ch <- d
+	}
 }
 
 // Collect implements prometheus.Collector.
 func (m *metrics) Collect(ch chan<- prometheus.Metric) {
 	m.reconcile.Collect(ch)
 	m.failures.Collect(ch)
-	gauge := func(name, help string, v float64, labels ...string) {
-		ch <- prometheus.MustNewConstMetric(desc(name, help, keys(labels)...), prometheus.GaugeValue, v, values(labels)...)
-	}
-	counter := func(name, help string, v uint64, labels ...string) {
-		ch <- prometheus.MustNewConstMetric(desc(name, help, keys(labels)...), prometheus.CounterValue, float64(v), values(labels)...)
+	put := func(name string, v float64, labels ...string) {
+		ch <- prometheus.MustNewConstMetric(m.descs[name], m.kinds[name], v, labels...)
 	}
 	flag := func(b bool) float64 {
 		if b {
@@ -72,71 +109,54 @@ func (m *metrics) Collect(ch chan<- prometheus.Metric) {
 		return 0
 	}
 	a := m.a
-	gauge("link_up", "1 while a server has the host's stream.", flag(a.link.Connected()))
-	gauge("hypervisor_up", "1 while the hypervisor answers.", flag(a.guests.healthy()))
-	gauge("generation", "Generation of the desired state that the host has.", float64(a.ledger.Generation()))
+	put("link_up", flag(a.link.Connected()))
+	put("hypervisor_up", flag(a.guests.healthy()))
+	put("generation", float64(a.ledger.Generation()))
 	for kind, n := range a.ledger.count() {
-		gauge("rows", "Rows that the host has been told, by kind.", float64(n), "kind", string(kind))
+		put("rows", float64(n), string(kind))
 	}
 	phases := map[[2]string]int{}
 	for _, p := range a.ledger.allProgress() {
 		phases[[2]string{string(p.Phase), string(p.Power)}]++
 	}
 	for k, n := range phases {
-		gauge("guests", "Servers here, by phase and power.", float64(n), "phase", k[0], "power", k[1])
+		put("guests", float64(n), k[0], k[1])
 	}
 	ports, wired := a.ports.counts()
-	gauge("ports", "Ports here.", float64(ports))
-	gauge("ports_wired", "Ports here that carry traffic.", float64(wired))
+	put("ports", float64(ports))
+	put("ports_wired", float64(wired))
 
 	c := a.images
 	c.mu.Lock()
 	hits, misses, bytes, evicted, corrupt := c.hits, c.misses, c.bytes, c.evicted, c.corrupt
 	c.mu.Unlock()
-	counter("image_cache_requests_total", "Images asked for by guests, by whether they were here.", hits, "result", "hit")
-	counter("image_cache_requests_total", "Images asked for by guests, by whether they were here.", misses, "result", "miss")
-	counter("image_bytes_total", "Bytes of images fetched.", bytes)
-	counter("image_cache_evictions_total", "Images removed from the cache.", evicted)
-	counter("image_corrupt_total", "Images whose bytes did not have their hash.", corrupt)
+	put("image_cache_requests_total", float64(hits), "hit")
+	put("image_cache_requests_total", float64(misses), "miss")
+	put("image_bytes_total", float64(bytes))
+	put("image_cache_evictions_total", float64(evicted))
+	put("image_corrupt_total", float64(corrupt))
 	if size, err := c.size(); err == nil {
-		gauge("image_cache_bytes", "Size of the cache of images.", float64(size))
+		put("image_cache_bytes", float64(size))
 	}
-	for i := range a.meta.requests {
-		if i > 0 {
-			counter("metadata_requests_total", "Requests of guests to the metadata service, by class of status.", a.meta.requests[i].Load(), "status", strconv.Itoa(i)+"xx")
-		}
+	for _, class := range []int{2, 4, 5} {
+		put("metadata_requests_total", float64(a.meta.requests[class].Load()), strconv.Itoa(class)+"xx")
 	}
 
 	d := a.cfg.Datapath.Counters()
-	gauge("datapath_up", "1 while the switch is connected.", flag(d.Connected))
-	gauge("datapath_rows", "Rows that the data path holds.", float64(d.Rows))
-	gauge("datapath_entries", "Entries that the switch should hold.", float64(d.Entries))
-	gauge("datapath_pending", "Entries that wait for a device or the switch.", float64(d.Pending))
-	gauge("datapath_conflicts", "Entries of two rows that contradict each other.", float64(d.Conflicts))
-	counter("datapath_added_total", "Entries written.", d.Added)
-	counter("datapath_deleted_total", "Entries deleted.", d.Deleted)
-	counter("datapath_bundles_total", "Atomic changes that the switch confirmed.", d.Bundles)
-	counter("datapath_rejected_total", "Entries that the switch refused.", d.Rejected)
-	counter("datapath_connects_total", "Connections to the switch.", d.Connects)
-	counter("datapath_resyncs_total", "Times that the whole set was installed.", d.Resyncs)
-	counter("datapath_packet_ins_total", "Packets that the switch handed over.", d.PacketIns)
-	counter("dhcp_requests_total", "DHCP requests of guests, by whether one was answered.", d.DHCPReplies, "result", "answered")
-	counter("dhcp_requests_total", "DHCP requests of guests, by whether one was answered.", d.DHCPIgnored, "result", "ignored")
-}
-
-// keys and values part a list of label, value, label, value.
-func keys(pairs []string) (out []string) {
-	for i := 0; i < len(pairs); i += 2 {
-		out = append(out, pairs[i])
-	}
-	return out
-}
-
-func values(pairs []string) (out []string) {
-	for i := 1; i < len(pairs); i += 2 {
-		out = append(out, pairs[i])
-	}
-	return out
+	put("datapath_up", flag(d.Connected))
+	put("datapath_rows", float64(d.Rows))
+	put("datapath_entries", float64(d.Entries))
+	put("datapath_pending", float64(d.Pending))
+	put("datapath_conflicts", float64(d.Conflicts))
+	put("datapath_added_total", float64(d.Added))
+	put("datapath_deleted_total", float64(d.Deleted))
+	put("datapath_bundles_total", float64(d.Bundles))
+	put("datapath_rejected_total", float64(d.Rejected))
+	put("datapath_connects_total", float64(d.Connects))
+	put("datapath_resyncs_total", float64(d.Resyncs))
+	put("datapath_packet_ins_total", float64(d.PacketIns))
+	put("dhcp_requests_total", float64(d.DHCPReplies), "answered")
+	put("dhcp_requests_total", float64(d.DHCPIgnored), "ignored")
 }
 
 // size gives the bytes of all files of the cache.

@@ -1,0 +1,99 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"testing"
+
+	"yakumo/datapath"
+	dpfake "yakumo/datapath/fake"
+	"yakumo/fault"
+	"yakumo/hypervisor/fake"
+	"yakumo/model"
+)
+
+// A data path that fails now and then is told again until the ports are wired.
+func TestDatapathFails(t *testing.T) {
+	for _, tc := range []struct {
+		name     string
+		failures []dpfake.Failure
+	}{
+		{"prune", []dpfake.Failure{{Method: "Prune", N: 1, Err: errors.New("no")}, {Method: "Prune", N: 2, Err: fault.New(fault.Unavailable, "away")}}},
+		{"attach", []dpfake.Failure{{Method: "Attach", N: 1, Err: fault.New(fault.Unavailable, "away")}, {Method: "Attach", N: 2, Err: errors.New("no")}}},
+		{"detach", []dpfake.Failure{{Method: "Detach", N: 1, Err: errors.New("no")}, {Method: "Detach", N: 2, Err: errors.New("no")}}},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			w := newWorld(t.TempDir(), fake.HostConfig{})
+			c := newCloud(w.side)
+			var a *running
+			a = w.start(t, func(cfg *Config) {
+				dp, err := dpfake.New(dpfake.Config{Switch: w.sw, Ordinals: w.ord, Failures: tc.failures})
+				if err != nil {
+					t.Fatal(err)
+				}
+				cfg.Datapath = dp
+			})
+			t.Cleanup(func() { a.stop(t) })
+			rows := c.base()
+			var servers []*model.HostServer
+			for range 3 {
+				s, p := c.server()
+				servers = append(servers, s)
+				rows = append(rows, s, p)
+			}
+			w.side.apply(t, full(5, rows...))
+			for _, s := range servers {
+				w.settled(t, s.ID, 1, model.PhaseReady, model.PowerRunning)
+			}
+			w.side.apply(t, full(6, c.base()...))
+			waitFor(t, "the taps to be gone", func() bool {
+				names, err := w.taps.List(context.Background(), "yk")
+				return err == nil && len(names) == 0
+			})
+		})
+	}
+}
+
+// A guest does not start before its ports carry traffic.
+func TestStartWaitsForWires(t *testing.T) {
+	w := newWorld(t.TempDir(), fake.HostConfig{})
+	c := newCloud(w.side)
+	a := w.startFor(t)
+	s, p := c.server()
+	w.side.apply(t, full(5, c.network, s, p)) // its group has not been told
+	waitFor(t, "the server to be starting", func() bool { return w.side.server(s.ID).Phase == model.PhaseStarting })
+	if a.dp.Installed(p.ID) || w.power(t, s.ID) != 0 {
+		t.Fatal("it has started without its group")
+	}
+	if got := w.side.port(p.ID); got.State != "DOWN" {
+		t.Errorf("the port is %+v", got)
+	}
+	w.side.apply(t, change(6, c.group))
+	w.settled(t, s.ID, 1, model.PhaseReady, model.PowerRunning)
+	if got := w.side.port(p.ID); got.State != "ACTIVE" {
+		t.Errorf("the port is %+v", got)
+	}
+	a.Notice(datapath.Event{Port: p.ID, Kind: datapath.Unwired}) // must not block
+}
+
+// Ports whose server is not here are not wired.
+func TestPortWithoutServer(t *testing.T) {
+	w := newWorld(t.TempDir(), fake.HostConfig{})
+	c := newCloud(w.side)
+	a := w.startFor(t)
+	s, p := c.server()
+	_, stray := c.server()
+	free := *stray
+	free.ID, free.DeviceID, free.MAC = model.NewID(), "", "fa:16:3e:00:01:00"
+	w.side.apply(t, full(5, c.network, c.group, s, p, stray, &free))
+	w.settled(t, s.ID, 1, model.PhaseReady, model.PowerRunning)
+	if names, err := w.taps.List(context.Background(), "yk"); err != nil || !slices.Equal(names, []string{tapName(p.ID)}) {
+		t.Errorf("taps %v, %v", names, err)
+	}
+	w.side.apply(t, model.HostBatch{Generation: 6, Removes: []model.RowID{free.RowID(), stray.RowID()}})
+	s = with(s, func(s *model.HostServer) { s.Power = model.PowerOff })
+	w.side.apply(t, change(7, s))
+	w.settled(t, s.ID, 2, model.PhaseReady, model.PowerOff)
+	_ = a
+}
