@@ -29,10 +29,10 @@ up:
 	@$(MAKE) --no-print-directory $(IMAGE)
 	@scripts/up.sh $(API)
 
-## down: end the cloud and remove all of it
+## down: end the cloud and remove all that up made, the binary and the guest image too
 down:
 	@if [ -x bin/yakumo ]; then bin/yakumo lab down; fi
-	@rm -rf $(STATE)/lab $(STATE)/openrc $(STATE)/clouds.yaml
+	@rm -rf $(STATE) bin
 
 status:
 	@bin/yakumo lab status
@@ -59,4 +59,3 @@ docs:
 	go generate ./...
 
 clean: down
-	rm -rf bin $(STATE)
