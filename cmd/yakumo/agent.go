@@ -85,6 +85,7 @@ func (c *agentCmd) join(ctx context.Context, role *agentRole, log *slog.Logger) 
 	if c.JoinToken == "" && c.JoinTokenFile == "" {
 		return fault.New(fault.Invalid, "This host has not joined a cloud. Make a token on the server with `yakumo host token`, and give it with --join-token.")
 	}
+	refused := "" // a token that a server will not take does not get better
 	for said := false; ; {
 		token := c.JoinToken
 		if token == "" {
@@ -94,14 +95,24 @@ func (c *agentCmd) join(ctx context.Context, role *agentRole, log *slog.Logger) 
 			}
 			token = strings.TrimSpace(string(b))
 		}
-		if token != "" {
+		if token != "" && token != refused {
 			err := role.link.Join(ctx, token, c.HostName)
 			if err == nil {
 				log.Info("joined", "host", c.HostName)
 				return nil
 			}
-			log.Warn("joining failed; trying again", "err", err)
-		} else if !said {
+			switch {
+			case ctx.Err() != nil:
+				return ctx.Err()
+			case fault.Is(err, fault.Unavailable), fault.KindOf(err) == fault.Internal:
+				log.Warn("joining failed; trying again", "err", err)
+			case c.JoinToken != "":
+				return err
+			default:
+				log.Error("joining failed; waiting for another join token", "err", err, "file", c.JoinTokenFile)
+				refused = token
+			}
+		} else if token == "" && !said {
 			log.Info("waiting for a join token", "file", c.JoinTokenFile)
 			said = true
 		}

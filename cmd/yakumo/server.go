@@ -89,7 +89,7 @@ func (c *serverCmd) Run(ctx context.Context, log *slog.Logger) error {
 		return err
 	}
 	apiServer := &http.Server{Handler: withHealth(role.API, role.Healthy), ReadHeaderTimeout: 30 * time.Second, IdleTimeout: 2 * time.Minute, ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug)}
-	linkServer := &http.Server{Handler: role.Link, TLSConfig: role.Link.TLS(), ReadHeaderTimeout: 30 * time.Second, ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug)}
+	linkServer := role.Link.HTTPServer()
 	serve(cancel, func() error { return apiServer.Serve(apiListener) })
 	serve(cancel, func() error { return linkServer.ServeTLS(linkListener, "", "") })
 	stopDebug, err := debugServer(c.DebugListen, metrics, func(w http.ResponseWriter, r *http.Request) { health(w, r, role.Healthy) }, cancel)
@@ -154,15 +154,12 @@ func (c *serverCmd) masterKey() ([]byte, error) {
 		}
 		key := make([]byte, 32)
 		rand.Read(key)
-		f, err := os.OpenFile(path+".tmp", os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
-		if err != nil {
+		if err := writeOnce(path, base64.StdEncoding.EncodeToString(key)+"\n"); err == nil {
+			return key, nil
+		} else if !errors.Is(err, os.ErrExist) {
 			return nil, err
 		}
-		_, err = fmt.Fprintln(f, base64.StdEncoding.EncodeToString(key))
-		if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
-			return nil, err
-		}
-		return key, os.Rename(path+".tmp", path)
+		b, err = os.ReadFile(path) // another server was quicker
 	}
 	if err != nil {
 		return nil, err
@@ -172,6 +169,20 @@ func (c *serverCmd) masterKey() ([]byte, error) {
 		return nil, fault.New(fault.Invalid, "%s does not hold a master key: base64 of 32 bytes.", path)
 	}
 	return key, nil
+}
+
+// writeOnce makes the file, whole and for its owner only, where there is none.
+func writeOnce(path, text string) error {
+	f, err := os.CreateTemp(filepath.Dir(path), ".new-*") // 0600
+	if err != nil {
+		return err
+	}
+	defer os.Remove(f.Name())
+	_, err = f.WriteString(text)
+	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
+		return err
+	}
+	return os.Link(f.Name(), path)
 }
 
 // adminPassword reads the first administrator's password.
@@ -205,7 +216,7 @@ func (c *serverCmd) etcd(ctx context.Context, log *slog.Logger, cancel context.C
 		})
 		return m.Client, m.Close, nil
 	}
-	cfg := clientv3.Config{Endpoints: c.EtcdEndpoints, DialTimeout: 10 * time.Second, DialKeepAliveTime: 5 * time.Second, DialKeepAliveTimeout: 5 * time.Second, MaxCallSendMsgSize: 8 << 20}
+	cfg := store.DialConfig{Endpoints: c.EtcdEndpoints}
 	if c.EtcdCA != "" {
 		ca, err := os.ReadFile(c.EtcdCA)
 		if err != nil {
@@ -224,9 +235,9 @@ func (c *serverCmd) etcd(ctx context.Context, log *slog.Logger, cancel context.C
 			cfg.TLS.Certificates = []tls.Certificate{cert}
 		}
 	}
-	cl, err := clientv3.New(cfg)
+	cl, err := store.Dial(cfg)
 	if err != nil {
-		return nil, nil, fmt.Errorf("etcd at %s: %w", strings.Join(c.EtcdEndpoints, ", "), err)
+		return nil, nil, err
 	}
 	return cl, func() { cl.Close() }, nil
 }
