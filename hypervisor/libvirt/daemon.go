@@ -12,8 +12,10 @@ import (
 // started in a mount namespace where private folders are mounted over them. What that takes:
 //
 //   - a mount namespace whose mounts do not propagate (unshare -m makes one);
-//   - run, lib, etc, cache and log folders of its own, mounted over libvirt's; the mount
-//     points may be missing on a machine without the distribution's libvirt service;
+//   - run, lib, etc, cache and log folders of its own, mounted over libvirt's. Where a mount
+//     point is missing, as on a machine without the distribution's libvirt service, it is made
+//     in a tmpfs that stands, in this namespace only, for the folder above it and links to all
+//     that is there: the machine itself is left as it is;
 //   - a PID file in them, as the default one in /run lets only one libvirtd live;
 //   - a host_uuid of its own, since two hosts of one UUID cannot migrate to each other;
 //   - stdio_handler "file": no virtlogd; security_driver "none", user root, cgroup_controllers
@@ -105,9 +107,11 @@ func withAccount(text, line string) string {
 func (d Daemon) Command() []string {
 	var script strings.Builder
 	script.WriteString("set -e; ")
-	for _, f := range daemonFolders {
-		own := filepath.Join(d.Dir, f.own)
-		fmt.Fprintf(&script, "mkdir -p %[2]s; mount --bind %[1]s %[2]s; ", quote(own), quote(f.mount))
+	for i, f := range daemonFolders {
+		above, aside := filepath.Dir(f.mount), filepath.Join(d.Dir, fmt.Sprintf("aside%d", i))
+		fmt.Fprintf(&script, "if ! [ -d %[1]s ]; then mkdir -p %[2]s; mount --bind %[3]s %[2]s; mount -t tmpfs -o mode=755 yakumo %[3]s; "+
+			"find %[2]s -mindepth 1 -maxdepth 1 -exec ln -s -t %[3]s {} +; mkdir %[1]s; fi; ", quote(f.mount), quote(aside), quote(above))
+		fmt.Fprintf(&script, "mount --bind %s %s; ", quote(filepath.Join(d.Dir, f.own)), quote(f.mount))
 	}
 	for name := range accounts {
 		fmt.Fprintf(&script, "mount --bind %s /etc/%s; ", quote(filepath.Join(d.Dir, "etc", name)), name)
