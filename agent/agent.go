@@ -220,7 +220,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	<-ctx.Done()
 	cancel()
 	wg.Wait()
-	a.queue.wait()
+	a.queue.close()
 	return a.close()
 }
 

@@ -12,6 +12,7 @@ import (
 
 	"yakumo/fault"
 	"yakumo/hypervisor/fake"
+	"yakumo/link"
 	"yakumo/model"
 )
 
@@ -150,21 +151,25 @@ func (l stallingLink) Blob(context.Context, model.ID, int64) (io.ReadCloser, err
 }
 
 func TestImageStalls(t *testing.T) {
-	w := newWorld(t.TempDir(), fake.HostConfig{})
-	c := newCloud(w.side)
-	cache, a := cacheOf(t, w)
-	a.cfg.Cache.Stall = 10 * time.Millisecond
-	l := stallingLink{w.side, make(chan struct{}, 2)}
-	a.link = l
-	if _, _, err := cache.hold(context.Background(), c.image); !fault.Is(err, fault.Unavailable) {
+	with := func(stall time.Duration) (stallingLink, *imageCache, model.ImageCopy) {
+		w := newWorld(t.TempDir(), fake.HostConfig{})
+		l := stallingLink{w.side, make(chan struct{}, 1)}
+		a := w.start(t, func(c *Config) {
+			c.Cache.Stall = stall
+			c.Link = func(h link.Handler) Link { w.side.attach(h); return l }
+		})
+		t.Cleanup(func() { a.stop(t) })
+		return l, a.images, newCloud(w.side).image
+	}
+	_, cache, image := with(10 * time.Millisecond)
+	if _, _, err := cache.hold(context.Background(), image); !fault.Is(err, fault.Unavailable) {
 		t.Errorf("a download that stalls: %v", err)
 	}
-	<-l.open
 	// Who gives up waiting ends the download, when nobody else waits.
-	a.cfg.Cache.Stall = time.Hour
+	l, cache, image := with(time.Hour)
 	ctx, cancel := context.WithCancel(context.Background())
 	go func() { <-l.open; cancel() }()
-	if _, _, err := cache.hold(ctx, c.image); !errors.Is(err, context.Canceled) {
+	if _, _, err := cache.hold(ctx, image); !errors.Is(err, context.Canceled) {
 		t.Errorf("a waiter that gives up: %v", err)
 	}
 	waitFor(t, "the download to end", func() bool {

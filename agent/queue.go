@@ -11,10 +11,11 @@ import (
 type queue struct {
 	do func(ctx context.Context, key string) (again time.Duration)
 
-	mu    sync.Mutex
-	ctx   context.Context // nil before open
-	items map[string]*item
-	wg    sync.WaitGroup
+	mu     sync.Mutex
+	ctx    context.Context // nil before open
+	closed bool
+	items  map[string]*item
+	wg     sync.WaitGroup
 }
 
 type item struct {
@@ -36,19 +37,21 @@ func (q *queue) open(ctx context.Context) {
 	for key, it := range q.items {
 		q.start(key, it)
 	}
-	context.AfterFunc(ctx, func() {
-		q.mu.Lock()
-		defer q.mu.Unlock()
-		for _, it := range q.items {
-			if it.timer != nil {
-				it.timer.Stop()
-			}
-		}
-	})
 }
 
-// wait returns when no call runs any more; the context of open must have ended.
-func (q *queue) wait() { q.wg.Wait() }
+// close lets no call begin any more and returns when none runs; the context of open must
+// have ended.
+func (q *queue) close() {
+	q.mu.Lock()
+	q.closed = true
+	for _, it := range q.items {
+		if it.timer != nil {
+			it.timer.Stop()
+		}
+	}
+	q.mu.Unlock()
+	q.wg.Wait()
+}
 
 // add asks for a call now.
 func (q *queue) add(key string) {
@@ -84,7 +87,7 @@ func (q *queue) start(key string, it *item) {
 		it.timer.Stop()
 		it.timer = nil
 	}
-	if it.running || q.ctx.Err() != nil {
+	if it.running || q.closed || q.ctx.Err() != nil {
 		return
 	}
 	var ctx context.Context
