@@ -22,7 +22,6 @@ import (
 
 	"yakumo/datapath"
 	"yakumo/datapath/ovs"
-	"yakumo/fault"
 	"yakumo/hypervisor/libvirt"
 	"yakumo/hypervisor/libvirt/libvirttest"
 	"yakumo/link"
@@ -138,7 +137,7 @@ func TestBoot(t *testing.T) {
 			t.Fatal(err)
 		}
 		b, err := a.Answer(ctx, "console", q)
-		if err != nil && !fault.Is(err, fault.NotFound) {
+		if err != nil {
 			t.Fatalf("console: %v", err)
 		}
 		return string(b)

@@ -40,9 +40,9 @@ const (
 	consoleFile = "console.log"
 )
 
-// prepare makes a guest's disk and config drive from its image. It may be repeated until it
-// has succeeded; never afterwards, as the disk holds the guest's data then.
-func (a *Agent) prepare(ctx context.Context, row *model.HostServer, image string) error {
+// makeDisk makes a guest's disk from its image. It may be repeated until it has succeeded;
+// never afterwards, as the disk holds the guest's data then.
+func (a *Agent) makeDisk(ctx context.Context, row *model.HostServer, image string) error {
 	size := int64(row.DiskGiB) << 30
 	if size == 0 {
 		size = row.Image.VirtualSize
@@ -57,25 +57,37 @@ func (a *Agent) prepare(ctx context.Context, row *model.HostServer, image string
 	if err := os.MkdirAll(dir, 0o711); err != nil {
 		return fmt.Errorf("make the guest's folder: %w", err)
 	}
-	err := replace(filepath.Join(dir, diskFile), func(tmp string) error {
+	leave, err := a.enter(ctx)
+	if err != nil {
+		return err
+	}
+	defer leave()
+	err = replace(filepath.Join(dir, diskFile), func(tmp string) error {
 		return a.cfg.Disks.Overlay(ctx, tmp, image, row.Image.Format, size)
 	})
 	if err != nil {
 		return err
 	}
-	if row.ConfigDrive {
-		files, err := a.instanceOf(row).drive()
-		if err != nil {
-			return fmt.Errorf("config drive: %w", err)
-		}
-		err = replace(filepath.Join(dir, driveFile), func(tmp string) error {
-			return os.WriteFile(tmp, isoImage("config-2", row.CreatedAt, files), 0o600)
-		})
-		if err != nil {
-			return fmt.Errorf("config drive: %w", err)
-		}
-	}
 	return syncDir(dir)
+}
+
+// makeDrive makes a guest's config drive, where it wants one and has none.
+func (a *Agent) makeDrive(row *model.HostServer) error {
+	path := filepath.Join(a.dir(row.ID), driveFile)
+	if _, err := os.Stat(path); !row.ConfigDrive || err == nil {
+		return nil
+	}
+	files, err := a.instanceOf(row).drive()
+	if err != nil {
+		return fmt.Errorf("config drive: %w", err)
+	}
+	err = replace(path, func(tmp string) error {
+		return os.WriteFile(tmp, isoImage("config-2", row.CreatedAt, files), 0o600)
+	})
+	if err != nil {
+		return fmt.Errorf("config drive: %w", err)
+	}
+	return nil
 }
 
 // replace lets fill write a new file and puts it, durable, in the place of path.

@@ -98,5 +98,9 @@ func (a *Agent) Answer(ctx context.Context, name string, body []byte) ([]byte, e
 	}
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
-	return c.ConsoleLog(ctx, q.ServerID, q.MaxBytes)
+	b, err := c.ConsoleLog(ctx, q.ServerID, q.MaxBytes)
+	if fault.Is(err, fault.NotFound) {
+		return nil, nil // a guest that is still being made has written nothing
+	}
+	return b, err
 }

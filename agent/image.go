@@ -62,7 +62,7 @@ var errCorrupt = errors.New("the image's bytes do not have its hash")
 // release is called.
 //
 // Errors: fault.Unavailable where it cannot be fetched now; fault.Invalid where the
-// bytes are not the image's; fault.NotFound where no server has them.
+// bytes are not the image's or no server has them.
 func (c *imageCache) hold(ctx context.Context, img model.ImageCopy) (path string, release func(), err error) {
 	if img.HashAlgo != "sha512" || len(img.HashValue) != 2*sha512.Size || !isFileName(img.BlobID) {
 		return "", nil, fault.New(fault.Invalid, "The image's description is not usable: hash %q, data %q.", img.HashAlgo, img.BlobID)
@@ -149,6 +149,9 @@ func (c *imageCache) get(ctx context.Context, img model.ImageCopy) error {
 	case <-ctx.Done():
 		return ctx.Err()
 	}
+	if err := c.evict(); err != nil { // there may be no room but for what nobody needs
+		c.a.log.Warn("the image cache cannot be tidied", "err", err)
+	}
 	err = c.download(ctx, img)
 	if errors.Is(err, errCorrupt) {
 		// What was left of an earlier download may be to blame: once more, from the start.
@@ -180,7 +183,7 @@ func (c *imageCache) download(ctx context.Context, img model.ImageCopy) error {
 		n, err := c.receive(ctx, img, have, io.MultiWriter(hash, f))
 		have += n
 		if fault.Is(err, fault.NotFound) {
-			return errors.Join(err, os.Remove(part))
+			return errors.Join(fault.Wrap(fault.Invalid, err, "The image's data is gone."), os.Remove(part))
 		}
 		if err != nil {
 			return err // the next try goes on from here
@@ -344,7 +347,10 @@ func (c *imageCache) remove(name string) error {
 	}
 	c.a.log.Info("an image that no guest uses is removed from the cache", "blob", blob)
 	c.evicted++
-	return os.Remove(filepath.Join(c.dir, name))
+	if err := os.Remove(filepath.Join(c.dir, name)); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	return nil
 }
 
 // freePart gives the part of dir's file system that is free, 0 to 1.

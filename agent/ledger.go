@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"bytes"
 	"encoding/binary"
 	"encoding/json"
 	"errors"
@@ -136,7 +137,8 @@ func (l *ledger) drop(id model.RowID) {
 	delete(l.rows, id)
 }
 
-// apply takes a batch and tells which rows it touches. A generation older than the
+// apply takes a batch and tells which rows it changes: a batch of everything costs the rest
+// of the agent no more than what is new in it. A generation older than the
 // ledger's is a fault.Conflict: whoever sent it has been overtaken.
 func (l *ledger) apply(b model.HostBatch) (touched []model.RowID, err error) {
 	l.mu.Lock()
@@ -157,6 +159,7 @@ func (l *ledger) apply(b model.HostBatch) (touched []model.RowID, err error) {
 			}
 		}
 	}
+	var changed []model.HostRow
 	err = l.db.Update(func(tx *bbolt.Tx) error {
 		rows := tx.Bucket(bucketRows)
 		for _, id := range removes {
@@ -169,7 +172,12 @@ func (l *ledger) apply(b model.HostBatch) (touched []model.RowID, err error) {
 			if err != nil {
 				return err
 			}
-			if err := rows.Put([]byte(r.RowID().String()), body); err != nil {
+			key := []byte(r.RowID().String())
+			if bytes.Equal(rows.Get(key), body) {
+				continue
+			}
+			changed = append(changed, r)
+			if err := rows.Put(key, body); err != nil {
 				return err
 			}
 		}
@@ -183,7 +191,7 @@ func (l *ledger) apply(b model.HostBatch) (touched []model.RowID, err error) {
 		l.drop(id)
 		touched = append(touched, id)
 	}
-	for _, r := range b.Upserts {
+	for _, r := range changed {
 		l.put(r)
 		touched = append(touched, r.RowID())
 	}

@@ -26,8 +26,7 @@ func TestDatapathFails(t *testing.T) {
 		t.Run(tc.name, func(t *testing.T) {
 			w := newWorld(t.TempDir(), fake.HostConfig{})
 			c := newCloud(w.side)
-			var a *running
-			a = w.start(t, func(cfg *Config) {
+			a := w.start(t, func(cfg *Config) {
 				dp, err := dpfake.New(dpfake.Config{Switch: w.sw, Ordinals: w.ord, Failures: tc.failures})
 				if err != nil {
 					t.Fatal(err)
@@ -81,7 +80,7 @@ func TestStartWaitsForWires(t *testing.T) {
 func TestPortWithoutServer(t *testing.T) {
 	w := newWorld(t.TempDir(), fake.HostConfig{})
 	c := newCloud(w.side)
-	a := w.startFor(t)
+	w.startFor(t)
 	s, p := c.server()
 	_, stray := c.server()
 	free := *stray
@@ -95,5 +94,4 @@ func TestPortWithoutServer(t *testing.T) {
 	s = with(s, func(s *model.HostServer) { s.Power = model.PowerOff })
 	w.side.apply(t, change(7, s))
 	w.settled(t, s.ID, 2, model.PhaseReady, model.PowerOff)
-	_ = a
 }

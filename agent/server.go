@@ -102,7 +102,7 @@ func (a *Agent) failed(id model.ID, row *model.HostServer, generation int64, err
 	}
 	pause = min(pause, a.cfg.Repeat.Max)
 	t.notBefore = time.Now().Add(pause)
-	final := kind == fault.Invalid || kind == fault.NotFound || t.counted >= a.cfg.Repeat.Limit
+	final := kind == fault.Invalid || t.counted >= a.cfg.Repeat.Limit
 	a.mu.Unlock()
 	log := a.log.With("server", id, "generation", generation, "err", err)
 	if row != nil {
@@ -153,8 +153,8 @@ func words(row *model.HostServer) string {
 // begin gives the progress of a server that the host is told of for the first time.
 func (a *Agent) begin(row *model.HostServer, power hypervisor.Power) progress {
 	p := progress{Phase: model.PhaseFetching, Blob: row.Image.BlobID, Reboots: row.ObservedReboots, Hard: row.ObservedHard}
-	if _, err := os.Stat(filepath.Join(a.dir(row.ID), diskFile)); err == nil && power != hypervisor.Absent {
-		// The ledger was lost, the guest was not.
+	if _, err := os.Stat(filepath.Join(a.dir(row.ID), diskFile)); err == nil {
+		// The ledger was lost, the disk was not: progress is on disk before a disk is made.
 		p.Phase, p.Disk = model.PhaseReady, true
 		p.Started, p.BootID = power == hypervisor.Running || power == hypervisor.Paused, a.cfg.BootID
 	}
@@ -311,17 +311,12 @@ func (a *Agent) fetch(ctx context.Context, row *model.HostServer, p *progress) e
 	if err := a.keep(row.ID, *p); err != nil {
 		return err
 	}
-	for _, n := range row.NICs {
-		if row.ConfigDrive && a.ledger.port(n.PortID) == nil {
-			return errWaiting // its addresses go on the drive
-		}
-	}
 	image, release, err := a.images.hold(ctx, row.Image)
 	if err != nil {
 		return err
 	}
 	defer release()
-	if err := a.prepare(ctx, row, image); err != nil {
+	if err := a.makeDisk(ctx, row, image); err != nil {
 		return err
 	}
 	now := a.now()
@@ -372,12 +367,15 @@ func (a *Agent) start(ctx context.Context, row *model.HostServer, p *progress) (
 		// It holds what the guest has written; a fresh one would hide the loss.
 		return 0, fault.Wrap(fault.Invalid, err, "The server's disk is lost.")
 	}
-	select {
-	case a.boots <- struct{}{}:
-		defer func() { <-a.boots }()
-	case <-ctx.Done():
-		return 0, ctx.Err()
+	// Now that its ports are known: their addresses go on it.
+	if err := a.makeDrive(row); err != nil {
+		return 0, err
 	}
+	leave, err := a.enter(ctx)
+	if err != nil {
+		return 0, err
+	}
+	defer leave()
 	began := time.Now()
 	if err := a.cfg.Hypervisor.Ensure(ctx, a.guest(row)); err != nil {
 		return 0, fmt.Errorf("define guest: %w", err)
@@ -387,7 +385,18 @@ func (a *Agent) start(ctx context.Context, row *model.HostServer, p *progress) (
 	}
 	a.guests.did(row.ID, hypervisor.Running, began)
 	p.Started, p.BootID = true, a.cfg.BootID
+	a.log.Info("a guest runs", "server", row.ID, "generation", row.Generation, "request_id", row.RequestID, "took", time.Since(began))
 	return hypervisor.Running, nil
+}
+
+// enter waits for leave to do something heavy; few may at once.
+func (a *Agent) enter(ctx context.Context) (leave func(), err error) {
+	select {
+	case a.boots <- struct{}{}:
+		return func() { <-a.boots }, nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
 }
 
 // stop makes a guest be off.
@@ -401,6 +410,7 @@ func (a *Agent) stop(ctx context.Context, id model.ID, grace time.Duration) (hyp
 		return 0, fmt.Errorf("stop guest: %w", err)
 	}
 	a.guests.did(id, hypervisor.Off, began)
+	a.log.Info("a guest is off", "server", id, "took", time.Since(began))
 	return hypervisor.Off, nil
 }
 
@@ -486,7 +496,6 @@ func (a *Agent) alive(id model.ID) {
 	if use := stepOf(p.Steps, model.StepUse); !ok || use == nil || !use.FinishedAt.IsZero() {
 		return
 	}
-	endStep(&p, model.StepUse, a.now(), "")
 	if err := a.ledger.note(id, func(p *progress) { endStep(p, model.StepUse, a.now(), "") }); err != nil {
 		a.log.Error("a guest's sign of life cannot be kept", "server", id, "err", err)
 		return

@@ -298,7 +298,7 @@ func TestFaults(t *testing.T) {
 			if tc.change != nil {
 				tc.change(w.side, s)
 			}
-			a := w.startFor(t)
+			w.startFor(t)
 			w.side.apply(t, full(5, c.network, c.group, s, p))
 			r := w.faulty(t, s.ID, 1)
 			if r.Fault == nil || !strings.HasPrefix(r.Fault.Message, tc.text) || r.Fault.Code != 500 || r.Fault.Details == "" {
@@ -314,7 +314,6 @@ func TestFaults(t *testing.T) {
 			w.side.apply(t, change(6, s))
 			waitFor(t, "it to be gone", func() bool { return w.side.server(s.ID).Gone })
 			w.gone(t, s.ID)
-			_ = a
 		})
 	}
 }
