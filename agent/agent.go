@@ -79,7 +79,7 @@ type Config struct {
 
 // Repeat says how often what failed is tried again.
 type Repeat struct {
-	Min, Max time.Duration // pauses after the first failure and at most; default 200 ms and 10 s
+	Min, Max time.Duration // pauses after the first failure and at most; default 200 ms and 5 s
 	Limit    int           // tries of what should not fail before the server is put in error; default 5
 }
 
@@ -106,7 +106,7 @@ func (c *Config) defaults() error {
 	set(&c.Grace, time.Minute)
 	set(&c.Resync, 5*time.Second)
 	set(&c.Repeat.Min, 200*time.Millisecond)
-	set(&c.Repeat.Max, 10*time.Second)
+	set(&c.Repeat.Max, 5*time.Second)
 	set(&c.Repeat.Limit, 5)
 	set(&c.Cache.Age, 24*time.Hour)
 	set(&c.Cache.Reserve, 0.1)

@@ -60,6 +60,7 @@ func (a *Agent) Generation() int64 { return a.ledger.Generation() }
 func (a *Agent) Reports() ([]model.ServerReport, []model.PortReport) {
 	// What changes between this answer and its sending may be sent first; so all goes out once more.
 	a.repeat.Store(true)
+	a.retry()
 	return a.allReports()
 }
 

@@ -155,9 +155,12 @@ func (o *observer) list(ctx context.Context) {
 			changed = append(changed, id)
 		}
 	}
-	first := !o.listed
+	first, back := !o.listed, !o.alive
 	o.listed, o.alive = true, true
 	o.mu.Unlock()
+	if back {
+		o.a.retry()
+	}
 	for _, id := range changed {
 		if first || o.a.ledger.server(id) != nil {
 			o.a.queue.add(id)

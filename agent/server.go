@@ -135,6 +135,20 @@ func (a *Agent) failed(id model.ID, row *model.HostServer, generation int64, err
 	return 0
 }
 
+// retry has everything that failed tried again at once: what it needed may be back.
+func (a *Agent) retry() {
+	a.mu.Lock()
+	ids := make([]model.ID, 0, len(a.tries))
+	for id, t := range a.tries {
+		t.notBefore = time.Time{}
+		ids = append(ids, id)
+	}
+	a.mu.Unlock()
+	for _, id := range ids {
+		a.queue.add(id)
+	}
+}
+
 func (a *Agent) now() time.Time { return a.cfg.Now().UTC() }
 
 // words is a digest of what a row says beside its power: a generation that changes only
@@ -255,15 +269,15 @@ func (a *Agent) converge(ctx context.Context, row *model.HostServer) error {
 }
 
 // decideStart forgets that the wish to run was served, where it is wished anew: by a new
-// generation that is about power, or because the host itself was started anew since and the guest
-// ran before.
+// generation that is about power, because the host itself was started anew since and the guest
+// ran before, or because the hypervisor knows nothing of the guest any more.
 func (a *Agent) decideStart(row *model.HostServer, p *progress, power hypervisor.Power) {
 	if !p.Started || power == hypervisor.Running || row.Power != model.PowerRunning {
 		return
 	}
 	asked := row.Generation > p.Generation && (words(row) == p.Words || row.Generation-p.Generation > 1)
 	hostStarted := p.BootID != a.cfg.BootID && p.Power == model.PowerRunning
-	if asked || hostStarted || p.Phase != model.PhaseReady {
+	if asked || hostStarted || power == hypervisor.Absent || p.Phase != model.PhaseReady {
 		p.Started = false
 	}
 }

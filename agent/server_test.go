@@ -242,6 +242,41 @@ func TestOffline(t *testing.T) {
 	}
 }
 
+// A guest that somebody removes from the hypervisor comes back, with its disk.
+func TestGuestHeals(t *testing.T) {
+	w := newWorld(t.TempDir(), fake.HostConfig{})
+	c := newCloud(w.side)
+	s, p := c.server()
+	w.startFor(t)
+	w.side.apply(t, full(5, c.network, c.group, s, p))
+	w.settled(t, s.ID, 1, model.PhaseReady, model.PowerRunning)
+	if err := fake.New(fake.Config{Host: w.host}).Remove(context.Background(), s.ID); err != nil {
+		t.Fatal(err)
+	}
+	waitFor(t, "the guest to be back", func() bool { return w.power(t, s.ID) == hypervisor.Running })
+	if w.made.Load() != 1 {
+		t.Errorf("%d disks were made", w.made.Load())
+	}
+}
+
+// What waits for the hypervisor does not wait out its pause once that is back.
+func TestRetriesAtOnce(t *testing.T) {
+	w := newWorld(t.TempDir(), fake.HostConfig{})
+	c := newCloud(w.side)
+	s, p := c.server()
+	a := w.start(t, func(c *Config) { c.Repeat = Repeat{Min: time.Hour, Max: time.Hour, Limit: 3} })
+	t.Cleanup(func() { a.stop(t) })
+	w.side.apply(t, full(5, c.network, c.group, s, p))
+	w.settled(t, s.ID, 1, model.PhaseReady, model.PowerRunning)
+	w.host.Disconnect()
+	waitFor(t, "the agent to notice", func() bool { return !a.Health().Hypervisor })
+	s = with(s, func(s *model.HostServer) { s.Power = model.PowerOff })
+	w.side.apply(t, change(6, s))
+	waitFor(t, "a failure", func() bool { a.mu.Lock(); defer a.mu.Unlock(); return a.tries[s.ID] != nil })
+	w.host.Connect()
+	w.settled(t, s.ID, 2, model.PhaseReady, model.PowerOff)
+}
+
 // A tap that somebody removes comes back.
 func TestTapHeals(t *testing.T) {
 	w := newWorld(t.TempDir(), fake.HostConfig{})
