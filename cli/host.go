@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"fmt"
+	"net/url"
 	"os"
 	"strconv"
 	"time"
@@ -129,5 +130,5 @@ func (c *hostRemove) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return cl.Do(ctx, "DELETE", "/yakumo/v1/hosts/"+c.Name, nil, nil)
+	return cl.Do(ctx, "DELETE", "/yakumo/v1/hosts/"+url.PathEscape(c.Name), nil, nil)
 }

@@ -65,13 +65,14 @@ func (d *dialect) createToken(c *api.Context) error {
 	if err := c.Decode(&body); err != nil {
 		return err
 	}
-	ttl := time.Hour
+	seconds, most := int(time.Hour/time.Second), int(MaxTokenTTL/time.Second)
 	if body.TTL != nil {
-		ttl = time.Duration(*body.TTL) * time.Second
+		seconds = *body.TTL
 	}
-	if ttl <= 0 || ttl > MaxTokenTTL {
-		return fault.New(fault.Invalid, "ttl must be from 1 to %d seconds.", int(MaxTokenTTL/time.Second))
+	if seconds < 1 || seconds > most { // before it is multiplied: that could overflow
+		return fault.New(fault.Invalid, "ttl must be from 1 to %d seconds.", most)
 	}
+	ttl := time.Duration(seconds) * time.Second
 	token, err := d.cfg.Token(c.R.Context(), body.Host, ttl)
 	if err != nil {
 		return err
@@ -142,6 +143,12 @@ func (d *dialect) deleteHost(c *api.Context) error {
 		}
 		if n := store.Servers.Count(tx, "host", h.ID); n > 0 {
 			return fault.New(fault.Conflict, "Host %s has %d servers. Move or delete them first.", h.Name, n)
+		}
+		if n := store.Ports.Count(tx, "host", h.ID); n > 0 {
+			return fault.New(fault.Conflict, "Host %s has %d ports. Unbind or delete them first.", h.Name, n)
+		}
+		if err := store.Heartbeats.Delete(tx, h.ID); err != nil { // its stream ends when the server notices
+			return err
 		}
 		return store.Hosts.Delete(tx, h.ID)
 	}); err != nil {
