@@ -114,6 +114,10 @@ func (c *Compute) commit(tx *store.Tx, plans []plan) error {
 			}
 			continue
 		}
+		if _, there := store.Hosts.Get(tx, pl.host.ID); !there {
+			continue // removed meanwhile: the next pass chooses again
+		}
+		tx.Mark(HostGuard(pl.host.ID))
 		ev.Result, ev.Host = Success, pl.host.ID
 		s.Host, s.Status.Phase, s.Status.Task = pl.host.ID, model.PhaseFetching, TaskSpawning
 		s.Touch(now)
@@ -131,6 +135,9 @@ func (c *Compute) commit(tx *store.Tx, plans []plan) error {
 	}
 	return nil
 }
+
+// HostGuard is the guard that placing a server on a host marks: removing the host guards it.
+func HostGuard(host model.ID) string { return "host," + host }
 
 // refused makes an error of a refusal: the tenant reads the kinds of constraints, an
 // administrator each host's.
