@@ -115,9 +115,9 @@ func (c *Compute) commit(tx *store.Tx, plans []plan) error {
 			continue
 		}
 		if _, there := store.Hosts.Get(tx, pl.host.ID); !there {
-			continue // removed meanwhile: the next pass chooses again
+			return fault.New(fault.Unavailable, "Host %s was removed while it was being chosen.", pl.host.Name) // the next pass chooses again
 		}
-		tx.Mark(HostGuard(pl.host.ID))
+		tx.Mark(store.HostGuard(pl.host.ID))
 		ev.Result, ev.Host = Success, pl.host.ID
 		s.Host, s.Status.Phase, s.Status.Task = pl.host.ID, model.PhaseFetching, TaskSpawning
 		s.Touch(now)
@@ -135,9 +135,6 @@ func (c *Compute) commit(tx *store.Tx, plans []plan) error {
 	}
 	return nil
 }
-
-// HostGuard is the guard that placing a server on a host marks: removing the host guards it.
-func HostGuard(host model.ID) string { return "host," + host }
 
 // refused makes an error of a refusal: the tenant reads the kinds of constraints, an
 // administrator each host's.

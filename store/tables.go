@@ -187,6 +187,9 @@ func Tables() []AnyTable {
 		Quotas, Hosts, Heartbeats, JoinTokens, Settings}
 }
 
+// HostGuard is the guard that placing a server on a host marks, and removing the host guards.
+func HostGuard(host string) string { return "host," + host }
+
 // PortAddressClaim is the claim of an address in a subnet.
 func PortAddressClaim(subnet, addr string) string { return "ip," + subnet + "," + addr }
 

@@ -141,6 +141,7 @@ func (d *dialect) deleteHost(c *api.Context) error {
 		if err != nil {
 			return err
 		}
+		tx.Guard(store.HostGuard(h.ID)) // no server is placed there meanwhile
 		if n := store.Servers.Count(tx, "host", h.ID); n > 0 {
 			return fault.New(fault.Conflict, "Host %s has %d servers. Move or delete them first.", h.Name, n)
 		}
@@ -150,6 +151,7 @@ func (d *dialect) deleteHost(c *api.Context) error {
 		if err := store.Heartbeats.Delete(tx, h.ID); err != nil { // its stream ends when the server notices
 			return err
 		}
+		tx.Unmark(store.HostGuard(h.ID))
 		return store.Hosts.Delete(tx, h.ID)
 	}); err != nil {
 		return err

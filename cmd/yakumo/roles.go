@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -237,13 +238,14 @@ func newAgentRole(c *agentCmd, log *slog.Logger, metrics *prometheus.Registry) (
 	}
 	env := pipeline.DefaultEnv()
 	r := &agentRole{}
+	var told atomic.Pointer[agent.Agent] // the switch may speak before there is an agent
 	r.guests, err = libvirt.New(libvirt.Config{SocketPath: c.LibvirtSocket, Accelerator: c.Accelerator, CPUModel: c.CPUModel, GuestDir: c.DataDir, Log: log})
 	if err != nil {
 		return nil, err
 	}
 	r.switch_, err = ovs.Open(ovs.Config{OVSDB: c.OVSDB, RunDir: c.OVSRunDir, Bridge: c.Bridge, Datapath: c.DatapathType, TunnelIP: tunnel, Env: env, Ordinals: ordinals,
 		Notify: func(e datapath.Event) {
-			if a := r.agent; a != nil {
+			if a := told.Load(); a != nil {
 				a.Notice(e)
 			}
 		}, Log: log})
@@ -256,5 +258,6 @@ func newAgentRole(c *agentCmd, log *slog.Logger, metrics *prometheus.Registry) (
 			r.link = link.NewClient(link.ClientConfig{Servers: c.Servers, Dir: c.DataDir, Version: version, Handler: h, Log: log})
 			return r.link
 		}})
+	told.Store(r.agent)
 	return r, err
 }
