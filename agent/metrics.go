@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"errors"
 	"net/http"
-	"net/http/pprof"
 	"os"
 	"strconv"
 	"time"
@@ -199,16 +198,4 @@ func (a *Agent) Healthz(w http.ResponseWriter, _ *http.Request) {
 	if err := json.NewEncoder(w).Encode(h); err != nil {
 		a.log.Debug("a health check hung up", "err", err)
 	}
-}
-
-// Private gives the handlers of the agent's private address: /healthz and /debug/pprof/.
-func (a *Agent) Private() http.Handler {
-	mux := http.NewServeMux()
-	mux.HandleFunc("GET /healthz", a.Healthz)
-	mux.HandleFunc("/debug/pprof/", pprof.Index)
-	mux.HandleFunc("/debug/pprof/cmdline", pprof.Cmdline)
-	mux.HandleFunc("/debug/pprof/profile", pprof.Profile)
-	mux.HandleFunc("/debug/pprof/symbol", pprof.Symbol)
-	mux.HandleFunc("/debug/pprof/trace", pprof.Trace)
-	return mux
 }

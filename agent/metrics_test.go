@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"net/http/httptest"
 	"net/netip"
-	"strings"
 	"testing"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -51,7 +50,7 @@ func TestMetrics(t *testing.T) {
 		t.Errorf("no reconcile was counted: %v", got)
 	}
 	h := httptest.NewRecorder()
-	a.Private().ServeHTTP(h, httptest.NewRequest("GET", "/healthz", nil))
+	a.Healthz(h, httptest.NewRequest("GET", "/healthz", nil))
 	var health Health
 	if err := json.Unmarshal(h.Body.Bytes(), &health); err != nil || h.Code != 200 || !health.OK || health.Generation != 5 {
 		t.Errorf("health %d %s, %v", h.Code, h.Body, err)
@@ -62,11 +61,6 @@ func TestMetrics(t *testing.T) {
 		a.Healthz(h, httptest.NewRequest("GET", "/healthz", nil))
 		return h.Code == 503
 	})
-	h = httptest.NewRecorder()
-	a.Private().ServeHTTP(h, httptest.NewRequest("GET", "/debug/pprof/goroutine?debug=1", nil))
-	if h.Code != 200 || !strings.Contains(h.Body.String(), "goroutine profile") {
-		t.Errorf("pprof: %d", h.Code)
-	}
 	a.stop(t)
 	if families, err := reg.Gather(); err != nil || len(families) > 0 {
 		t.Errorf("an agent that has ended is still measured: %v", err)
