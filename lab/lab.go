@@ -448,6 +448,13 @@ func (l *Lab) wire(ctx context.Context) error {
 		if in(pid, "ip", "link", "show", "eth0") == nil && in(srv, "ip", "link", "show", m) == nil {
 			continue
 		}
+		// A machine that lost its power leaves its end of the cable until the kernel has taken its
+		// namespace apart.
+		if in(srv, "ip", "link", "show", m) == nil {
+			if err := in(srv, "ip", "link", "del", m); err != nil && in(srv, "ip", "link", "show", m) == nil {
+				return err
+			}
+		}
 		for _, args := range [][]string{
 			{"ip", "link", "add", m, "type", "veth", "peer", "name", "eth0", "netns", strconv.Itoa(pid)},
 			{"ip", "link", "set", m, "master", "underlay", "up"},
