@@ -455,6 +455,13 @@ func (l *Lab) wire(ctx context.Context) error {
 				return err
 			}
 		}
+		// The cable of a machine whose plug was pulled may be there still: the kernel takes a
+		// namespace apart in its own time.
+		if in(srv, "ip", "link", "show", m) == nil {
+			if err := in(srv, "ip", "link", "del", m); err != nil && in(srv, "ip", "link", "show", m) == nil {
+				return err
+			}
+		}
 		for _, args := range [][]string{
 			{"ip", "link", "add", m, "type", "veth", "peer", "name", "eth0", "netns", strconv.Itoa(pid)},
 			{"ip", "link", "set", m, "master", "underlay", "up"},
