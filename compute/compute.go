@@ -14,6 +14,8 @@ import (
 	"maps"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"yakumo/fault"
 	"yakumo/model"
 	"yakumo/placement"
@@ -46,17 +48,19 @@ type Config struct {
 	// MaxActions is how many actions of one server are kept; default 200.
 	MaxActions int
 	// Sweep is how often actions are looked through; default 10 minutes.
-	Sweep time.Duration
-	Log   *slog.Logger
+	Sweep   time.Duration
+	Metrics prometheus.Registerer // nil: none
+	Log     *slog.Logger
 	// Now is the clock; nil: time.Now.
 	Now func() time.Time
 }
 
 // Compute applies the rules. It is safe for concurrent use.
 type Compute struct {
-	cfg Config
-	log *slog.Logger
-	now func() time.Time
+	cfg     Config
+	log     *slog.Logger
+	now     func() time.Time
+	metrics *metrics
 }
 
 // New makes a Compute.
@@ -83,7 +87,7 @@ func New(cfg Config) *Compute {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
-	return &Compute{cfg: cfg, log: cfg.Log, now: func() time.Time { return cfg.Now().UTC() }}
+	return &Compute{cfg: cfg, log: cfg.Log, now: func() time.Time { return cfg.Now().UTC() }, metrics: newMetrics(cfg.Metrics)}
 }
 
 // Ratios gives the ratios of over-commit in force.

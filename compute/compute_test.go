@@ -7,6 +7,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"yakumo/compute"
 	"yakumo/fault"
 	"yakumo/model"
@@ -494,6 +496,48 @@ func TestKeys(t *testing.T) {
 	for _, bad := range []string{"", "x", "ssh-rsa AAAA", key + "\n" + key, "ssh-rsa " + strings.Repeat("A", 5000)} {
 		if _, err := compute.Fingerprint(bad); !fault.Is(err, fault.Invalid) {
 			t.Errorf("%.20q is taken: %v", bad, err)
+		}
+	}
+}
+
+func TestMetricsCountOnce(t *testing.T) {
+	w := newWorld(t)
+	reg := prometheus.NewRegistry()
+	w.c = compute.New(compute.Config{Store: w.s, Ports: w.net, Log: quiet, Metrics: reg})
+	w.host("h1", func(s *model.Server) *model.Fault {
+		if s.Name == "bad" {
+			return &model.Fault{Code: 500, Message: "No."}
+		}
+		return nil
+	})
+	w.run("a")
+	w.phase(w.create().ID, model.PhaseReady)
+	w.phase(w.create(func(n *compute.NewServer) { n.Name = "bad" }).ID, model.PhaseError)
+	got := map[string]float64{}
+	count := func() {
+		families, err := reg.Gather()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, f := range families {
+			for _, m := range f.Metric {
+				name := f.GetName()
+				for _, l := range m.Label {
+					name += " " + l.GetValue()
+				}
+				got[name] = m.GetCounter().GetValue() + float64(m.GetHistogram().GetSampleCount())
+			}
+		}
+	}
+	// What is counted follows what is written.
+	w.within(func() bool {
+		count()
+		return got["yakumo_placements_total refused"] == 1 && got["yakumo_boot_seconds"] == 1
+	})
+	for name, want := range map[string]float64{"yakumo_boot_seconds": 1, "yakumo_placements_total placed": 2, "yakumo_placements_total refused": 1,
+		"yakumo_server_retries_total": 1, "yakumo_server_failures_total": 0} {
+		if got[name] != want {
+			t.Errorf("%s is %v, want %v", name, got[name], want)
 		}
 	}
 }

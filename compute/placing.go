@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"time"
 
 	"yakumo/fault"
 	"yakumo/model"
@@ -44,6 +45,7 @@ func (p *Placer) Reconcile(ctx context.Context, snap store.Snapshot, w reconcile
 	if len(waiting) == 0 {
 		return reconcile.Result{}, nil
 	}
+	defer func(start time.Time) { p.c.metrics.passes.Observe(time.Since(start).Seconds()) }(time.Now())
 	slices.SortStableFunc(waiting, func(a, b *model.Server) int { return a.CreatedAt.Compare(b.CreatedAt) })
 	pool := p.c.Pool(snap)
 	for len(waiting) > 0 {
@@ -64,6 +66,13 @@ func (p *Placer) Reconcile(ctx context.Context, snap store.Snapshot, w reconcile
 		waiting = waiting[n:]
 		if _, err := w.Update(ctx, func(tx *store.Tx) error { return p.c.commit(tx, plans) }); err != nil {
 			return reconcile.Result{}, err
+		}
+		for _, pl := range plans {
+			if pl.host != nil {
+				p.c.metrics.placed.WithLabelValues("placed").Inc()
+			} else {
+				p.c.metrics.placed.WithLabelValues("refused").Inc()
+			}
 		}
 	}
 	return reconcile.Result{}, nil

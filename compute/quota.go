@@ -104,7 +104,11 @@ const quotaSlack = 256
 
 // Spend refuses what would exceed the project's quota: n servers of the flavor.
 func (c *Compute) Spend(tx *store.Tx, project model.ID, f *model.Flavor, n int) error {
-	limits, used := c.Quota(tx, project), Usage(tx, project)
+	limits := c.Quota(tx, project)
+	if unlimited(limits) {
+		return nil
+	}
+	used := Usage(tx, project)
 	want := map[string]int{QuotaInstances: n, QuotaCores: n * f.VCPUs, QuotaRAM: n * f.MemoryMiB}
 	var over, asked, have, allowed []string
 	near := false
@@ -134,11 +138,20 @@ func (c *Compute) Spend(tx *store.Tx, project model.ID, f *model.Flavor, n int) 
 
 // Room gives how many servers of the flavor the project's quota leaves room for, at most want.
 func (c *Compute) Room(r store.Reader, project model.ID, f *model.Flavor, want int) int {
-	limits, used := c.Quota(r, project), Usage(r, project)
+	limits := c.Quota(r, project)
+	if unlimited(limits) {
+		return want
+	}
+	used := Usage(r, project)
 	for k, each := range map[string]int{QuotaInstances: 1, QuotaCores: f.VCPUs, QuotaRAM: f.MemoryMiB} {
 		if limits[k] >= 0 && each > 0 {
 			want = min(want, (limits[k]-used[k])/each)
 		}
 	}
 	return max(want, 0)
+}
+
+// unlimited tells whether nothing limits servers, so that nothing must be counted.
+func unlimited(limits map[string]int) bool {
+	return limits[QuotaInstances] < 0 && limits[QuotaCores] < 0 && limits[QuotaRAM] < 0
 }

@@ -15,18 +15,43 @@ import (
 // newer, is left out. It may be called again with the same reports.
 func (c *Compute) ServerReports(ctx context.Context, host model.ID, reports []model.ServerReport) error {
 	for part := range slices.Chunk(reports, batch) {
+		var told []outcome
 		if _, err := c.cfg.Store.Update(ctx, func(tx *store.Tx) error {
+			told = told[:0]
 			for i := range part {
+				id := part[i].ServerID
+				before, _ := store.Servers.Get(tx, id)
 				if err := c.report(tx, host, &part[i]); err != nil {
-					return fmt.Errorf("report of server %s: %w", part[i].ServerID, err)
+					return fmt.Errorf("report of server %s: %w", id, err)
 				}
+				after, _ := store.Servers.Get(tx, id)
+				told = append(told, outcome{before, after})
 			}
 			return nil
 		}); err != nil {
 			return err
 		}
+		for _, o := range told {
+			o.count(c.metrics)
+		}
 	}
 	return nil
+}
+
+// outcome is a server before and after a report; nil: not there.
+type outcome struct{ before, after *model.Server }
+
+func (o outcome) count(m *metrics) {
+	b, a := o.before, o.after
+	switch {
+	case b == nil || a == nil || b == a:
+	case b.Status.LaunchedAt.IsZero() && !a.Status.LaunchedAt.IsZero():
+		m.boots.Observe(a.Status.LaunchedAt.Sub(a.CreatedAt).Seconds())
+	case len(a.Status.Failed) > len(b.Status.Failed):
+		m.retried.Inc()
+	case a.Status.Phase == model.PhaseError && b.Status.Phase != model.PhaseError:
+		m.failed.Inc()
+	}
 }
 
 // PortReports brings what a host says of its ports into the store; it serves link.Sink.

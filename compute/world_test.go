@@ -223,3 +223,18 @@ func (w *world) action(id model.ID, name string) *model.Action {
 	}
 	return out
 }
+
+// within waits for what no row tells of.
+func (w *world) within(ok func() bool) {
+	w.t.Helper()
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	deadline := time.After(patience)
+	for !ok() {
+		select {
+		case <-tick.C:
+		case <-deadline:
+			return // the caller tells what is missing
+		}
+	}
+}

@@ -24,11 +24,10 @@ type Keyed interface {
 
 func runKeyed(ctx context.Context, cfg *Config, log *slog.Logger, c Keyed, w Writer) {
 	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
 	q := newQueue(cfg.pause)
 	var wg sync.WaitGroup
 	defer wg.Wait()
-	defer q.close()
+	defer cancel()
 	context.AfterFunc(ctx, q.close)
 	sub := cfg.Store.Subscribe(c.Reads()...)
 	defer sub.Close()
