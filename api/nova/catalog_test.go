@@ -80,6 +80,21 @@ func TestFlavors(t *testing.T) {
 	}
 	c.must(200, "admin", "PUT", "/flavors/2", object{"flavor": object{"description": "new"}}, "2.55")
 	c.refused(404, "itemNotFound", "admin", "PUT", "/flavors/2", object{"flavor": object{"description": "new"}}, "2.54")
+	for spec, status := range map[[2]string]int{
+		{"hw:cpu_policy", "dedicated"}: 200, {"hw:cpu_policy", "x"}: 400, {"hw:nonsense", "1"}: 400, {"mine:any", "x"}: 200, {"plain", "x"}: 200, {"quota:disk_read_iops_sec", "10"}: 200,
+		{"quota:disk_read_iops_sec", "x"}: 400, {"trait:HW_CPU_X86_AVX", "required"}: 200, {"trait1:X", "maybe"}: 400, {"resources2:VGPU", "1"}: 200, {"hw:mem_page_size", "2MB"}: 200,
+		{"hw:numa_cpus.0", "1-3,^2"}: 200, {"hw_rng:allowed", "True"}: 200,
+	} {
+		if a := c.do("admin", "POST", "/flavors/1/os-extra_specs", object{"extra_specs": object{spec[0]: spec[1]}}, "2.86"); a.status != status {
+			t.Errorf("extra spec %v: %d %s, want %d", spec, a.status, a.raw, status)
+		}
+		if a := c.do("admin", "PUT", "/flavors/1/os-extra_specs/"+spec[0], object{spec[0]: spec[1]}, "2.86"); a.status != status {
+			t.Errorf("extra spec %v: %d %s, want %d", spec, a.status, a.raw, status)
+		}
+	}
+	for _, path := range []string{"/os-keypairs?x=1", "/os-hypervisors?x=1", "/os-services?x=1", "/limits?x=1&y=2"} {
+		c.refused(400, "badRequest", "admin", "GET", path, nil, "2.75")
+	}
 	if a := c.do("admin", "DELETE", "/flavors/77", nil); a.status != 202 {
 		t.Errorf("delete: %d", a.status)
 	}

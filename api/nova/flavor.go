@@ -376,6 +376,13 @@ func (d *dialect) addSpecs(c *api.Context) error {
 			added[k] = s
 		}
 	}
+	if at(c, 86) {
+		for _, k := range sortedKeys(added) {
+			if err := checkSpec(k, added[k]); err != nil {
+				return err
+			}
+		}
+	}
 	if _, err := d.changeFlavor(c, func(f *model.Flavor) error {
 		maps.Copy(f.ExtraSpecs, added)
 		if len(f.ExtraSpecs) > 256 {
@@ -417,6 +424,11 @@ func (d *dialect) setSpec(c *api.Context) error {
 	value := plain(v)
 	if s, isText := v.(string); isText {
 		value = s
+	}
+	if at(c, 86) {
+		if err := checkSpec(key, value); err != nil {
+			return err
+		}
 	}
 	if _, err := d.changeFlavor(c, func(f *model.Flavor) error { f.ExtraSpecs[key] = value; return nil }); err != nil {
 		return err

@@ -140,6 +140,9 @@ func guestsOf(snap store.Snapshot, h *model.Host) []object {
 }
 
 func (d *dialect) listHypervisors(c *api.Context, detail bool) error {
+	if err := unknownQuery(c, 75, "limit", "marker", "hypervisor_hostname_pattern", "with_servers"); err != nil {
+		return err
+	}
 	q := c.Query()
 	pg := api.Page{}
 	var err error

@@ -53,6 +53,9 @@ func keyPairOf(c *api.Context, k *model.KeyPair) object {
 }
 
 func (d *dialect) listKeyPairs(c *api.Context) error {
+	if err := unknownQuery(c, 75, "user_id", "limit", "marker"); err != nil {
+		return err
+	}
 	user, err := ownerOfQuery(c)
 	if err != nil {
 		return err

@@ -401,6 +401,9 @@ func actionOf(c *api.Context, a *model.Action) object {
 }
 
 func (d *dialect) listActions(c *api.Context) error {
+	if err := unknownQuery(c, 75, "limit", "marker", "changes-since", "changes-before"); err != nil {
+		return err
+	}
 	q := c.Query()
 	_, actions, err := actionsOf(c)
 	if err != nil {
