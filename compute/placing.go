@@ -61,7 +61,7 @@ func (p *Placer) Reconcile(ctx context.Context, snap store.Snapshot, w reconcile
 			if err == nil {
 				pool.Take(h.ID, req.Size)
 			}
-			plans = append(plans, plan{s.ID, h, err})
+			plans = append(plans, plan{s.ID, s.RequestID, h, err})
 		}
 		waiting = waiting[n:]
 		if _, err := w.Update(ctx, func(tx *store.Tx) error { return p.c.commit(tx, plans) }); err != nil {
@@ -70,8 +70,10 @@ func (p *Placer) Reconcile(ctx context.Context, snap store.Snapshot, w reconcile
 		for _, pl := range plans {
 			if pl.host != nil {
 				p.c.metrics.placed.WithLabelValues("placed").Inc()
+				p.c.log.Info("server placed", "server", pl.server, "host", pl.host.Name, "request_id", pl.request)
 			} else {
 				p.c.metrics.placed.WithLabelValues("refused").Inc()
+				p.c.log.Warn("no host for a server", "server", pl.server, "request_id", pl.request, "err", pl.err)
 			}
 		}
 	}
@@ -97,9 +99,10 @@ func (c *Compute) Pool(r store.Reader) *placement.Pool {
 }
 
 type plan struct {
-	server model.ID
-	host   *placement.Host
-	err    error // a *placement.Refusal where host is nil
+	server  model.ID
+	request string // that asked for the server
+	host    *placement.Host
+	err     error // a *placement.Refusal where host is nil
 }
 
 // commit writes plans. A server that has changed its mind meanwhile is left out.

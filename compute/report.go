@@ -13,6 +13,12 @@ import (
 // ServerReports brings what a host says of its guests into the store; it serves link.Sink.
 // What is said of a server that is not the host's, and what was said before something
 // newer, is left out. It may be called again with the same reports.
+//
+// What is expected of a host: it reports anew when it has acted on a new generation, with
+// that generation; phase ready with power off, of the newest generation and with nothing
+// asked for meanwhile, says that the guest has turned itself off, and is then what is
+// wanted; a fault of a code below 500 is the request's own and not tried on another host;
+// Gone comes last, for a server whose row says Deleted.
 func (c *Compute) ServerReports(ctx context.Context, host model.ID, reports []model.ServerReport) error {
 	for part := range slices.Chunk(reports, batch) {
 		var told []outcome
