@@ -585,3 +585,23 @@ func TestQuotaIsExact(t *testing.T) {
 		t.Errorf("a limit below what is used: %v", err)
 	}
 }
+
+// TestRebootOfAGuestThatWentOff: the end of the reboot and the news that the guest is off
+// come in one report, which is not said twice.
+func TestRebootOfAGuestThatWentOff(t *testing.T) {
+	w := newWorld(t)
+	h := w.row("h1")
+	w.run("a")
+	id := w.create().ID
+	s := w.phaseOnHost(id)
+	w.report(h.ID, model.ServerReport{ServerID: id, Generation: s.Generation, Phase: model.PhaseReady, Power: model.PowerRunning})
+	if err := w.do(func(tx *store.Tx, sc compute.Scope, id model.ID) (*model.Server, error) { return w.c.Reboot(tx, sc, id, false) }, id); err != nil {
+		t.Fatal(err)
+	}
+	s = w.get(id)
+	w.report(h.ID, model.ServerReport{ServerID: id, Generation: s.Generation, Phase: model.PhaseReady, Power: model.PowerOff, Reboots: s.Reboots})
+	got := w.get(id)
+	if got.Status.Task != "" || got.Power != model.PowerOff || got.Generation != s.Generation+1 || compute.State(got) != compute.Stopped {
+		t.Errorf("got %s, generation %d, %+v", got.Power, got.Generation, got.Status)
+	}
+}

@@ -156,17 +156,19 @@ func (c *Compute) settle(tx *store.Tx, s *model.Server, r *model.ServerReport, n
 		done = newest && st.Power == model.PowerRunning
 	case TaskReboot, TaskHardReboot:
 		done = newest && st.Reboots >= s.Reboots && st.Hard >= s.HardReboots && st.Power != model.PowerUnknown
-	case "":
-		// As Nova does, what the guest did is what is wanted: nobody starts it again.
-		if newest && off && s.Power == model.PowerRunning && r.Phase == model.PhaseReady {
-			s.Power = model.PowerOff
-			s.Touch(c.now())
+	}
+	if done {
+		if err := c.end(tx, s, ""); err != nil {
+			return err
 		}
 	}
-	if !done {
-		return nil
+	// As Nova does, what the guest did is what is wanted: nobody starts it again. That may
+	// come with the end of an action, and is not said twice.
+	if st.Task == "" && newest && off && s.Power == model.PowerRunning && r.Phase == model.PhaseReady {
+		s.Power = model.PowerOff
+		s.Touch(c.now())
 	}
-	return c.end(tx, s, "")
+	return nil
 }
 
 // failed deals with a host that could not do what was asked. One that could not start a
