@@ -75,7 +75,9 @@ func (s *stock) list(t *testing.T, args ...string) []map[string]any {
 func (s *stock) decode(t *testing.T, v any, args []string) {
 	t.Helper()
 	out := s.do(t, append(args, "-f", "json")...)
-	if err := json.Unmarshal([]byte(out), v); err != nil {
+	d := json.NewDecoder(strings.NewReader(out))
+	d.UseNumber() // sizes as they are written
+	if err := d.Decode(v); err != nil {
 		t.Fatalf("openstack %s: %v: %s", strings.Join(args, " "), err, out)
 	}
 }

@@ -25,7 +25,7 @@ func TestStockClient(t *testing.T) {
 
 	// A project with a user.
 	project := admin.show(t, "project", "create", "--description", "made by a test", "stock")
-	want(t, project, "name", "stock", "description", "made by a test", "enabled", "True")
+	want(t, project, "name", "stock", "description", "made by a test", "enabled", "true")
 	t.Cleanup(func() { admin.cleanup(t, "project", "delete", "stock") })
 	admin.show(t, "user", "create", "--password", "s3cret-stock", "--project", "stock", "stock-user")
 	t.Cleanup(func() { admin.cleanup(t, "user", "delete", "stock-user") })
@@ -34,7 +34,7 @@ func TestStockClient(t *testing.T) {
 		has(t, admin.list(t, "role", "list"), "Name", name)
 	}
 	has(t, admin.list(t, "role", "assignment", "list", "--names", "--project", "stock"), "Role", "member", "User", "stock-user@Default")
-	has(t, admin.list(t, "user", "list", "--long"), "Name", "stock-user", "Enabled", "True")
+	has(t, admin.list(t, "user", "list", "--long"), "Name", "stock-user", "Enabled", "true")
 	has(t, admin.list(t, "project", "list"), "Name", "stock")
 
 	admin.show(t, "flavor", "create", "--ram", "144", "--disk", "1", "--vcpus", "1", "stock.small")
@@ -60,7 +60,7 @@ func TestStockClient(t *testing.T) {
 		host := fmt.Sprintf("host%d", n+1)
 		has(t, hypervisors, "Hypervisor Hostname", host, "State", "up")
 		has(t, services, "Binary", "nova-compute", "Host", host, "State", "up", "Status", "enabled")
-		has(t, agents, "Host", host, "Alive", "True", "State", "True")
+		has(t, agents, "Host", host, "Alive", "true", "State", "true")
 	}
 	want(t, admin.show(t, "hypervisor", "show", "host1"), "hypervisor_hostname", "host1", "state", "up", "status", "enabled")
 	has(t, admin.list(t, "availability", "zone", "list"), "Zone Name", "nova", "Zone Status", "available")
@@ -109,9 +109,9 @@ func (s *stock) networks(t *testing.T) {
 	has(t, s.list(t, "network", "list"), "Name", "stock-net")
 	want(t, s.show(t, "network", "show", "stock-net"), "status", "ACTIVE", "name", "stock-net")
 	has(t, s.list(t, "subnet", "list"), "Name", "stock-subnet", "Subnet", "10.60.0.0/24")
-	want(t, s.show(t, "subnet", "show", "stock-subnet"), "gateway_ip", "10.60.0.1", "enable_dhcp", "True")
+	want(t, s.show(t, "subnet", "show", "stock-subnet"), "gateway_ip", "10.60.0.1", "enable_dhcp", "true")
 	s.do(t, "subnet", "set", "--name", "stock-subnet2", "--no-dhcp", "stock-subnet")
-	want(t, s.show(t, "subnet", "show", "stock-subnet2"), "enable_dhcp", "False")
+	want(t, s.show(t, "subnet", "show", "stock-subnet2"), "enable_dhcp", "false")
 	s.do(t, "subnet", "set", "--dhcp", "stock-subnet2")
 	s.do(t, "network", "set", "--description", "a network", "stock-net")
 	want(t, s.show(t, "network", "show", "stock-net"), "description", "a network")
@@ -133,7 +133,7 @@ func (s *stock) networks(t *testing.T) {
 	t.Cleanup(func() { s.cleanup(t, "port", "delete", "stock-port") })
 	has(t, s.list(t, "port", "list", "--network", "stock-net"), "Name", "stock-port", "Status", "DOWN")
 	s.do(t, "port", "set", "--name", "stock-port2", "stock-port")
-	want(t, s.show(t, "port", "show", "stock-port2"), "port_security_enabled", "True", "name", "stock-port2")
+	want(t, s.show(t, "port", "show", "stock-port2"), "port_security_enabled", "true", "name", "stock-port2")
 	s.refused(t, "409", "subnet", "delete", "stock-subnet2")
 	s.do(t, "port", "delete", "stock-port2")
 	s.do(t, "security", "group", "rule", "delete", fmt.Sprint(rule["id"]))

@@ -49,6 +49,14 @@ func labNamespaces(l *lab.Lab) map[string]bool {
 	return out
 }
 
+// dead tells whether a process has ended and only waits for its parent to take note, which for
+// what the lab's commands started is the machine's process 1.
+func dead(proc string) bool {
+	b, err := os.ReadFile(filepath.Join(proc, "stat"))
+	_, rest, _ := strings.Cut(string(b), ") ")
+	return err != nil || strings.HasPrefix(rest, "Z") || strings.HasPrefix(rest, "X")
+}
+
 // leftOf lists what is left of a lab: its folder, processes that speak of it or are in its
 // namespaces, and interfaces and mounts that were not there before.
 func leftOf(dir string, ids map[string]bool, before []string) []string {
@@ -65,8 +73,8 @@ func leftOf(dir string, ids map[string]bool, before []string) []string {
 			continue
 		}
 		cmd, err := os.ReadFile(filepath.Join(p, "cmdline"))
-		if err != nil {
-			continue // gone meanwhile
+		if err != nil || dead(p) {
+			continue
 		}
 		if bytes.Contains(cmd, []byte(dir+"/")) {
 			left = append(left, fmt.Sprintf("process %s: %s", filepath.Base(p), bytes.ReplaceAll(cmd, []byte{0}, []byte(" "))))
