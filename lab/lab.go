@@ -448,13 +448,6 @@ func (l *Lab) wire(ctx context.Context) error {
 		if in(pid, "ip", "link", "show", "eth0") == nil && in(srv, "ip", "link", "show", m) == nil {
 			continue
 		}
-		// A machine that lost its power leaves its end of the cable until the kernel has taken its
-		// namespace apart.
-		if in(srv, "ip", "link", "show", m) == nil {
-			if err := in(srv, "ip", "link", "del", m); err != nil && in(srv, "ip", "link", "show", m) == nil {
-				return err
-			}
-		}
 		// The cable of a machine whose plug was pulled may be there still: the kernel takes a
 		// namespace apart in its own time.
 		if in(srv, "ip", "link", "show", m) == nil {

@@ -74,10 +74,14 @@ type Term struct {
 
 // Lead runs f whenever this process is elected under name, until ctx ends. f's context
 // ends with the term of office; f must return soon after. Elections are by lease: a dead
-// leader is followed after ttl (default 5 s).
+// leader is followed after ttl (default 5 s), and at once where it comes back under the same
+// identity, which no other process may have.
 func (s *Store) Lead(ctx context.Context, name, identity string, ttl time.Duration, f func(context.Context, Term)) {
 	if ttl == 0 {
 		ttl = 5 * time.Second
+	}
+	if err := s.resign(ctx, name, identity); err != nil && ctx.Err() == nil {
+		s.log.Warn("an office of this server's former life must run out", "election", name, "err", err)
 	}
 	for ctx.Err() == nil {
 		if err := s.leadOnce(ctx, name, identity, ttl, f); err != nil && ctx.Err() == nil {
@@ -88,6 +92,26 @@ func (s *Store) Lead(ctx context.Context, name, identity string, ttl time.Durati
 			}
 		}
 	}
+}
+
+// resign gives up what an earlier process of the same identity holds, or waits for, in the
+// election: it was killed, and its leases would have to run out first. Should it live after
+// all, its fenced writes fail from here on.
+func (s *Store) resign(ctx context.Context, name, identity string) error {
+	octx, cancel := context.WithTimeout(ctx, s.cfg.OpTimeout)
+	defer cancel()
+	resp, err := s.cl.Get(octx, s.cfg.Prefix+"e/"+name+"/", clientv3.WithPrefix())
+	if err != nil {
+		return err
+	}
+	for _, kv := range resp.Kvs {
+		if string(kv.Value) == identity {
+			if _, err := s.cl.Delete(octx, string(kv.Key)); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 func (s *Store) leadOnce(ctx context.Context, name, identity string, ttl time.Duration, f func(context.Context, Term)) error {

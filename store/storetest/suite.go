@@ -38,6 +38,7 @@ func Run(t *testing.T, client *clientv3.Client) {
 		"CompactionUnderASlowWatch":       backend.compactionUnderASlowWatch,
 		"LeasedRowsGoWithTheLease":        backend.leasedRowsGoWithTheLease,
 		"Fence":                           backend.fence,
+		"LeaderComesBack":                 backend.leaderComesBack,
 		"LargeTransactions":               backend.largeTransactions,
 		"SyncIsShared":                    backend.syncIsShared,
 	} {
@@ -442,6 +443,43 @@ func (on backend) fence(t *testing.T) {
 	wg.Wait()
 	if r, _ := toys.Get(b.Snapshot(), "f"); r == nil || r.N != 3 {
 		t.Errorf("row = %+v", r)
+	}
+}
+
+// leaderComesBack: a leader that was killed leads again as soon as it is back, long before
+// its former term would have run out; what the former life still writes is refused.
+func (on backend) leaderComesBack(t *testing.T) {
+	s := Open(t, on.cl, on.prefix, toys)
+	const ttl = 2 * time.Minute
+	ctx, cancel := context.WithTimeout(t.Context(), ttl/4)
+	defer cancel()
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer cancel()
+	terms := make(chan store.Term, 1)
+	lead := func() store.Term {
+		wg.Go(func() {
+			s.Lead(ctx, "x", "one", ttl, func(ctx context.Context, term store.Term) {
+				terms <- term
+				<-ctx.Done()
+			})
+		})
+		select {
+		case term := <-terms:
+			return term
+		case <-ctx.Done():
+			t.Fatal("nobody leads")
+			return store.Term{}
+		}
+	}
+	former := lead() // its lease is kept alive: as good as a process that does not know it is dead
+	lead()
+	_, err := s.Update(ctx, func(tx *store.Tx) error {
+		tx.Fence(former)
+		return toys.Put(tx, &toy{ID: "f"})
+	})
+	if !errors.Is(err, store.ErrDeposed) {
+		t.Errorf("the former life's write: %v", err)
 	}
 }
 
