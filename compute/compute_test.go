@@ -63,10 +63,10 @@ func TestLateStep(t *testing.T) {
 	if e := a.Events[len(a.Events)-1]; e.Event != "use" || e.FinishedAt.Sub(e.StartedAt) != time.Second {
 		t.Errorf("last event %+v", e)
 	}
-	before := w.s.Snapshot().Revision()
+	before := w.written(id)
 	w.report(h.ID, model.ServerReport{ServerID: id, Generation: s.Generation, Phase: model.PhaseReady, Power: model.PowerRunning, At: now,
 		Steps: []model.StepAt{{Step: model.StepUse, StartedAt: now, FinishedAt: now.Add(time.Second)}}})
-	if after := w.s.Snapshot().Revision(); after != before {
+	if after := w.written(id); after != before {
 		t.Error("a report that says nothing new was written")
 	}
 }
@@ -267,6 +267,16 @@ func TestRemovedHost(t *testing.T) {
 	}
 }
 
+// written gives the revision at which a server or an action of it was written last.
+func (w *world) written(id model.ID) int64 {
+	snap := w.s.Snapshot()
+	rev := store.Servers.Revision(snap, id)
+	for a := range store.Actions.List(snap, "server", id) {
+		rev = max(rev, store.Actions.Revision(snap, a.Key()))
+	}
+	return rev
+}
+
 func TestReportsThatAreLeftOut(t *testing.T) {
 	w := newWorld(t)
 	h1, h2 := w.row("h1"), w.row("h2")
@@ -277,9 +287,9 @@ func TestReportsThatAreLeftOut(t *testing.T) {
 	ready := model.ServerReport{ServerID: id, Generation: s.Generation, Phase: model.PhaseReady, Power: model.PowerRunning}
 	unchanged := func(what string, host model.ID, r model.ServerReport) {
 		t.Helper()
-		before := w.s.Snapshot().Revision()
+		before := w.written(id)
 		w.report(host, r)
-		if w.s.Snapshot().Revision() != before {
+		if w.written(id) != before {
 			t.Errorf("%s was taken: %+v", what, w.get(id).Status)
 		}
 	}
@@ -595,7 +605,9 @@ func TestRebootOfAGuestThatWentOff(t *testing.T) {
 	id := w.create().ID
 	s := w.phaseOnHost(id)
 	w.report(h.ID, model.ServerReport{ServerID: id, Generation: s.Generation, Phase: model.PhaseReady, Power: model.PowerRunning})
-	if err := w.do(func(tx *store.Tx, sc compute.Scope, id model.ID) (*model.Server, error) { return w.c.Reboot(tx, sc, id, false) }, id); err != nil {
+	if err := w.do(func(tx *store.Tx, sc compute.Scope, id model.ID) (*model.Server, error) {
+		return w.c.Reboot(tx, sc, id, false)
+	}, id); err != nil {
 		t.Fatal(err)
 	}
 	s = w.get(id)
