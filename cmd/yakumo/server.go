@@ -32,6 +32,8 @@ type serverCmd struct {
 	DataDir           string        `help:"Where state, keys and images are kept." default:"/var/lib/yakumo/server" type:"path"`
 	Listen            string        `help:"Address of the API. A socket that a service manager hands over (LISTEN_FDS) is used instead." default:"0.0.0.0:8780"`
 	PublicURL         string        `name:"public-url" help:"Where clients reach the API; it goes into the service catalogue." default:"http://127.0.0.1:8780"`
+	TLSCert           string        `name:"tls-cert" help:"Certificate of the API, PEM with its chain; read again when it changes. Without it the API is plain HTTP: put it behind a proxy." type:"existingfile"`
+	TLSKey            string        `name:"tls-key" help:"Its key." type:"existingfile"`
 	LinkListen        string        `help:"Address that hosts' agents and other servers connect to (mutual TLS)." default:"0.0.0.0:8700"`
 	LinkURL           string        `name:"link-url" help:"Where other servers reach --link-listen; default: https and the first address of this machine."`
 	DebugListen       string        `help:"Private address for metrics, health and pprof; empty: none." default:"127.0.0.1:8701"`
@@ -90,7 +92,16 @@ func (c *serverCmd) Run(ctx context.Context, log *slog.Logger) error {
 	}
 	apiServer := &http.Server{Handler: withHealth(role.API, role.Healthy), ReadHeaderTimeout: 30 * time.Second, IdleTimeout: 2 * time.Minute, ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug)}
 	linkServer := role.Link.HTTPServer()
-	serve(cancel, func() error { return apiServer.Serve(apiListener) })
+	serveAPI := func() error { return apiServer.Serve(apiListener) }
+	if c.TLSCert != "" {
+		pair, err := openCert(c.TLSCert, c.TLSKey)
+		if err != nil {
+			return err
+		}
+		apiServer.TLSConfig = &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: pair.get}
+		serveAPI = func() error { return apiServer.ServeTLS(apiListener, "", "") }
+	}
+	serve(cancel, serveAPI)
 	serve(cancel, func() error { return linkServer.ServeTLS(linkListener, "", "") })
 	stopDebug, err := debugServer(c.DebugListen, metrics, func(w http.ResponseWriter, r *http.Request) { health(w, r, role.Healthy) }, cancel)
 	if err != nil {
