@@ -617,3 +617,44 @@ func TestRebootOfAGuestThatWentOff(t *testing.T) {
 		t.Errorf("got %s, generation %d, %+v", got.Power, got.Generation, got.Status)
 	}
 }
+
+// TestManyPortsGoAtOnce: what a host reports in one go may be more than one transaction holds.
+func TestManyPortsGoAtOnce(t *testing.T) {
+	w := newWorld(t)
+	w.furnish()
+	h := w.row("h1")
+	w.run("a")
+	var reports []model.ServerReport
+	const servers, ports = 24, 16
+	for range servers {
+		id := model.NewID()
+		var list []model.ID
+		w.update(func(tx *store.Tx) error {
+			list = list[:0]
+			for range ports {
+				p, err := w.net.CreatePort(tx, network.Scope{ProjectID: project}, network.PortSpec{NetworkID: w.network, DeviceID: &id, Owned: true})
+				if err != nil {
+					return err
+				}
+				list = append(list, p.ID)
+			}
+			return nil
+		})
+		w.create(func(n *compute.NewServer) { n.ID, n.Ports = id, list })
+		w.phaseOnHost(id)
+		if err := w.delete(id); err != nil {
+			t.Fatal(err)
+		}
+		reports = append(reports, model.ServerReport{ServerID: id, Generation: w.get(id).Generation, Gone: true})
+	}
+	if err := w.c.ServerReports(t.Context(), h.ID, reports); err != nil {
+		t.Fatal(err)
+	}
+	snap := w.s.Snapshot()
+	for range store.Servers.All(snap) {
+		t.Error("a server stays")
+	}
+	for range store.Ports.All(snap) {
+		t.Error("a port stays")
+	}
+}

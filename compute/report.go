@@ -6,6 +6,7 @@ import (
 	"reflect"
 	"slices"
 
+	"yakumo/fault"
 	"yakumo/model"
 	"yakumo/store"
 )
@@ -21,25 +22,42 @@ import (
 // Gone comes last, for a server whose row says Deleted.
 func (c *Compute) ServerReports(ctx context.Context, host model.ID, reports []model.ServerReport) error {
 	for part := range slices.Chunk(reports, batch) {
-		var told []outcome
-		if _, err := c.cfg.Store.Update(ctx, func(tx *store.Tx) error {
-			told = told[:0]
-			for i := range part {
-				id := part[i].ServerID
-				before, _ := store.Servers.Get(tx, id)
-				if err := c.report(tx, host, &part[i]); err != nil {
-					return fmt.Errorf("report of server %s: %w", id, err)
-				}
-				after, _ := store.Servers.Get(tx, id)
-				told = append(told, outcome{before, after})
-			}
-			return nil
-		}); err != nil {
+		if err := c.serverReports(ctx, host, part); err != nil {
 			return err
 		}
-		for _, o := range told {
-			o.count(c.metrics)
+	}
+	return nil
+}
+
+// serverReports brings reports in with one transaction, or with several where they touch
+// too much: servers that are gone take their ports with them.
+func (c *Compute) serverReports(ctx context.Context, host model.ID, part []model.ServerReport) error {
+	var told []outcome
+	_, err := c.cfg.Store.Update(ctx, func(tx *store.Tx) error {
+		told = told[:0]
+		for i := range part {
+			id := part[i].ServerID
+			before, _ := store.Servers.Get(tx, id)
+			if err := c.report(tx, host, &part[i]); err != nil {
+				return fmt.Errorf("report of server %s: %w", id, err)
+			}
+			after, _ := store.Servers.Get(tx, id)
+			told = append(told, outcome{before, after})
 		}
+		return nil
+	})
+	if fault.Is(err, fault.TooLarge) && len(part) > 1 {
+		half := len(part) / 2
+		if err := c.serverReports(ctx, host, part[:half]); err != nil {
+			return err
+		}
+		return c.serverReports(ctx, host, part[half:])
+	}
+	if err != nil {
+		return err
+	}
+	for _, o := range told {
+		o.count(c.metrics)
 	}
 	return nil
 }

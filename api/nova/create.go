@@ -299,9 +299,9 @@ func (w *wanted) networks(c *api.Context, o object) error {
 	return nil
 }
 
-// perTx is how many servers one transaction makes. More go into several: the first makes
-// sure of the quota for all.
-const perTx = 16
+// perTx is how many servers one transaction makes: what a server with its ports touches is
+// limited. More go into several: the first makes sure of the quota for all.
+func (w *wanted) perTx() int { return max(1, 16/max(1, len(w.nics))) }
 
 // maxCount is how many servers one request may make.
 const maxCount = 1000
@@ -318,7 +318,7 @@ func (d *dialect) createServer(c *api.Context) error {
 		return badRequest("The token is of no project: a server needs one.")
 	}
 	var made []*model.Server
-	for first := 0; first < max(w.max, 1); first += perTx {
+	for first := 0; first < max(w.max, 1); first += w.perTx() {
 		var part []*model.Server
 		count := w.max // those that were made, when the quota leaves room for fewer than max_count
 		_, err := c.Store().Update(c.R.Context(), func(tx *store.Tx) (err error) {
@@ -365,7 +365,7 @@ func newReservation() string {
 	return string(b)
 }
 
-// create makes the servers from the first on, at most perTx, in one transaction. It gives
+// create makes the servers from the first on, at most w.perTx, in one transaction. It gives
 // how many there are to be in all.
 func (d *dialect) create(tx *store.Tx, c *api.Context, sc compute.Scope, w *wanted, first int) ([]*model.Server, int, error) {
 	flavor, err := compute.GetFlavor(tx, sc, w.flavor)
@@ -411,7 +411,7 @@ func (d *dialect) create(tx *store.Tx, c *api.Context, sc compute.Scope, w *want
 		return nil, 0, err
 	}
 	var out []*model.Server
-	for i := first; i < min(count, first+perTx); i++ {
+	for i := first; i < min(count, first+w.perTx()); i++ {
 		n := w.NewServer
 		n.ID, n.Name, n.LaunchIndex = model.NewID(), w.name, i
 		if w.max > 1 {

@@ -405,6 +405,14 @@ func TestManyAtOnce(t *testing.T) {
 	if n := len(c.rows("red", "/servers")); n != 50 {
 		t.Errorf("%d servers, want 50", n)
 	}
+	many := []object{}
+	for range 12 {
+		many = append(many, object{"uuid": c.network})
+	}
+	c.must(202, "red", "POST", "/servers", body(9, 9, object{"networks": many}))
+	if n := len(c.rows("red", "/servers")); n != 59 {
+		t.Errorf("%d servers, want 59", n)
+	}
 	for _, b := range []object{body(0, 1, nil), body(3, 2, nil), body(1, 100000, nil), body(1, 2, object{"networks": []object{{"uuid": c.network, "fixed_ip": "10.0.0.99"}}}),
 		body(1, 1, object{"max_count": "x"})} {
 		c.refused(400, "badRequest", "red", "POST", "/servers", b)
