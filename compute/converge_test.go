@@ -299,10 +299,9 @@ func TestReportsRaceWithRequests(t *testing.T) {
 	a.settles(t.Fatalf)
 }
 
-// BenchmarkPlacePass is one pass of the placement controller for 100 servers among 1000
-// hosts that hold 5000 servers.
-func BenchmarkPlacePass(b *testing.B) {
-	w := newWorld(b)
+// crowd makes 1000 hosts that hold n servers.
+func (w *world) crowd(n int) {
+	w.t.Helper()
 	var hosts []model.ID
 	for i := range 100 {
 		w.update(func(tx *store.Tx) error {
@@ -319,10 +318,10 @@ func BenchmarkPlacePass(b *testing.B) {
 			return nil
 		})
 	}
-	for i := range 50 {
+	for i := range n / 200 {
 		w.update(func(tx *store.Tx) error {
-			for j := range 100 {
-				s := &model.Server{Meta: model.NewMeta(project, "s", time.Now()), Flavor: w.flavor, Host: hosts[(i*100+j)%1000], Status: model.ServerStatus{Phase: model.PhaseReady}}
+			for j := range 200 {
+				s := &model.Server{Meta: model.NewMeta(project, "s", time.Now()), Flavor: w.flavor, Host: hosts[(i*200+j)%1000], Status: model.ServerStatus{Phase: model.PhaseReady}}
 				if err := store.Servers.Put(tx, s); err != nil {
 					return err
 				}
@@ -330,19 +329,30 @@ func BenchmarkPlacePass(b *testing.B) {
 			return nil
 		})
 	}
-	b.ResetTimer()
-	for b.Loop() {
-		b.StopTimer()
-		for range 100 {
-			w.create()
-		}
-		b.StartTimer()
-		if _, err := w.c.Placer().Reconcile(b.Context(), w.s.Snapshot(), plainWriter{w.s}); err != nil {
-			b.Fatal(err)
-		}
-	}
-	if n := store.Servers.Count(w.s.Snapshot(), "phase", string(model.PhasePlacing)); n > 0 {
-		b.Fatalf("%d servers wait", n)
+}
+
+// BenchmarkPlacePass is one pass of the placement controller among 1000 hosts, with its
+// commits: for 100 servers beside 5000, and for 1 server beside 20,000.
+func BenchmarkPlacePass(b *testing.B) {
+	for _, x := range []struct{ waiting, there int }{{100, 5000}, {1, 20000}} {
+		b.Run(fmt.Sprintf("%d_beside_%d", x.waiting, x.there), func(b *testing.B) {
+			w := newWorld(b)
+			w.crowd(x.there)
+			b.ResetTimer()
+			for b.Loop() {
+				b.StopTimer()
+				for range x.waiting {
+					w.create()
+				}
+				b.StartTimer()
+				if _, err := w.c.Placer().Reconcile(b.Context(), w.s.Snapshot(), plainWriter{w.s}); err != nil {
+					b.Fatal(err)
+				}
+			}
+			if n := store.Servers.Count(w.s.Snapshot(), "phase", string(model.PhasePlacing)); n > 0 {
+				b.Fatalf("%d servers wait", n)
+			}
+		})
 	}
 }
 
