@@ -86,7 +86,7 @@ func newServerRole(ctx context.Context, p serverParts) (*serverRole, error) {
 	}
 	img := images.New(images.Config{Store: st, Blobs: blobs, Log: log})
 	net := network.New(network.Config{Log: log})
-	comp := compute.New(compute.Config{Store: st, Ports: net, Log: log,
+	comp := compute.New(compute.Config{Store: st, Ports: net, Log: log, Metrics: p.metrics,
 		Ratios: placement.Ratios{VCPU: c.CPURatio, Memory: c.MemoryRatio, Disk: c.DiskRatio}})
 	if err := bootstrapFlavors(ctx, st, comp); err != nil {
 		return nil, fmt.Errorf("compute: %w", err)
