@@ -16,20 +16,20 @@ type Kind uint8
 
 // The kinds. Internal is the kind of every error that does not say otherwise.
 const (
-	Internal      Kind = iota // our defect or a broken peer: 500
-	Invalid                   // the request is malformed or breaks a rule: 400
-	Unauthorized              // no valid credentials: 401
-	Forbidden                 // valid credentials, not allowed: 403
-	NotFound                  // no such thing, or not the caller's to see: 404
-	Conflict                  // the state of a thing forbids it, or a name is taken: 409
-	OverQuota                 // a quota or a pool is used up: 403, 409 or 413 by dialect
-	TooLarge                  // the body is larger than allowed: 413
-	Gone                      // it existed and does not any more: 410
-	Unsupported               // a media type or a version that is not served: 406 or 415
-	Precondition              // a stale If-Match or revision: 412
-	Unavailable               // try again: no host, no leader, no store: 503
-	NotAcceptable             // no representation the client accepts: 406
-	NotImplemented            // known to the dialect, not offered: 501
+	Internal       Kind = iota // our defect or a broken peer: 500
+	Invalid                    // the request is malformed or breaks a rule: 400
+	Unauthorized               // no valid credentials: 401
+	Forbidden                  // valid credentials, not allowed: 403
+	NotFound                   // no such thing, or not the caller's to see: 404
+	Conflict                   // the state of a thing forbids it, or a name is taken: 409
+	OverQuota                  // a quota or a pool is used up: 403, 409 or 413 by dialect
+	TooLarge                   // the body is larger than allowed: 413
+	Gone                       // it existed and does not any more: 410
+	Unsupported                // a media type or a version that is not served: 406 or 415
+	Precondition               // a stale If-Match or revision: 412
+	Unavailable                // try again: no host, no leader, no store: 503
+	NotAcceptable              // no representation the client accepts: 406
+	NotImplemented             // known to the dialect, not offered: 501
 )
 
 var kindNames = [...]string{

@@ -101,8 +101,8 @@ func (a *Assignment) Key() string {
 // endpoints, credentials, application credentials, trusts, policies, limits …), whose
 // rules live in package identity.
 type IdentityRecord struct {
-	Collection string         `json:"collection"` // "region", "service", "endpoint", "credential" …
-	ID         ID             `json:"id"`         // unique in its collection
+	Collection string         `json:"collection"`          // "region", "service", "endpoint", "credential" …
+	ID         ID             `json:"id"`                  // unique in its collection
 	OwnerID    ID             `json:"owner_id,omitempty"`  // the user it goes with
 	ParentID   ID             `json:"parent_id,omitempty"` // the project, service, region or consumer it goes with
 	PeerID     ID             `json:"peer_id,omitempty"`   // what else it goes with: a trust's trustee, a token's project
