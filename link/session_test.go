@@ -61,6 +61,16 @@ func TestRowsDown(t *testing.T) {
 		t.Errorf("batches: %+v", got)
 	}
 
+	// The store comes to the generation that the host was told of: a server whose state were
+	// older would not take it back.
+	for n := 0; c.sites[0].st.Snapshot().Revision() < g+2; n++ {
+		if _, err := c.sites[0].st.Update(t.Context(), func(tx *store.Tx) error {
+			return store.Settings.Put(tx, &model.Setting{Name: fmt.Sprintf("filler-%d", n)})
+		}); err != nil {
+			t.Fatal(err)
+		}
+	}
+
 	// A batch that the host refuses ends the session; the next begins with everything.
 	h.set(func() { h.refuse = errors.New("disk full") })
 	send(model.HostBatch{Generation: g + 2})
