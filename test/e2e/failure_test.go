@@ -21,6 +21,8 @@ var daemons = []struct {
 	{"server", "server", true},
 	{"host1", "agent", true},
 	{"host1", "libvirtd", true},
+	// Nothing is lost, but a user-space datapath stands still for about a second: ovs-vswitchd
+	// polls its devices only while it holds the database's lock (bridge_run in its bridge.c).
 	{"host1", "ovsdb-server", true},
 	{"host1", "ovs-vswitchd", false}, // the switch itself
 }

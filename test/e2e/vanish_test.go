@@ -22,6 +22,28 @@ func TestDeletedLeavesNothing(t *testing.T) {
 	// A port that is deleted under its guest, and a guest that is deleted while it boots.
 	third := w.blue.bootOn(t, mine{t}, order{name: "third", host: "host3", network: w.blueNet.network.ID})
 	third.active(t)
+	for n := range hosts {
+		host := lab.HostName(n + 1)
+		tr, err := hostTraces(t.Context(), host)
+		if err != nil {
+			t.Fatal(err)
+		}
+		// Otherwise an empty host would prove nothing.
+		if e := fix.empty[host]; tr.Flows <= e.Flows || len(tr.Devices) <= len(e.Devices) || len(tr.Ports) <= len(e.Ports) || len(tr.Domains) == 0 || len(tr.Servers) == 0 || tr.QEMUs == 0 {
+			t.Errorf("%s has a guest and shows %+v, and %+v without", host, tr, e)
+		}
+	}
+	page, err := ports.List(w.blue.member.Network, ports.ListOpts{DeviceID: third.id}).AllPages(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	thirds, err := ports.ExtractPorts(page)
+	if err != nil || len(thirds) != 1 {
+		t.Fatalf("the third guest has the ports %v: %v", thirds, err)
+	}
+	if err := ports.Delete(t.Context(), w.blue.member.Network, thirds[0].ID).ExtractErr(); err != nil {
+		t.Errorf("delete the port of a guest: %v", err)
+	}
 	early := w.blue.bootOn(t, mine{t}, order{name: "early", host: "host3", network: w.blueNet.network.ID})
 	for _, g := range []*guest{early, third} {
 		g.remove(t)
