@@ -270,7 +270,16 @@ func (a *Agent) known() map[model.ID]bool {
 	return ids
 }
 
-// Notice takes events of the data path. It returns at once.
-func (a *Agent) Notice(e datapath.Event) { a.ports.notice(e) }
+// Notice takes events of the data path. It returns soon: the first sign of life of a guest
+// is put on disk, the rest is left to the loops.
+func (a *Agent) Notice(e datapath.Event) {
+	if e.Kind != datapath.Asked {
+		a.ports.notice(e)
+		return
+	}
+	if port := a.ledger.port(e.Port); port != nil {
+		a.alive(port.DeviceID)
+	}
+}
 
 func (a *Agent) dir(server model.ID) string { return filepath.Join(a.cfg.Dir, "servers", server) }

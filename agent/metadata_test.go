@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	"yakumo/datapath"
 	"yakumo/datapath/pipeline"
 	"yakumo/hypervisor/fake"
 	"yakumo/model"
@@ -128,6 +129,13 @@ func TestMetadata(t *testing.T) {
 	if got.Body.String() != want || got.Header().Get("Content-Type") != "application/json" {
 		t.Errorf("network_data.json: %s", got.Body)
 	}
+
+	// A guest that only asked for its address is alive too.
+	a.Notice(datapath.Event{Port: p[1].ID, Kind: datapath.Asked})
+	waitFor(t, "the second guest's sign of life to be told", func() bool {
+		r := w.side.server(s[1].ID)
+		return len(r.Steps) == 3 && r.Steps[2].Step == model.StepUse && !r.Steps[2].FinishedAt.IsZero()
+	})
 
 	// The other guest sees its own, whatever it says of itself.
 	for _, h := range [][]string{nil, {"X-Forwarded-For", "10.0.0.11"}, {"X-Instance-ID", s[0].ID}} {

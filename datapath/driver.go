@@ -74,6 +74,7 @@ type EventKind uint8
 const (
 	Wired   EventKind = iota + 1 // every entry is confirmed and the device is plugged in
 	Unwired                      // it is no longer so: detached, row gone, switch lost
+	Asked                        // its guest asked for an address and was answered: a sign of life
 )
 
 // String gives the event's name.
@@ -83,6 +84,8 @@ func (k EventKind) String() string {
 		return "wired"
 	case Unwired:
 		return "unwired"
+	case Asked:
+		return "asked"
 	}
 	return "unknown"
 }

@@ -385,4 +385,7 @@ func (d *Driver) respond(ordinal uint32, p sim.Packet) {
 	}
 	d.count.DHCPReplies++
 	d.sw.deliver(ordinal, reply)
+	if d.cfg.Notify != nil {
+		d.cfg.Notify(datapath.Event{Port: port.ID, Kind: datapath.Asked})
+	}
 }

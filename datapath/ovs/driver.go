@@ -356,6 +356,11 @@ func (d *Driver) rewire() {
 			d.events = append(d.events, datapath.Event{Port: id, Kind: datapath.Wired})
 		}
 	}
+	d.wakeTell()
+}
+
+// wakeTell makes tell look where there is something to tell. d.mu is held.
+func (d *Driver) wakeTell() {
 	if len(d.events) > 0 {
 		select {
 		case d.notify <- struct{}{}:

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net/netip"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -76,6 +77,13 @@ func TestResponderRate(t *testing.T) {
 	loud, quiet := dptest.NewPort("n", 70000, "loud", 5, "all"), dptest.NewPort("n", 70000, "quiet", 6, "all")
 	prune(t, h, []model.HostRow{dptest.NewNetwork("n", 70000), dptest.AllowAll("all"), loud, quiet})
 	a, b := wire(t, h, "loud"), wire(t, h, "quiet")
+	asked := make(chan struct{})
+	var once sync.Once
+	h.events = func(e datapath.Event) {
+		if e == (datapath.Event{Port: "quiet", Kind: datapath.Asked}) {
+			once.Do(func() { close(asked) })
+		}
+	}
 	start := time.Now()
 	const sent = 3000
 	frame := discover(t, loud)
@@ -84,6 +92,11 @@ func TestResponderRate(t *testing.T) {
 	}
 	b.Send(t, discover(t, quiet))
 	expect(t, "DHCP answer to quiet", b, func(p sim.Packet) bool { return p.SrcPort == 67 })
+	select {
+	case <-asked:
+	case <-time.After(dptest.Patience):
+		t.Error("nobody was told that quiet asked")
+	}
 	// The answer to this comes behind the whole flood.
 	mac, err := pipeline.ParseMAC(loud.MAC)
 	if err != nil {

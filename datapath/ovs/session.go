@@ -12,6 +12,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
 
+	"yakumo/datapath"
 	"yakumo/datapath/pipeline"
 	"yakumo/datapath/responder"
 	"yakumo/model"
@@ -446,5 +447,9 @@ func (d *Driver) answer(conn *openflow.Conn, p *openflow.PacketIn) error {
 		return fmt.Errorf("send reply: %w", err)
 	}
 	d.count.replies.Add(1)
+	d.mu.Lock()
+	d.events = append(d.events, datapath.Event{Port: id, Kind: datapath.Asked})
+	d.wakeTell()
+	d.mu.Unlock()
 	return nil
 }
