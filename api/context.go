@@ -125,7 +125,3 @@ func (c *Context) origin() string {
 
 // URL gives the absolute URL of a path of this service, such as URL("/v2.1/servers").
 func (c *Context) URL(path string) string { return c.origin() + c.svc.Prefix + path }
-
-// ErrorWith makes the dialect answer with this error as if it had been returned, for
-// streams that must choose the moment.
-func (c *Context) ErrorWith(err error) { c.front.fail(c, &mounted{svc: *c.svc}, err) }

@@ -46,6 +46,8 @@ type Service struct {
 	Routes []Route
 	// Error writes an error in the dialect's form. status is the default for the error's kind.
 	Error func(c *Context, status int, err error)
+	// RequestIDHeader is a header of the dialect's own that repeats the request id; "" none.
+	RequestIDHeader string
 	// Versions is the range of microversions that is served; nil: the dialect has none.
 	Versions *VersionRange
 }
@@ -193,8 +195,8 @@ func (f *Front) serve(m *mounted, route *Route) http.HandlerFunc {
 		c.Log = f.cfg.Log.With("request_id", c.RequestID)
 		h := w.Header()
 		h.Set("X-Openstack-Request-Id", c.RequestID)
-		if m.svc.Name == "compute" {
-			h.Set("X-Compute-Request-Id", c.RequestID)
+		if name := m.svc.RequestIDHeader; name != "" {
+			h.Set(name, c.RequestID)
 		}
 		defer func() {
 			p := recover()

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"os"
-	"path/filepath"
 	"strings"
 	"time"
 
@@ -13,7 +12,6 @@ import (
 	"github.com/gophercloud/gophercloud/v2/openstack/compute/v2/servers"
 	"github.com/gophercloud/gophercloud/v2/openstack/image/v2/imagedata"
 	"github.com/gophercloud/gophercloud/v2/openstack/image/v2/images"
-	"github.com/gophercloud/gophercloud/v2/openstack/networking/v2/extensions/security/rules"
 	"github.com/gophercloud/gophercloud/v2/openstack/networking/v2/networks"
 	"github.com/gophercloud/gophercloud/v2/openstack/networking/v2/subnets"
 	"github.com/gophercloud/gophercloud/v2/pagination"
@@ -188,15 +186,6 @@ func ensureNetwork(ctx context.Context, c *Cloud) (string, error) {
 	return n.ID, nil
 }
 
-// EnsureRule adds a rule to a security group; one that is there already will do.
-func EnsureRule(ctx context.Context, c *Cloud, opts rules.CreateOpts) error {
-	_, err := rules.Create(ctx, c.Network, opts).Extract()
-	if gophercloud.ResponseCodeIs(err, 409) {
-		return nil
-	}
-	return err
-}
-
 func ensureGuest(ctx context.Context, c *Cloud, name, host, image, flavor, network, script string) (*servers.Server, error) {
 	page, err := servers.List(c.Compute, servers.ListOpts{Name: "^" + name + "$"}).AllPages(ctx)
 	s, err := first(page, err, servers.ExtractServers)
@@ -292,17 +281,5 @@ func awaitPing(ctx context.Context, c *Cloud, id string) ([]string, error) {
 			return nil, fmt.Errorf("demo-2 said nothing of its ping: %w; its console: openstack console log show demo-2", err)
 		case <-time.After(200 * time.Millisecond):
 		}
-	}
-}
-
-// NextSteps is what a new user may try.
-func (l *Lab) NextSteps(dir string) []string {
-	return []string{
-		". " + filepath.Join(dir, "openrc"),
-		"openstack server list --long",
-		"openstack console log show demo-2",
-		"openstack server create --image yakumo-mini --flavor m1.nano --network demo --wait mine",
-		"openstack server event list mine",
-		"openstack network agent list",
 	}
 }

@@ -67,7 +67,7 @@ type dialect struct {
 func New(cfg Config) api.Service {
 	d := &dialect{c: cfg.Compute, net: cfg.Network, img: cfg.Images, ask: cfg.Hosts, wait: cmp.Or(cfg.ConsoleWait, 5*time.Second)}
 	return api.Service{
-		Name: "compute", Prefix: "/compute", Routes: d.routes(), Error: writeError,
+		Name: "compute", Prefix: "/compute", Routes: d.routes(), Error: writeError, RequestIDHeader: "X-Compute-Request-Id",
 		Versions: &api.VersionRange{Service: "compute", Legacy: "X-OpenStack-Nova-API-Version", Min: oldest, Max: newest},
 	}
 }
