@@ -22,6 +22,8 @@ type Host struct {
 	// CertKey is the SHA-256 of the public key that the host joined with, hex: a certificate of another key is worthless.
 	CertKey   string    `json:"cert_key,omitempty"`
 	StartedAt time.Time `json:"started_at"` // of the agent
+	// BridgeMappings are the physical networks that the host has a bridge to, sorted.
+	BridgeMappings []string `json:"bridge_mappings,omitempty"`
 }
 
 // HostCapacity is what a host has, before over-commit.
@@ -49,6 +51,9 @@ type Heartbeat struct {
 	Server string    `json:"server"` // the server process that holds the host's stream
 	URL    string    `json:"url"`    // where that server answers other servers
 	At     time.Time `json:"at"`
+	// Suspect: the host's neighbours do not hear it, though its stream is not given up yet. It
+	// is no gateway meanwhile.
+	Suspect bool `json:"suspect,omitempty"`
 }
 
 // JoinToken lets one host join once.

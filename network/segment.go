@@ -3,7 +3,6 @@ package network
 import (
 	"math/rand/v2"
 	"slices"
-	"strconv"
 
 	"yakumo/fault"
 	"yakumo/model"
@@ -58,7 +57,7 @@ func (n *Network) CreateNetwork(tx *store.Tx, sc Scope, spec NetworkSpec) (*mode
 			return nil, invalid("segmentation_id %d is outside %d to %d.", *spec.VNI, model.MinVNI, model.MaxVNI)
 		}
 		w.VNI = uint32(*spec.VNI)
-		if _, held := store.Networks.Holder(tx, vniClaim(w.VNI)); held {
+		if vniHeld(tx, w.VNI) {
 			return nil, fault.Coded(fault.Conflict, "TunnelIdInUse", "Unable to create the network. The tunnel ID %d is in use.", w.VNI)
 		}
 	} else if w.VNI, err = n.pickVNI(tx); err != nil {
@@ -177,18 +176,24 @@ func Zones(r store.Reader) map[string]struct{} {
 	return out
 }
 
-func vniClaim(vni uint32) string { return "vni," + strconv.FormatUint(uint64(vni), 10) }
-
 // vniProbes is how many identifiers are tried at random before all are listed: with half
 // of the range in use, one in 65,536 picks needs the list.
 const vniProbes = 16
+
+// vniHeld tells whether a network or a router has the tunnel identifier. Both claims are
+// compared at commit, so that the two tables cannot take it at once.
+func vniHeld(tx *store.Tx, vni uint32) bool {
+	_, network := store.Networks.Holder(tx, store.VNIClaim(vni))
+	_, router := store.Routers.Holder(tx, store.VNIClaim(vni))
+	return network || router
+}
 
 // pickVNI finds a free tunnel identifier.
 func (n *Network) pickVNI(tx *store.Tx) (uint32, error) {
 	span := n.maxVNI - n.minVNI + 1
 	for range vniProbes {
 		vni := n.minVNI + rand.Uint32N(span)
-		if _, held := store.Networks.Holder(tx, vniClaim(vni)); !held {
+		if !vniHeld(tx, vni) {
 			return vni, nil
 		}
 	}
@@ -196,11 +201,14 @@ func (n *Network) pickVNI(tx *store.Tx) (uint32, error) {
 	for w := range store.Networks.All(tx) {
 		used[w.VNI] = struct{}{}
 	}
+	for r := range store.Routers.All(tx) {
+		used[r.VNI] = struct{}{}
+	}
 	n.log.Warn("tunnel identifiers are running out", "used", len(used), "of", span)
 	start := rand.Uint32N(span)
 	for i := range span {
 		vni := n.minVNI + (start+i)%span
-		if _, held := used[vni]; !held {
+		if _, held := used[vni]; !held && !vniHeld(tx, vni) { // the claims are compared at commit
 			return vni, nil
 		}
 	}

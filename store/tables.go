@@ -101,7 +101,7 @@ var (
 	Networks = Define("network", func(r *model.Network) string { return r.ID },
 		Claims(func(r *model.Network) []string {
 			if r.Type == model.NetworkVXLAN {
-				return []string{"vni," + strconv.FormatUint(uint64(r.VNI), 10)}
+				return []string{VNIClaim(r.VNI)}
 			}
 			return nil
 		}),
@@ -168,6 +168,46 @@ var (
 		By("group", func(r *model.SecurityRule) []string { return []string{r.GroupID} }),
 		By("remote", func(r *model.SecurityRule) []string { return some(r.RemoteGroupID) }))
 
+	// Routers claim their tunnel identifier; who picks one looks at the claim of networks too.
+	Routers = Define("router", func(r *model.Router) string { return r.ID },
+		Claims(func(r *model.Router) []string { return when(r.VNI != 0, VNIClaim(r.VNI)) }),
+		By("project", func(r *model.Router) []string { return []string{r.ProjectID} }),
+		By("name", func(r *model.Router) []string { return []string{r.Name} }),
+		// network is the external network of the gateway.
+		By("network", func(r *model.Router) []string {
+			if r.Gateway == nil {
+				return nil
+			}
+			return []string{r.Gateway.NetworkID}
+		}),
+		By("gateway_host", func(r *model.Router) []string { return r.Status.GatewayHosts }))
+
+	// FloatingIPs claim the address inside that they stand for: it has one floating IP in each
+	// external network. The address outside is claimed by their port.
+	FloatingIPs = Define("floating_ip", func(r *model.FloatingIP) string { return r.ID },
+		Claims(func(r *model.FloatingIP) []string {
+			return when(r.PortID != "", "inside,"+r.NetworkID+","+r.PortID+","+r.FixedAddress.String())
+		}),
+		By("project", func(r *model.FloatingIP) []string { return []string{r.ProjectID} }),
+		By("network", func(r *model.FloatingIP) []string { return []string{r.NetworkID} }),
+		By("address", func(r *model.FloatingIP) []string { return []string{r.Address.String()} }),
+		By("port", func(r *model.FloatingIP) []string { return some(r.PortID) }),
+		By("router", func(r *model.FloatingIP) []string { return some(r.RouterID) }))
+
+	// PortForwardings claim the first port of both ranges; that ranges do not overlap is
+	// looked at by who writes them, in the order that the floating IP's row gives.
+	PortForwardings = Define("port_forwarding", func(r *model.PortForwarding) string { return r.ID },
+		Claims(func(r *model.PortForwarding) []string {
+			return []string{
+				"outside," + r.FloatingIPID + "," + r.Protocol + "," + strconv.Itoa(r.ExternalPort),
+				"inside," + r.PortID + "," + r.InternalAddress.String() + "," + r.Protocol + "," + strconv.Itoa(r.InternalPort),
+			}
+		}),
+		By("project", func(r *model.PortForwarding) []string { return []string{r.ProjectID} }),
+		By("floating", func(r *model.PortForwarding) []string { return []string{r.FloatingIPID} }),
+		By("port", func(r *model.PortForwarding) []string { return []string{r.PortID} }),
+		By("router", func(r *model.PortForwarding) []string { return []string{r.RouterID} }))
+
 	Quotas = Define("quota", (*model.Quota).Key,
 		By("service", func(r *model.Quota) []string { return []string{r.Service} }))
 
@@ -184,11 +224,14 @@ var (
 func Tables() []AnyTable {
 	return []AnyTable{Domains, Projects, Users, Groups, Roles, Assignments, IdentityRecords, Revocations, SigningKeys,
 		Images, ImageUploads, ImageTasks, Flavors, KeyPairs, Servers, Actions, Networks, Subnets, Ports, SecurityGroups, SecurityRules,
-		Quotas, Hosts, Heartbeats, JoinTokens, Settings}
+		Routers, FloatingIPs, PortForwardings, Quotas, Hosts, Heartbeats, JoinTokens, Settings}
 }
 
 // HostGuard is the guard that placing a server on a host marks, and removing the host guards.
 func HostGuard(host string) string { return "host," + host }
+
+// VNIClaim is the claim of a tunnel identifier, of networks and of routers.
+func VNIClaim(vni uint32) string { return "vni," + strconv.FormatUint(uint64(vni), 10) }
 
 // PortAddressClaim is the claim of an address in a subnet.
 func PortAddressClaim(subnet, addr string) string { return "ip," + subnet + "," + addr }
