@@ -61,6 +61,7 @@ type Config struct {
 	Taps       Taps                         //
 	Disks      DiskMaker                    // default QemuImg
 	TunnelIP   netip.Addr                   // this host's address on the underlay
+	Providers  map[string]string            // the provider bridge for each physical network
 	HostName   string                       // unique in the cloud
 	Zone       string                       // availability zone
 	Version    string                       // of the agent

@@ -4,9 +4,11 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"maps"
 	"math"
 	"os"
 	"reflect"
+	"slices"
 	"strconv"
 	"time"
 
@@ -31,6 +33,10 @@ func (a *Agent) collectFacts(ctx context.Context) (model.Host, error) {
 	h := model.Host{
 		Meta: model.Meta{Name: a.cfg.HostName}, Zone: a.cfg.Zone, TunnelIP: a.cfg.TunnelIP, Version: a.cfg.Version,
 		BootID: a.cfg.BootID, StartedAt: a.started,
+	}
+	for _, n := range slices.Sorted(maps.Keys(a.cfg.Providers)) {
+		h.BridgeMappings = append(h.BridgeMappings, n)
+		h.ProviderBridges = append(h.ProviderBridges, a.cfg.Providers[n])
 	}
 	var err error
 	if h.Underlay, err = a.cfg.Taps.MTU(ctx, a.cfg.TunnelIP); err != nil {

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"net/http/httptest"
 	"net/netip"
+	"slices"
 	"testing"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -70,13 +71,15 @@ func TestMetrics(t *testing.T) {
 func TestFacts(t *testing.T) {
 	w := newWorld(t.TempDir(), fake.HostConfig{})
 	a := w.start(t, nil)
+	a.cfg.Providers = map[string]string{"b": "br-b", "a": "br-a"}
 	h, err := a.Facts(context.Background())
 	if err != nil {
 		t.Fatal(err)
 	}
 	if h.Name != "h1" || h.Zone != "nova" || h.TunnelIP != netip.MustParseAddr("192.0.2.1") || h.Underlay != 1500 || h.Version != "test" ||
 		h.BootID != "boot-1" || h.StartedAt.IsZero() || h.Capacity.VCPUs != 64 || h.Capacity.MemoryMiB != 256<<10 || h.Capacity.Accelerator != "tcg" ||
-		h.Capacity.MemoryFreeMiB <= 0 || h.Capacity.DiskFreeGiB <= 0 || h.Capacity.DiskGiB != 1<<10 {
+		h.Capacity.MemoryFreeMiB <= 0 || h.Capacity.DiskFreeGiB <= 0 || h.Capacity.DiskGiB != 1<<10 ||
+		!slices.Equal(h.BridgeMappings, []string{"a", "b"}) || h.Bridges()["a"] != "br-a" || h.Bridges()["b"] != "br-b" || h.Maps("c") {
 		t.Errorf("facts %+v", h)
 	}
 	a.stop(t)

@@ -59,10 +59,12 @@ type HostInfo struct {
 	Up       bool   `json:"up"`
 	Disabled bool   `json:"disabled"`
 	TunnelIP string `json:"tunnel_ip"`
-	Version  string `json:"version"`
-	Servers  int    `json:"servers"`
-	Ports    int    `json:"ports"`
-	Capacity struct {
+	// BridgeMappings gives the host's provider bridge for each physical network.
+	BridgeMappings map[string]string `json:"bridge_mappings"`
+	Version        string            `json:"version"`
+	Servers        int               `json:"servers"`
+	Ports          int               `json:"ports"`
+	Capacity       struct {
 		VCPUs       int    `json:"vcpus"`
 		MemoryMiB   int    `json:"memory_mib"`
 		DiskGiB     int    `json:"disk_gib"`

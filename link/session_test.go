@@ -150,12 +150,15 @@ func TestFactsAndReports(t *testing.T) {
 	if row.Version != "test" || row.BootID != "boot" || row.Capacity.VCPUs != 4 {
 		t.Errorf("facts: %+v", row)
 	}
-	h.set(func() { h.machine.facts.Capacity.VCPUs = 8 })
+	h.set(func() {
+		h.machine.facts.Capacity.VCPUs = 8
+		h.machine.facts.BridgeMappings, h.machine.facts.ProviderBridges = []string{"physnet1"}, []string{"br-ex"}
+	})
 	h.FactsChanged()
 	h.Report([]model.ServerReport{{ServerID: "s1", Generation: 5}}, nil)
 	until(t, soon, "the new facts and the report in", func() bool {
 		row, _ := store.Hosts.Get(s.st.Snapshot(), h.id(t))
-		return row.Capacity.VCPUs == 8 && gen("s1") == 5
+		return row.Capacity.VCPUs == 8 && row.Maps("physnet1") && row.Bridges()["physnet1"] == "br-ex" && gen("s1") == 5
 	})
 
 	// While the sink is away only the newest of each thing waits.

@@ -2,21 +2,26 @@ package model
 
 import (
 	"net/netip"
+	"slices"
 	"time"
 )
 
 // Host is a machine that runs guests: what it offers, and what an operator said of it.
 type Host struct {
-	Meta                    // Name is the host's name, unique
-	Zone       string       `json:"zone"` // availability zone
-	TunnelIP   netip.Addr   `json:"tunnel_ip"`
-	Underlay   int          `json:"underlay_mtu"` // MTU of the device that holds TunnelIP, bytes
-	Disabled   bool         `json:"disabled"`     // no new servers
-	Reason     string       `json:"disabled_reason,omitempty"`
-	ForcedDown bool         `json:"forced_down"`
-	Capacity   HostCapacity `json:"capacity"`
-	Version    string       `json:"version"` // of the agent
-	BootID     string       `json:"boot_id"`
+	Meta                // Name is the host's name, unique
+	Zone     string     `json:"zone"` // availability zone
+	TunnelIP netip.Addr `json:"tunnel_ip"`
+	Underlay int        `json:"underlay_mtu"` // MTU of the device that holds TunnelIP, bytes
+	// BridgeMappings are the names of the physical networks that the host has a provider bridge for, sorted;
+	// ProviderBridges are the names of those bridges, in the same order.
+	BridgeMappings  []string     `json:"bridge_mappings,omitempty"`
+	ProviderBridges []string     `json:"provider_bridges,omitempty"`
+	Disabled        bool         `json:"disabled"` // no new servers
+	Reason          string       `json:"disabled_reason,omitempty"`
+	ForcedDown      bool         `json:"forced_down"`
+	Capacity        HostCapacity `json:"capacity"`
+	Version         string       `json:"version"` // of the agent
+	BootID          string       `json:"boot_id"`
 	// CertSerial is the serial number of the certificate that the host was issued at its last join.
 	CertSerial string `json:"cert_serial,omitempty"`
 	// CertKey is the SHA-256 of the public key that the host joined with, hex: a certificate of another key is worthless.
@@ -24,6 +29,23 @@ type Host struct {
 	StartedAt time.Time `json:"started_at"` // of the agent
 	// BridgeMappings are the physical networks that the host has a bridge to, sorted.
 	BridgeMappings []string `json:"bridge_mappings,omitempty"`
+}
+
+// Maps tells whether the host has a provider bridge for the physical network.
+func (h *Host) Maps(physicalNetwork string) bool {
+	_, found := slices.BinarySearch(h.BridgeMappings, physicalNetwork)
+	return found
+}
+
+// Bridges gives the host's provider bridge for each physical network, never nil.
+func (h *Host) Bridges() map[string]string {
+	out := make(map[string]string, len(h.BridgeMappings))
+	for i, n := range h.BridgeMappings {
+		if i < len(h.ProviderBridges) {
+			out[n] = h.ProviderBridges[i]
+		}
+	}
+	return out
 }
 
 // HostCapacity is what a host has, before over-commit.

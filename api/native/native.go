@@ -82,23 +82,25 @@ func (d *dialect) createToken(c *api.Context) error {
 
 // Host is how the dialect shows a host.
 type Host struct {
-	ID          string             `json:"id"`
-	Name        string             `json:"name"`
-	Zone        string             `json:"zone"`
-	Up          bool               `json:"up"`
-	Disabled    bool               `json:"disabled"`
-	TunnelIP    string             `json:"tunnel_ip"`
-	UnderlayMTU int                `json:"underlay_mtu"`
-	Version     string             `json:"version"`
-	Servers     int                `json:"servers"`
-	Ports       int                `json:"ports"`
-	Capacity    model.HostCapacity `json:"capacity"`
-	StartedAt   time.Time          `json:"started_at"`
+	ID          string `json:"id"`
+	Name        string `json:"name"`
+	Zone        string `json:"zone"`
+	Up          bool   `json:"up"`
+	Disabled    bool   `json:"disabled"`
+	TunnelIP    string `json:"tunnel_ip"`
+	UnderlayMTU int    `json:"underlay_mtu"`
+	// BridgeMappings gives the host's provider bridge for each physical network.
+	BridgeMappings map[string]string  `json:"bridge_mappings"`
+	Version        string             `json:"version"`
+	Servers        int                `json:"servers"`
+	Ports          int                `json:"ports"`
+	Capacity       model.HostCapacity `json:"capacity"`
+	StartedAt      time.Time          `json:"started_at"`
 }
 
 func show(snap store.Reader, h *model.Host) Host {
 	_, up := store.Heartbeats.Get(snap, h.ID)
-	v := Host{ID: h.ID, Name: h.Name, Zone: h.Zone, Up: up && !h.ForcedDown, Disabled: h.Disabled, UnderlayMTU: h.Underlay, Version: h.Version,
+	v := Host{ID: h.ID, Name: h.Name, Zone: h.Zone, Up: up && !h.ForcedDown, Disabled: h.Disabled, UnderlayMTU: h.Underlay, BridgeMappings: h.Bridges(), Version: h.Version,
 		Servers: store.Servers.Count(snap, "host", h.ID), Ports: store.Ports.Count(snap, "host", h.ID), Capacity: h.Capacity, StartedAt: h.StartedAt}
 	if h.TunnelIP.IsValid() {
 		v.TunnelIP = h.TunnelIP.String()

@@ -107,7 +107,8 @@ func (c *cloud) put(f func(tx *store.Tx) error) {
 
 func (c *cloud) host(id, name string) {
 	c.put(func(tx *store.Tx) error {
-		return store.Hosts.Put(tx, &model.Host{Meta: model.Meta{ID: id, Name: name}, Zone: "nova", TunnelIP: netip.MustParseAddr("192.0.2.1"), Version: "v", Capacity: model.HostCapacity{VCPUs: 4}})
+		return store.Hosts.Put(tx, &model.Host{Meta: model.Meta{ID: id, Name: name}, Zone: "nova", TunnelIP: netip.MustParseAddr("192.0.2.1"), Version: "v",
+			BridgeMappings: []string{"physnet1"}, ProviderBridges: []string{"br-ex"}, Capacity: model.HostCapacity{VCPUs: 4}})
 	})
 }
 
@@ -187,7 +188,7 @@ func TestHosts(t *testing.T) {
 		t.Fatalf("list: %d %v", code, out)
 	}
 	a, b := hosts[0].(map[string]any), hosts[1].(map[string]any)
-	if a["name"] != "a" || a["up"] != true || a["tunnel_ip"] != "192.0.2.1" || b["name"] != "b" || b["up"] != false {
+	if a["name"] != "a" || a["up"] != true || a["tunnel_ip"] != "192.0.2.1" || fmt.Sprint(a["bridge_mappings"]) != "map[physnet1:br-ex]" || b["name"] != "b" || b["up"] != false {
 		t.Errorf("list: %v", hosts)
 	}
 	for _, key := range []string{"a", "id-a"} {

@@ -50,7 +50,8 @@ func agentOf(r store.Reader, h *model.Host) agent {
 		CreatedAt: stamp(h.CreatedAt), StartedAt: stamp(started), Heartbeat: stamp(h.UpdatedAt), Description: h.Description,
 		Configurations: map[string]any{
 			"tunnel_types": []string{model.NetworkVXLAN}, "tunneling_ip": h.TunnelIP.String(), "underlay_mtu": h.Underlay,
-			"devices": store.Ports.Count(r, "host", h.ID), "version": h.Version,
+			"bridge_mappings": h.Bridges(),
+			"devices":         store.Ports.Count(r, "host", h.ID), "version": h.Version,
 		},
 		ResourceVersion: map[string]any{},
 	}

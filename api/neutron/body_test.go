@@ -239,6 +239,9 @@ func TestAgentsZonesExtensions(t *testing.T) {
 	if len(rows) != 1 || rows[0]["alive"] != true || rows[0]["agent_type"] != "Open vSwitch agent" || rows[0]["binary"] != "yakumo-agent" || rows[0]["host"] != "h1" {
 		t.Fatalf("%v", rows)
 	}
+	if conf, _ := rows[0]["configurations"].(map[string]any); fmt.Sprint(conf["bridge_mappings"]) != "map[physnet1:br-ex]" {
+		t.Errorf("configurations %v", rows[0]["configurations"])
+	}
 	if got := c.must(200, "admin", "PUT", "/v2.0/agents/"+h.ID, object{"agent": object{"admin_state_up": false, "description": "x"}}); got["admin_state_up"] != false || got["description"] != "x" {
 		t.Errorf("%v", got)
 	}

@@ -202,7 +202,7 @@ func (c *cloud) port(token, network string, more ...any) object {
 // host makes a host that is alive.
 func (c *cloud) host(name string) *model.Host {
 	c.t.Helper()
-	h := &model.Host{Meta: model.NewMeta("", name, c.start()), Zone: "nova", TunnelIP: netip.MustParseAddr("192.0.2.1"), Underlay: 1500}
+	h := &model.Host{Meta: model.NewMeta("", name, c.start()), Zone: "nova", TunnelIP: netip.MustParseAddr("192.0.2.1"), Underlay: 1500, BridgeMappings: []string{"physnet1"}, ProviderBridges: []string{"br-ex"}}
 	if _, err := c.store.Update(c.t.Context(), func(tx *store.Tx) error {
 		if err := store.Hosts.Put(tx, h); err != nil {
 			return err

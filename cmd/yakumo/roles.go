@@ -227,6 +227,10 @@ func newAgentRole(c *agentCmd, log *slog.Logger, metrics *prometheus.Registry) (
 	if err != nil {
 		return nil, fmt.Errorf("--tunnel-ip: %w", err)
 	}
+	providers, err := parseBridgeMappings(c.BridgeMapping, c.Bridge)
+	if err != nil {
+		return nil, err
+	}
 	for _, d := range []string{c.DataDir, filepath.Join(c.DataDir, "guests")} {
 		if err := os.MkdirAll(d, 0o711); err != nil {
 			return nil, err
@@ -243,7 +247,7 @@ func newAgentRole(c *agentCmd, log *slog.Logger, metrics *prometheus.Registry) (
 	if err != nil {
 		return nil, err
 	}
-	r.switch_, err = ovs.Open(ovs.Config{OVSDB: c.OVSDB, RunDir: c.OVSRunDir, Bridge: c.Bridge, Datapath: c.DatapathType, TunnelIP: tunnel, Env: env, Ordinals: ordinals,
+	r.switch_, err = ovs.Open(ovs.Config{OVSDB: c.OVSDB, RunDir: c.OVSRunDir, Bridge: c.Bridge, Datapath: c.DatapathType, TunnelIP: tunnel, Providers: providers, Env: env, Ordinals: ordinals,
 		Notify: func(e datapath.Event) {
 			if a := told.Load(); a != nil {
 				a.Notice(e)
@@ -252,7 +256,7 @@ func newAgentRole(c *agentCmd, log *slog.Logger, metrics *prometheus.Registry) (
 	if err != nil {
 		return nil, err
 	}
-	r.agent, err = agent.New(agent.Config{Dir: c.DataDir, Hypervisor: r.guests, Datapath: r.switch_, Taps: agent.KernelTaps{}, TunnelIP: tunnel,
+	r.agent, err = agent.New(agent.Config{Dir: c.DataDir, Hypervisor: r.guests, Datapath: r.switch_, Taps: agent.KernelTaps{}, TunnelIP: tunnel, Providers: providers,
 		HostName: c.HostName, Zone: "nova", Version: version, Metadata: env.MetadataListener, Metrics: metrics, Log: log,
 		Link: func(h link.Handler) agent.Link {
 			r.link = link.NewClient(link.ClientConfig{Servers: c.Servers, Dir: c.DataDir, Version: version, Handler: h, Log: log})

@@ -65,8 +65,12 @@ type Config struct {
 	// TunnelDevice and MetadataDevice are the names of the driver's own switch ports:
 	// yk-vx0 and yk-md0.
 	TunnelDevice, MetadataDevice string
-	Env                          pipeline.Env // DefaultEnv
-	Ordinals                     datapath.Ordinals
+	// Providers gives the provider bridge for each physical network, such as physnet1 → br-ex: a
+	// bridge of the same switch, made and wired to the outside by the operator. The driver joins it to
+	// Bridge by a pair of patch ports, and touches nothing else of it.
+	Providers map[string]string
+	Env       pipeline.Env // DefaultEnv
+	Ordinals  datapath.Ordinals
 	// Notify, where not nil, is told of events, one at a time and in order for each port.
 	// It must return soon and must not call the driver.
 	Notify func(datapath.Event)
