@@ -27,8 +27,6 @@ type Host struct {
 	// CertKey is the SHA-256 of the public key that the host joined with, hex: a certificate of another key is worthless.
 	CertKey   string    `json:"cert_key,omitempty"`
 	StartedAt time.Time `json:"started_at"` // of the agent
-	// BridgeMappings are the physical networks that the host has a bridge to, sorted.
-	BridgeMappings []string `json:"bridge_mappings,omitempty"`
 }
 
 // Maps tells whether the host has a provider bridge for the physical network.
