@@ -14,14 +14,17 @@ type Host struct {
 	Underlay int        `json:"underlay_mtu"` // MTU of the device that holds TunnelIP, bytes
 	// BridgeMappings are the names of the physical networks that the host has a provider bridge for, sorted;
 	// ProviderBridges are the names of those bridges, in the same order.
-	BridgeMappings  []string     `json:"bridge_mappings,omitempty"`
-	ProviderBridges []string     `json:"provider_bridges,omitempty"`
-	Disabled        bool         `json:"disabled"` // no new servers
-	Reason          string       `json:"disabled_reason,omitempty"`
-	ForcedDown      bool         `json:"forced_down"`
-	Capacity        HostCapacity `json:"capacity"`
-	Version         string       `json:"version"` // of the agent
-	BootID          string       `json:"boot_id"`
+	BridgeMappings  []string `json:"bridge_mappings,omitempty"`
+	ProviderBridges []string `json:"provider_bridges,omitempty"`
+	// Bandwidth is what the host has for guests that are promised bandwidth, in kbit/s each way,
+	// by physical network; BandwidthTunnel for all tunnelled ones. Absent: nothing to promise.
+	Bandwidth  map[string]int `json:"bandwidth,omitempty"`
+	Disabled   bool           `json:"disabled"` // no new servers
+	Reason     string         `json:"disabled_reason,omitempty"`
+	ForcedDown bool           `json:"forced_down"`
+	Capacity   HostCapacity   `json:"capacity"`
+	Version    string         `json:"version"` // of the agent
+	BootID     string         `json:"boot_id"`
 	// CertSerial is the serial number of the certificate that the host was issued at its last join.
 	CertSerial string `json:"cert_serial,omitempty"`
 	// CertKey is the SHA-256 of the public key that the host joined with, hex: a certificate of another key is worthless.
@@ -45,6 +48,10 @@ func (h *Host) Bridges() map[string]string {
 	}
 	return out
 }
+
+// BandwidthTunnel is the name in Host.Bandwidth of what carries the tunnels; no physical
+// network has it.
+const BandwidthTunnel = "tunnel"
 
 // HostCapacity is what a host has, before over-commit.
 type HostCapacity struct {

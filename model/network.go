@@ -8,34 +8,21 @@ import (
 	"strings"
 )
 
-// Network types.
-const (
-	NetworkVXLAN = "vxlan"
-	NetworkFlat  = "flat"
-	NetworkVLAN  = "vlan"
-)
-
-// VNI range: the whole 24 bits of VXLAN (RFC 7348) but 0.
-const (
-	MinVNI = 1
-	MaxVNI = 1<<24 - 1
-)
-
-// VXLANOverhead is what VXLAN over IPv4 adds to an inner frame's payload, in bytes:
-// outer IPv4 20, UDP 8, VXLAN 8, inner Ethernet 14.
-const VXLANOverhead = 50
-
 // Network is an isolated layer-2 segment.
 type Network struct {
 	Meta
-	AdminStateUp     bool     `json:"admin_state_up"`
-	Shared           bool     `json:"shared"`
-	External         bool     `json:"external"`
-	PortSecurity     bool     `json:"port_security"` // default of its ports
-	Type             string   `json:"type"`
-	VNI              uint32   `json:"vni"` // segmentation id; unique in the cloud
-	PhysicalNetwork  string   `json:"physical_network,omitempty"`
-	MTU              int      `json:"mtu"` // bytes of an IP packet
+	AdminStateUp bool   `json:"admin_state_up"`
+	Shared       bool   `json:"shared"`
+	External     bool   `json:"external"`
+	PortSecurity bool   `json:"port_security"` // default of its ports
+	Type         string `json:"type"`
+	// VNI is the network's own number, unique in the cloud whatever the type; of a tunnelled one
+	// it is the segmentation id.
+	VNI              uint32   `json:"vni"`
+	VLAN             uint16   `json:"vlan,omitempty"`             // of the type vlan: MinVLAN to MaxVLAN, unique in its physical network
+	PhysicalNetwork  string   `json:"physical_network,omitempty"` // of the types flat and vlan
+	VLANTransparent  bool     `json:"vlan_transparent,omitempty"` // guests' 802.1Q tags are carried
+	MTU              int      `json:"mtu"`                        // bytes of an IP packet
 	DNSDomain        string   `json:"dns_domain,omitempty"`
 	IsDefault        bool     `json:"is_default,omitempty"`
 	AvailabilityZone []string `json:"availability_zone_hints,omitempty"`

@@ -7,7 +7,7 @@
 // calls out or keeps state between calls.
 //
 // Reads: networks, subnets, ports, security groups and rules, quotas, hosts (their
-// underlay MTU). Writes: networks, subnets, ports, security groups and rules, quotas.
+// underlay MTU and physical networks). Writes: networks, subnets, ports, security groups and rules, quotas.
 // Imports fault, model and store; must not import api, agent, datapath or another part.
 package network
 
@@ -24,25 +24,28 @@ import (
 
 // Limits of what one row may hold; the figures are Neutron's defaults where it has them.
 const (
-	MaxFixedIPs     = 5   // addresses of a port
-	MaxAddressPairs = 10  // allowed address pairs of a port
-	MaxDNS          = 5   // name servers of a subnet
-	MaxHostRoutes   = 20  // host routes of a subnet
-	MaxDHCPOptions  = 32  // extra DHCP options of a port
-	MaxPools        = 64  // allocation pools of a subnet
-	MaxPortGroups   = 64  // security groups of a port
-	MaxServiceTypes = 16  // service types of a subnet
-	MaxTags         = 50  // tags of a resource
-	MaxName         = 255 // characters of a name, a description or a device id
-	MinMTU          = 68  // bytes: the least an IPv4 link may have (RFC 791)
-	// DefaultMTU is for hosts whose underlay carries Ethernet's 1500 bytes.
-	DefaultMTU = 1500 - model.VXLANOverhead
+	MaxFixedIPs     = 5    // addresses of a port
+	MaxAddressPairs = 10   // allowed address pairs of a port
+	MaxDNS          = 5    // name servers of a subnet
+	MaxHostRoutes   = 20   // host routes of a subnet
+	MaxDHCPOptions  = 32   // extra DHCP options of a port
+	MaxPools        = 64   // allocation pools of a subnet
+	MaxPortGroups   = 64   // security groups of a port
+	MaxServiceTypes = 16   // service types of a subnet
+	MaxTags         = 50   // tags of a resource
+	MaxName         = 255  // characters of a name, a description or a device id
+	MinMTU          = 68   // bytes: the least an IPv4 link may have (RFC 791)
+	DefaultUnderlay = 1500 // bytes: the MTU of an underlay that no host has told of, Ethernet's
 )
 
 // Config makes a Network.
 type Config struct {
-	// MTU gives the largest MTU of an overlay network in bytes; nil: HostMTU.
-	MTU func(store.Reader) int
+	// MTU gives the largest MTU of a network of the type in bytes; nil: HostMTU.
+	MTU func(r store.Reader, kind string) int
+	// TunnelType is the type of networks for which none is asked: one of the tunnels; "": vxlan.
+	TunnelType string
+	// PhysicalNetworks are known besides those that hosts map.
+	PhysicalNetworks []string
 	// Now is the clock; nil: time.Now.
 	Now func() time.Time
 	Log *slog.Logger
@@ -56,7 +59,9 @@ type Config struct {
 
 // Network applies the rules. It is safe for concurrent use.
 type Network struct {
-	mtu            func(store.Reader) int
+	mtu            func(store.Reader, string) int
+	tunnel         string
+	physical       []string
 	now            func() time.Time
 	log            *slog.Logger
 	minVNI, maxVNI uint32
@@ -68,6 +73,7 @@ type Network struct {
 func New(cfg Config) *Network {
 	n := &Network{
 		mtu: cfg.MTU, now: cfg.Now, log: cfg.Log,
+		tunnel: cmp.Or(cfg.TunnelType, model.NetworkVXLAN), physical: cfg.PhysicalNetworks,
 		minVNI: cmp.Or(cfg.MinVNI, model.MinVNI), maxVNI: cmp.Or(cfg.MaxVNI, model.MaxVNI),
 		macPrefix: cmp.Or(cfg.MACPrefix, "fa:16:3e"), defaults: cfg.Defaults,
 	}
@@ -84,21 +90,6 @@ func New(cfg Config) *Network {
 		n.defaults = DefaultQuotas()
 	}
 	return n
-}
-
-// HostMTU is what every host's underlay can carry inside VXLAN, in bytes; DefaultMTU
-// where no host has said.
-func HostMTU(r store.Reader) int {
-	least := 0
-	for h := range store.Hosts.All(r) {
-		if h.Underlay > 0 && (least == 0 || h.Underlay < least) {
-			least = h.Underlay
-		}
-	}
-	if least <= model.VXLANOverhead {
-		return DefaultMTU
-	}
-	return least - model.VXLANOverhead
 }
 
 // Scope says on whose behalf a call is made.

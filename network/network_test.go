@@ -133,7 +133,7 @@ func TestVNIRangeIsUsedUpExactly(t *testing.T) {
 		t.Errorf("the only free VNI is %d, picked %d", one.VNI, w.VNI)
 	}
 	_, err = act(t.Context(), s, func(tx *store.Tx) (*model.Network, error) {
-		return n.CreateNetwork(tx, admin, network.NetworkSpec{VNI: ptr(105)})
+		return n.CreateNetwork(tx, admin, network.NetworkSpec{Type: ptr("vxlan"), Segmentation: ptr(105)})
 	})
 	wantCode(t, err, fault.Conflict, "TunnelIdInUse")
 }

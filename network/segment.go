@@ -1,7 +1,6 @@
 package network
 
 import (
-	"math/rand/v2"
 	"slices"
 
 	"yakumo/fault"
@@ -18,19 +17,24 @@ type NetworkSpec struct {
 	Shared       *bool
 	External     *bool
 	PortSecurity *bool
-	MTU          *int // bytes, MinMTU to what the underlay carries
+	MTU          *int // bytes, MinMTU to what the network's type can carry
 	DNSDomain    *string
 	ZoneHints    *[]string
-	// Administrators may choose the segment.
+	// VLANTransparent: guests' VLAN tags are carried; of a new network.
+	VLANTransparent *bool
+	// Administrators may choose the segment of a new network.
 	Type            *string
 	PhysicalNetwork *string
-	VNI             *int
+	Segmentation    *int // VLAN or tunnel identifier
 }
 
-// CreateNetwork makes a network with a tunnel identifier of its own.
+// CreateNetwork makes a network with a number of its own, and a segment: the one asked for,
+// else a tunnel of the default type.
 //
-// Errors: fault.Invalid (MTU, segment), fault.Forbidden (another project), fault.Conflict
-// code TunnelIdInUse, fault.OverQuota, fault.NotImplemented (what is not offered yet).
+// Errors: fault.Invalid (MTU, segment, code VlanTransparencyDriverError), fault.Forbidden
+// (another project), fault.Conflict (codes TunnelIdInUse, VlanIdInUse, FlatNetworkInUse),
+// fault.OverQuota, fault.Unavailable code NoNetworkAvailable, fault.NotImplemented (what is
+// not offered yet).
 func (n *Network) CreateNetwork(tx *store.Tx, sc Scope, spec NetworkSpec) (*model.Network, error) {
 	project, err := sc.project(spec.ProjectID)
 	if err != nil {
@@ -39,28 +43,12 @@ func (n *Network) CreateNetwork(tx *store.Tx, sc Scope, spec NetworkSpec) (*mode
 	if err := n.spend(tx, project, QuotaNetwork, 1); err != nil {
 		return nil, err
 	}
-	w := &model.Network{
-		Meta: model.NewMeta(project, "", n.now()), AdminStateUp: true, PortSecurity: true,
-		Type: model.NetworkVXLAN, MTU: n.mtu(tx),
-	}
-	if spec.Type != nil && *spec.Type != model.NetworkVXLAN {
-		return nil, fault.Coded(fault.NotImplemented, "HTTPNotImplemented", "Networks of the type '%s' are not offered; the only type is vxlan.", clip(*spec.Type))
-	}
-	if spec.PhysicalNetwork != nil && *spec.PhysicalNetwork != "" {
-		return nil, invalid("provider:physical_network specified for vxlan network.")
-	}
-	if err := n.applyNetwork(tx, w, spec); err != nil {
+	w := &model.Network{Meta: model.NewMeta(project, "", n.now()), AdminStateUp: true, PortSecurity: true}
+	if err := n.segment(tx, w, spec); err != nil {
 		return nil, err
 	}
-	if spec.VNI != nil {
-		if *spec.VNI < model.MinVNI || *spec.VNI > model.MaxVNI {
-			return nil, invalid("segmentation_id %d is outside %d to %d.", *spec.VNI, model.MinVNI, model.MaxVNI)
-		}
-		w.VNI = uint32(*spec.VNI)
-		if vniHeld(tx, w.VNI) {
-			return nil, fault.Coded(fault.Conflict, "TunnelIdInUse", "Unable to create the network. The tunnel ID %d is in use.", w.VNI)
-		}
-	} else if w.VNI, err = n.pickVNI(tx); err != nil {
+	w.MTU = n.maxMTU(tx, w)
+	if err := n.applyNetwork(tx, w, spec); err != nil {
 		return nil, err
 	}
 	if err := store.Networks.Put(tx, w); err != nil {
@@ -78,8 +66,8 @@ func (n *Network) UpdateNetwork(tx *store.Tx, sc Scope, id model.ID, spec Networ
 	if !sc.Owns(old.ProjectID) {
 		return nil, forbidden("another project's network")
 	}
-	if spec.Type != nil || spec.PhysicalNetwork != nil || spec.VNI != nil {
-		return nil, invalid("the segment of a network cannot be changed.")
+	if err := sameSegment(old, spec); err != nil {
+		return nil, err
 	}
 	w := *old
 	if err := n.applyNetwork(tx, &w, spec); err != nil {
@@ -111,7 +99,7 @@ func (n *Network) applyNetwork(tx *store.Tx, w *model.Network, spec NetworkSpec)
 		return fault.Coded(fault.NotImplemented, "HTTPNotImplemented", "External networks are not offered yet.")
 	}
 	if spec.MTU != nil && *spec.MTU != 0 { // 0 asks for the default, as in Neutron
-		most := n.mtu(tx)
+		most := n.maxMTU(tx, w)
 		if *spec.MTU < MinMTU || *spec.MTU > most {
 			return invalid("Requested MTU is too big or too small: %d is outside %d to %d bytes.", *spec.MTU, MinMTU, most)
 		}
@@ -174,45 +162,6 @@ func Zones(r store.Reader) map[string]struct{} {
 		}
 	}
 	return out
-}
-
-// vniProbes is how many identifiers are tried at random before all are listed: with half
-// of the range in use, one in 65,536 picks needs the list.
-const vniProbes = 16
-
-// vniHeld tells whether a network or a router has the tunnel identifier. Both claims are
-// compared at commit, so that the two tables cannot take it at once.
-func vniHeld(tx *store.Tx, vni uint32) bool {
-	_, network := store.Networks.Holder(tx, store.VNIClaim(vni))
-	_, router := store.Routers.Holder(tx, store.VNIClaim(vni))
-	return network || router
-}
-
-// pickVNI finds a free tunnel identifier.
-func (n *Network) pickVNI(tx *store.Tx) (uint32, error) {
-	span := n.maxVNI - n.minVNI + 1
-	for range vniProbes {
-		vni := n.minVNI + rand.Uint32N(span)
-		if !vniHeld(tx, vni) {
-			return vni, nil
-		}
-	}
-	used := make(map[uint32]struct{})
-	for w := range store.Networks.All(tx) {
-		used[w.VNI] = struct{}{}
-	}
-	for r := range store.Routers.All(tx) {
-		used[r.VNI] = struct{}{}
-	}
-	n.log.Warn("tunnel identifiers are running out", "used", len(used), "of", span)
-	start := rand.Uint32N(span)
-	for i := range span {
-		vni := n.minVNI + (start+i)%span
-		if _, held := used[vni]; !held && !vniHeld(tx, vni) { // the claims are compared at commit
-			return vni, nil
-		}
-	}
-	return 0, fault.Coded(fault.Unavailable, "NoNetworkAvailable", "Unable to create the network. No tenant network is available for allocation.")
 }
 
 // validDomain tells whether s is a domain name (RFC 1123 labels), with or without a final dot.

@@ -98,13 +98,19 @@ var (
 		By("server", func(r *model.Action) []string { return []string{r.ServerID} }),
 		By("request", func(r *model.Action) []string { return []string{r.ServerID + "," + r.RequestID} }))
 
+	// Networks claim their number, and what they take of a physical network.
 	Networks = Define("network", func(r *model.Network) string { return r.ID },
 		Claims(func(r *model.Network) []string {
-			if r.Type == model.NetworkVXLAN {
-				return []string{VNIClaim(r.VNI)}
+			out := []string{VNIClaim(r.VNI)}
+			switch r.Type {
+			case model.NetworkVLAN:
+				out = append(out, VLANClaim(r.PhysicalNetwork, r.VLAN))
+			case model.NetworkFlat:
+				out = append(out, FlatClaim(r.PhysicalNetwork))
 			}
-			return nil
+			return out
 		}),
+		By("physical", func(r *model.Network) []string { return some(r.PhysicalNetwork) }),
 		By("project", func(r *model.Network) []string { return []string{r.ProjectID} }),
 		By("shared", func(r *model.Network) []string { return when(r.Shared || r.External, "yes") }),
 		By("name", func(r *model.Network) []string { return []string{r.Name} }))
@@ -235,6 +241,14 @@ func VNIClaim(vni uint32) string { return "vni," + strconv.FormatUint(uint64(vni
 
 // PortAddressClaim is the claim of an address in a subnet.
 func PortAddressClaim(subnet, addr string) string { return "ip," + subnet + "," + addr }
+
+// VLANClaim is the claim of a VLAN of a physical network.
+func VLANClaim(physical string, vlan uint16) string {
+	return "vlan," + strconv.FormatUint(uint64(vlan), 10) + "," + physical
+}
+
+// FlatClaim is the claim of a physical network's untagged frames.
+func FlatClaim(physical string) string { return "flat," + physical }
 
 func some(s string) []string { return when(s != "", s) }
 

@@ -49,7 +49,7 @@ func agentOf(r store.Reader, h *model.Host) agent {
 		ID: h.ID, Type: agentType, Binary: agentBinary, Topic: "N/A", Host: h.Name, Zone: h.Zone, AdminStateUp: !h.Disabled,
 		CreatedAt: stamp(h.CreatedAt), StartedAt: stamp(started), Heartbeat: stamp(h.UpdatedAt), Description: h.Description,
 		Configurations: map[string]any{
-			"tunnel_types": []string{model.NetworkVXLAN}, "tunneling_ip": h.TunnelIP.String(), "underlay_mtu": h.Underlay,
+			"tunnel_types": []string{model.NetworkVXLAN, model.NetworkGeneve, model.NetworkGRE}, "tunneling_ip": h.TunnelIP.String(), "underlay_mtu": h.Underlay,
 			"bridge_mappings": h.Bridges(),
 			"devices":         store.Ports.Count(r, "host", h.ID), "version": h.Version,
 		},

@@ -48,6 +48,7 @@ func extensions() []extension {
 		{Alias: "standard-attr-tag", Name: "Tag support for resources with standard attribute: network, port, security_group, subnet", Description: "Resources have tags.", Updated: "2017-01-01T00:00:00-00:00"},
 		{Alias: "standard-attr-timestamp", Name: "Resource timestamps", Description: "Resources tell when they were made and changed.", Updated: "2016-09-12T10:00:00-00:00"},
 		{Alias: "subnet-service-types", Name: "Subnet service types", Description: "A subnet may be meant for ports of certain owners.", Updated: "2016-03-15T18:00:00-00:00"},
+		{Alias: "vlan-transparent", Name: "Vlantransparent", Description: "A network may carry VLAN tags of its guests.", Updated: "2015-03-23T09:00:00-07:00"},
 	}
 	for i := range list {
 		list[i].Links = []link{}

@@ -41,30 +41,7 @@ func (d *dialect) networkCollection() *collection[model.Network, network.Network
 		// A network is wherever one of its ports is: in every zone.
 		attribute[R, S]{name: "availability_zones", emit: func(b []byte, v *view, _ *R) []byte { return appendStrings(b, zonesOf(v)) }},
 	)
-	kind := textAttr("provider:network_type", adminOnly, adminOnly, func(w *R) string { return w.Type }, func(s *S) **string { return &s.Type })
-	kind.hidden = true
-	id := intAttr("provider:segmentation_id", adminOnly, adminOnly, func(w *R) int { return int(w.VNI) }, func(s *S) **int { return &s.VNI })
-	id.hidden = true
-	id.set = func(s *S, raw json.RawMessage) error {
-		if isNull(raw) {
-			return nil
-		}
-		n, err := readInt("provider:segmentation_id", raw)
-		s.VNI = &n
-		return err
-	}
-	phys := textAttr("provider:physical_network", adminOnly, adminOnly, func(w *R) string { return w.PhysicalNetwork }, func(s *S) **string { return &s.PhysicalNetwork })
-	phys.hidden = true
-	phys.emit = func(b []byte, _ *view, w *R) []byte { return appendStringOrNull(b, w.PhysicalNetwork) }
-	phys.set = func(s *S, raw json.RawMessage) error {
-		if isNull(raw) {
-			return nil
-		}
-		name, err := readString("provider:physical_network", raw)
-		s.PhysicalNetwork = &name
-		return err
-	}
-	attrs = append(attrs, kind, id, phys)
+	attrs = append(attrs, segmentAttrs()...)
 	return &collection[R, S]{
 		path: "networks", single: "network", plural: "networks", attrs: attrs, tagged: true, meta: meta,
 		get:  d.net.GetNetwork,

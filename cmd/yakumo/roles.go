@@ -85,7 +85,7 @@ func newServerRole(ctx context.Context, p serverParts) (*serverRole, error) {
 		return nil, fmt.Errorf("images: %w", err)
 	}
 	img := images.New(images.Config{Store: st, Blobs: blobs, Log: log})
-	net := network.New(network.Config{Log: log})
+	net := network.New(network.Config{Log: log, TunnelType: c.TunnelType, PhysicalNetworks: c.PhysicalNetworks})
 	comp := compute.New(compute.Config{Store: st, Ports: net, Log: log, Metrics: p.metrics,
 		Ratios: placement.Ratios{VCPU: c.CPURatio, Memory: c.MemoryRatio, Disk: c.DiskRatio}})
 	if err := bootstrapFlavors(ctx, st, comp); err != nil {

@@ -47,6 +47,8 @@ type serverCmd struct {
 	CPURatio          float64       `name:"cpu-ratio" help:"Virtual CPUs per real one." default:"16"`
 	MemoryRatio       float64       `help:"Guests' memory per real memory." default:"1.5"`
 	DiskRatio         float64       `help:"Guests' disk per real disk." default:"1"`
+	TunnelType        string        `help:"Type of the tunnels of networks for which none is asked: vxlan, geneve or gre." default:"vxlan" enum:"vxlan,geneve,gre"`
+	PhysicalNetworks  []string      `help:"Names of physical networks that flat and VLAN networks may be made on before a host has mapped them."`
 	HostTTL           time.Duration `name:"host-ttl" help:"How long a host may be silent before it counts as down." default:"6s"`
 }
 
