@@ -23,6 +23,14 @@ func newRow(k model.RowKind) (model.HostRow, error) {
 		return new(model.HostGroup), nil
 	case model.RowMember:
 		return new(model.HostMember), nil
+	case model.RowRouter:
+		return new(model.HostRouter), nil
+	case model.RowFloating:
+		return new(model.HostFloating), nil
+	case model.RowAddresses:
+		return new(model.HostAddresses), nil
+	case model.RowMirror:
+		return new(model.HostMirror), nil
 	}
 	return nil, fmt.Errorf("unknown kind of row %q: is this agent older than the server?", k)
 }

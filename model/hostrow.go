@@ -16,6 +16,15 @@ const (
 	RowNetwork RowKind = "network" // HostNetwork: a network that has a port here
 	RowGroup   RowKind = "group"   // HostGroup: a security group of a port here
 	RowMember  RowKind = "member"  // HostMember: one member of a group that a rule here refers to
+
+	RowRouter    RowKind = "router"    // HostRouter: a router that a port here may reach, or that this host is a gateway of
+	RowFloating  RowKind = "floating"  // HostFloating: a floating address that is served here
+	RowAddresses RowKind = "addresses" // HostAddresses: an address group that a rule here refers to
+	RowMirror    RowKind = "mirror"    // HostMirror: a copy of a port's frames that is made, or received, here
+
+	// Rows that a data path learns by itself and tells nobody. No server ever sends one.
+	RowNeighbor RowKind = "neighbor" // HostNeighbor: the MAC of an address outside
+	RowListener RowKind = "listener" // HostListener: a port here that listens to a multicast group
 )
 
 // RowID is the identity of a host row.
@@ -40,19 +49,32 @@ type HostSubnet struct {
 	DNS     []netip.Addr `json:"dns,omitempty"`
 	Routes  []Route      `json:"routes,omitempty"`
 	DHCP    bool         `json:"dhcp"`
+	// RAMode and AddressMode are Subnet's, of an IPv6 block.
+	RAMode      string `json:"ra_mode,omitempty"`
+	AddressMode string `json:"address_mode,omitempty"`
 }
 
 // HostNetwork is what a host needs of a network. Flood lists the tunnel addresses of the
-// other hosts that have a port in it, sorted: where a broadcast goes.
+// other hosts that have a port in it, sorted: where a broadcast goes. It is empty for flat
+// and VLAN networks, whose broadcasts go to the provider bridge.
 type HostNetwork struct {
 	ID        ID           `json:"id"`
 	ProjectID ID           `json:"project_id"`
-	VNI       uint32       `json:"vni"`
+	VNI       uint32       `json:"vni"` // the network's number in the pipeline, and on the wire of a tunnel
 	MTU       int          `json:"mtu"`
 	DNSDomain string       `json:"dns_domain,omitempty"`
 	Subnets   []HostSubnet `json:"subnets,omitempty"`
 	Flood     []netip.Addr `json:"flood,omitempty"`
+	// Type is NetworkVXLAN (also where it is empty), NetworkGRE, NetworkGeneve, NetworkFlat or NetworkVLAN.
+	Type            string `json:"type,omitempty"`
+	PhysicalNetwork string `json:"physical_network,omitempty"` // of a flat or VLAN network
+	VLAN            uint16 `json:"vlan,omitempty"`             // of a VLAN network, 1 to 4094
+	External        bool   `json:"external,omitempty"`
+	VLANTransparent bool   `json:"vlan_transparent,omitempty"` // guests' own tags pass
 }
+
+// Provider tells whether the network's frames go over a provider bridge and not in tunnels.
+func (r *HostNetwork) Provider() bool { return r.Type == NetworkFlat || r.Type == NetworkVLAN }
 
 // RowID is network/<id>.
 func (r *HostNetwork) RowID() RowID { return RowID{RowNetwork, r.ID} }
@@ -73,6 +95,22 @@ type HostPort struct {
 	DeviceID     ID            `json:"device_id,omitempty"`
 	HostName     string        `json:"host_name,omitempty"` // DHCP option 12
 	Generation   int64         `json:"generation"`
+	// Parent is the port whose device carries this one's frames with the tag VLAN: it is a
+	// subport of a trunk. Empty: it has a device of its own.
+	Parent ID      `json:"parent,omitempty"`
+	VLAN   uint16  `json:"vlan,omitempty"`
+	QoS    HostQoS `json:"qos"`
+}
+
+// HostQoS is what limits and marks a port's traffic. Zero: no limit. Egress is what the guest sends.
+type HostQoS struct {
+	EgressKbps   int  `json:"egress_kbps,omitempty"`  // kilobits (1,000) a second
+	EgressBurst  int  `json:"egress_burst,omitempty"` // kilobits; 0: the data path chooses
+	IngressKbps  int  `json:"ingress_kbps,omitempty"`
+	IngressBurst int  `json:"ingress_burst,omitempty"`
+	EgressPps    int  `json:"egress_pps,omitempty"` // packets a second
+	IngressPps   int  `json:"ingress_pps,omitempty"`
+	DSCP         *int `json:"dscp,omitempty"` // 0 to 63, of what the guest sends
 }
 
 // RowID is port/<id>.
@@ -86,7 +124,9 @@ type HostPeer struct {
 	MAC       string        `json:"mac"`
 	Addresses []netip.Addr  `json:"addresses,omitempty"`
 	Pairs     []AddressPair `json:"pairs,omitempty"`
-	TunnelIP  netip.Addr    `json:"tunnel_ip"`
+	TunnelIP  netip.Addr    `json:"tunnel_ip"`           // invalid (zero) in a flat or VLAN network: no tunnel leads there
+	Type      string        `json:"type,omitempty"`      // the network's, where it is not VXLAN
+	HostName  string        `json:"host_name,omitempty"` // for DNS
 }
 
 // RowID is peer/<id>.
@@ -102,6 +142,8 @@ type HostRule struct {
 	PortMax       *int         `json:"port_max,omitempty"`
 	RemotePrefix  netip.Prefix `json:"remote_prefix"`
 	RemoteGroupID ID           `json:"remote_group_id,omitempty"`
+	// AddressGroupID is an address group that holds the remote side.
+	AddressGroupID ID `json:"address_group_id,omitempty"`
 }
 
 // HostGroup is a security group of a port here, its rules sorted by id.
@@ -124,6 +166,130 @@ type HostMember struct {
 
 // RowID is member/<group>,<port>.
 func (r *HostMember) RowID() RowID { return RowID{RowMember, r.GroupID + "," + r.PortID} }
+
+// HostAddresses is an address group: prefixes that rules refer to by its id, sorted.
+type HostAddresses struct {
+	ID       ID             `json:"id"`
+	Prefixes []netip.Prefix `json:"prefixes,omitempty"`
+}
+
+// RowID is addresses/<id>.
+func (r *HostAddresses) RowID() RowID { return RowID{RowAddresses, r.ID} }
+
+// HostRouter is a router as each host that may route for it knows it: every host with a port
+// in one of its networks, every such host of a router that names it as a next hop, and its
+// gateway hosts.
+type HostRouter struct {
+	ID           ID               `json:"id"`
+	ProjectID    ID               `json:"project_id"`
+	AdminStateUp bool             `json:"admin_state_up"`
+	Interfaces   []HostRouterPort `json:"interfaces,omitempty"` // by port id
+	Routes       []Route          `json:"routes,omitempty"`     // extra routes
+	Gateway      *HostGateway     `json:"gateway,omitempty"`    // nil: it leads nowhere outside
+}
+
+// RowID is router/<id>.
+func (r *HostRouter) RowID() RowID { return RowID{RowRouter, r.ID} }
+
+// HostRouterPort is an interface of a router to a tenant's network. Its MAC is the same on
+// every host and never seen on the underlay as a source.
+type HostRouterPort struct {
+	PortID    ID             `json:"port_id"`
+	NetworkID ID             `json:"network_id"`
+	VNI       uint32         `json:"vni"` // the network's
+	MAC       string         `json:"mac"`
+	Addresses []netip.Prefix `json:"addresses"` // the interface's addresses, each with the length of its subnet
+	MTU       int            `json:"mtu"`       // bytes, the network's
+}
+
+// HostGateway is a router's side to the outside.
+type HostGateway struct {
+	PortID    ID             `json:"port_id"`
+	NetworkID ID             `json:"network_id"` // the external network; its row is told with this one
+	VNI       uint32         `json:"vni"`        // the external network's number
+	MAC       string         `json:"mac"`
+	Addresses []netip.Prefix `json:"addresses"`           // the gateway port's addresses with their subnets' lengths
+	Subnets   []netip.Prefix `json:"subnets,omitempty"`   // all blocks of the external network: what is next to the router there
+	NextHops  []netip.Addr   `json:"next_hops,omitempty"` // the subnets' gateways, one a family: default routes
+	MTU       int            `json:"mtu"`
+	SNAT      bool           `json:"snat"`
+	// Transit is the tunnel id under which other hosts send to the active gateway host.
+	Transit uint32 `json:"transit"`
+	// Active: this host is the active gateway host. TunnelIP is the active one's address, invalid where there is none.
+	Active   bool       `json:"active"`
+	TunnelIP netip.Addr `json:"tunnel_ip"`
+}
+
+// HostFloating is a floating address that this host serves: one of a port here, or, as
+// the active gateway host of its router, one with forwarded ports or of a port that has no
+// host. It answers ARP for the address with MAC.
+type HostFloating struct {
+	ID        ID            `json:"id"`
+	RouterID  ID            `json:"router_id"`
+	NetworkID ID            `json:"network_id"` // external
+	VNI       uint32        `json:"vni"`        // of the external network
+	Address   netip.Addr    `json:"address"`
+	MAC       string        `json:"mac"`
+	Fixed     netip.Addr    `json:"fixed"` // the port's address behind it; invalid (zero): only Forwards
+	Forwards  []HostForward `json:"forwards,omitempty"`
+}
+
+// RowID is floating/<id>.
+func (r *HostFloating) RowID() RowID { return RowID{RowFloating, r.ID} }
+
+// HostForward sends ports of a floating address on to an address inside; both ranges have one length.
+type HostForward struct {
+	ID           ID         `json:"id"`
+	Protocol     string     `json:"protocol"` // tcp, udp, sctp
+	External     uint16     `json:"external"` // first of Count ports
+	Internal     uint16     `json:"internal"`
+	Count        uint16     `json:"count"`
+	Address      netip.Addr `json:"address"`
+	InternalPort ID         `json:"internal_port"` // the port that has the address
+}
+
+// HostMirror is a tap flow: frames of port Source are copied to port Sink. A host is told where it
+// has the one or the other.
+type HostMirror struct {
+	ID       ID         `json:"id"`
+	Source   ID         `json:"source"`
+	Sink     ID         `json:"sink"`
+	Out      bool       `json:"out"`       // what the source's guest sends
+	In       bool       `json:"in"`        // what it receives
+	VNI      uint32     `json:"vni"`       // tunnel id of the copies between hosts
+	TunnelIP netip.Addr `json:"tunnel_ip"` // of the sink's host; invalid (zero): the sink is here
+}
+
+// RowID is mirror/<id>.
+func (r *HostMirror) RowID() RowID { return RowID{RowMirror, r.ID} }
+
+// HostNeighbor is what a data path learnt by ARP or neighbour discovery (RFC 826, RFC 4861)
+// outside: who has an address of an external network.
+type HostNeighbor struct {
+	NetworkID ID         `json:"network_id"`
+	VNI       uint32     `json:"vni"`
+	Address   netip.Addr `json:"address"`
+	MAC       string     `json:"mac"`
+}
+
+// RowID is neighbor/<network>,<address>.
+func (r *HostNeighbor) RowID() RowID {
+	return RowID{RowNeighbor, r.NetworkID + "," + r.Address.String()}
+}
+
+// HostListener is what a data path learnt by IGMP or MLD (RFC 3376, RFC 3810): a port here
+// wants a multicast group's packets.
+type HostListener struct {
+	NetworkID ID         `json:"network_id"`
+	VNI       uint32     `json:"vni"`
+	PortID    ID         `json:"port_id"`
+	Group     netip.Addr `json:"group"`
+}
+
+// RowID is listener/<network>,<port>,<group>.
+func (r *HostListener) RowID() RowID {
+	return RowID{RowListener, r.NetworkID + "," + r.PortID + "," + r.Group.String()}
+}
 
 // HostNIC is an interface of a guest, in order.
 type HostNIC struct {

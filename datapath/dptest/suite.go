@@ -113,7 +113,9 @@ func testSpoof(t *testing.T, f Fabric) {
 		"IP of b":            func(p *sim.Packet) { p.Src = b.IP() },
 		"zero IP":            func(p *sim.Packet) { p.Src = netip.MustParseAddr("0.0.0.0") },
 		"DHCP server":        func(p *sim.Packet) { p.SrcPort, p.DstPort = 67, 68 },
-		"IPv6":               func(p *sim.Packet) { p.EthType = 0x86dd },
+		"IPv6": func(p *sim.Packet) {
+			p.EthType, p.Src, p.Dst = pipeline.TypeIPv6, netip.MustParseAddr("fd00::5"), netip.MustParseAddr("fd00::6")
+		},
 		"another ether type": func(p *sim.Packet) { p.EthType = 0x88b5 },
 	} {
 		p := a.UDP(b, 53)
@@ -267,7 +269,7 @@ func testPortSecurityOff(t *testing.T, f Fabric) {
 	p.Src, p.EthSrc = netip.MustParseAddr("192.0.2.1"), pipeline.MAC{2, 0, 0, 0, 0, 9}
 	a.Passes(b, p)
 	p = a.UDP(b, 9)
-	p.EthType = 0x86dd
+	p.EthType, p.Src, p.Dst = pipeline.TypeIPv6, netip.MustParseAddr("fd00::5"), netip.MustParseAddr("fd00::6")
 	a.Passes(b, p)
 	p.Payload, p.EthDst = w.Token(), c.MAC()
 	a.Dropped(p, nil, c) // a port with port security gets no IPv6 yet

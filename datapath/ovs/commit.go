@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"time"
 
 	"yakumo/datapath/pipeline"
@@ -95,7 +96,7 @@ type change struct {
 	keys       []pipeline.Key // of adds
 	bound      map[pipeline.Key]openflow.Match
 	unbound    map[pipeline.Key]*pipeline.Installed
-	meters     []uint32
+	meters     map[uint32]meter
 }
 
 // plan makes the messages for what is pending.
@@ -107,7 +108,7 @@ func (d *Driver) plan() change {
 			c.dels = append(c.dels, deleteFlow(d.round, in, m))
 		}
 	}
-	meters := map[uint32]bool{}
+	c.meters = map[uint32]meter{}
 	for k, in := range f.put {
 		if d.refused[k] != nil {
 			continue
@@ -127,9 +128,10 @@ func (d *Driver) plan() change {
 		if _, named := in.Entry.Match.Get(pipeline.InPort); named {
 			c.bound[k] = fm.Match
 		}
-		if n := meterOf(in.Entry); n != 0 && !d.meters[n] && !meters[n] {
-			meters[n] = true
-			c.meters = append(c.meters, n)
+		for id, m := range d.metersOf(in.Entry) {
+			if d.meters[id] != m {
+				c.meters[id] = m
+			}
 		}
 		c.adds = append(c.adds, fm)
 		c.keys = append(c.keys, k)
@@ -230,28 +232,23 @@ func (d *Driver) refuse(c *change, be *openflow.BundleError) error {
 	return nil
 }
 
-// bands limit what one port may send to the agent.
-func (d *Driver) bands() []openflow.MeterBand {
-	return []openflow.MeterBand{{Kind: openflow.BandDrop, Rate: d.cfg.ResponderRate, Burst: d.cfg.ResponderRate}}
-}
-
-const meterFlags = openflow.MeterPktps | openflow.MeterBurst
-
-// addMeters makes meters before the entries that name them.
-func (d *Driver) addMeters(ctx context.Context, ids []uint32) error {
-	if len(ids) == 0 {
+// addMeters makes meters, or makes them right, before the entries that name them.
+func (d *Driver) addMeters(ctx context.Context, want map[uint32]meter) error {
+	if len(want) == 0 {
 		return nil
 	}
-	msgs := make([]openflow.Message, len(ids))
-	for i, id := range ids {
-		msgs[i] = &openflow.MeterMod{Command: openflow.MeterAdd, Flags: meterFlags, ID: id, Bands: d.bands()}
+	msgs := make([]openflow.Message, 0, len(want))
+	for id, m := range want {
+		how := openflow.MeterAdd
+		if _, there := d.meters[id]; there {
+			how = openflow.MeterModify
+		}
+		msgs = append(msgs, &openflow.MeterMod{Command: how, Flags: m.flags, ID: id, Bands: []openflow.MeterBand{m.band}})
 	}
 	if err := d.conn.Apply(ctx, msgs...); err != nil {
-		return fmt.Errorf("add meters: %w", err)
+		return fmt.Errorf("write meters: %w", err)
 	}
-	for _, id := range ids {
-		d.meters[id] = true
-	}
+	maps.Copy(d.meters, want)
 	return nil
 }
 
@@ -268,17 +265,22 @@ func (d *Driver) release(ctx context.Context) error {
 			delete(f.released, k)
 			continue
 		}
-		if k.Kind != pipeline.OrdinalPort {
+		if k.Kind != pipeline.OrdinalPort && k.Kind != pipeline.OrdinalLimit {
 			continue
 		}
 		n, err := d.cfg.Ordinals.Get(k.Kind, k.Key, d.cfg.Env.Limit(k.Kind))
 		if err != nil {
 			return err
 		}
-		msgs = append(msgs, &openflow.FlushZone{Zone: uint16(n)})
-		if d.meters[n] {
-			msgs = append(msgs, &openflow.MeterMod{Command: openflow.MeterDelete, ID: n, Flags: meterFlags})
-			delete(d.meters, n)
+		id := n
+		if k.Kind == pipeline.OrdinalLimit {
+			id = limitMeter(n)
+		} else {
+			msgs = append(msgs, &openflow.FlushZone{Zone: uint16(n)})
+		}
+		if m, there := d.meters[id]; there {
+			msgs = append(msgs, &openflow.MeterMod{Command: openflow.MeterDelete, ID: id, Flags: m.flags})
+			delete(d.meters, id)
 		}
 	}
 	if len(msgs) > 0 {
@@ -303,31 +305,25 @@ func (d *Driver) resync(ctx context.Context, conn *openflow.Conn, round uint16) 
 	clear(f.unbound)
 	clear(d.refused)
 	f.sweep = d.pruned
-	used := map[uint32]bool{}
+	used := map[uint32]meter{}
 	for _, in := range d.prog.All() {
 		f.put[in.Key] = in
-		if n := meterOf(in.Entry); n != 0 {
-			used[n] = true
-		}
+		maps.Copy(used, d.metersOf(in.Entry))
 	}
 	have, err := conn.Meters(ctx)
 	if err != nil {
 		return fmt.Errorf("read meters: %w", err)
 	}
 	clear(d.meters)
-	var stale, wrong []openflow.Message
+	var stale []openflow.Message
 	for _, m := range have {
-		d.meters[m.ID] = true
-		switch {
-		case !used[m.ID]:
-			stale = append(stale, &openflow.MeterMod{Command: openflow.MeterDelete, Flags: meterFlags, ID: m.ID})
-		case m.Flags&^openflow.MeterStats != meterFlags || len(m.Bands) != 1 || m.Bands[0] != d.bands()[0]:
-			wrong = append(wrong, &openflow.MeterMod{Command: openflow.MeterModify, Flags: meterFlags, ID: m.ID, Bands: d.bands()})
+		now := meter{flags: m.Flags &^ openflow.MeterStats}
+		if len(m.Bands) == 1 {
+			now.band = m.Bands[0]
 		}
-	}
-	if len(wrong) > 0 {
-		if err := conn.Apply(ctx, wrong...); err != nil {
-			return fmt.Errorf("mend meters: %w", err)
+		d.meters[m.ID] = now // write mends those that are wrong
+		if _, wanted := used[m.ID]; !wanted {
+			stale = append(stale, &openflow.MeterMod{Command: openflow.MeterDelete, Flags: now.flags, ID: m.ID})
 		}
 	}
 	if err := d.write(ctx); err != nil {

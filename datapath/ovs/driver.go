@@ -147,7 +147,7 @@ type Driver struct {
 	devices map[model.ID]device
 	wired   map[model.ID]bool
 	refused map[pipeline.Key]error // entries that the switch did not take
-	meters  map[uint32]bool
+	meters  map[uint32]meter
 	events  []datapath.Event
 	notify  chan struct{}
 
@@ -178,7 +178,7 @@ func Open(cfg Config) (*Driver, error) {
 	d := &Driver{
 		cfg: cfg, ctx: ctx, cancel: cancel,
 		prog: pipeline.NewProgram(cfg.Env, cfg.Ordinals), change: make(chan struct{}), special: map[uint64]uint32{},
-		devices: map[model.ID]device{}, wired: map[model.ID]bool{}, refused: map[pipeline.Key]error{}, meters: map[uint32]bool{},
+		devices: map[model.ID]device{}, wired: map[model.ID]bool{}, refused: map[pipeline.Key]error{}, meters: map[uint32]meter{},
 		notify: make(chan struct{}, 1),
 	}
 	d.flows = newFlowSet()

@@ -3,18 +3,29 @@ package ovs
 import (
 	"encoding/binary"
 	"fmt"
+	"slices"
 
 	"yakumo/datapath/pipeline"
 	"yakumo/openflow"
 )
 
-// Registers: the pipeline's own fields, and one to swap ARP addresses through.
+// Registers: the pipeline's own fields, and two to swap addresses through. The 128-bit registers
+// 2 and 3 are the registers 8 to 11 and 12 to 15.
 const (
 	regNet = iota
 	regFrom
 	regTo
 	regSwap
+	regRouter
+	regLanded
+	regNextHop
+	regLarge
+
+	xxregNextHop6 = 2
+	xxregSwap6    = 3
 )
+
+func xxreg(n int) openflow.Field { return openflow.XXReg(n, openflow.Value{}).Field }
 
 var ofFields = map[pipeline.Field]openflow.Field{
 	pipeline.Net: openflow.RegField(regNet), pipeline.From: openflow.RegField(regFrom), pipeline.To: openflow.RegField(regTo),
@@ -26,6 +37,12 @@ var ofFields = map[pipeline.Field]openflow.Field{
 	pipeline.TCPDst: openflow.FieldTCPDst, pipeline.UDPSrc: openflow.FieldUDPSrc, pipeline.UDPDst: openflow.FieldUDPDst,
 	pipeline.SCTPSrc: openflow.FieldSCTPSrc, pipeline.SCTPDst: openflow.FieldSCTPDst,
 	pipeline.ICMPType: openflow.FieldICMPv4Type, pipeline.ICMPCode: openflow.FieldICMPv4Code,
+	pipeline.Router: openflow.RegField(regRouter), pipeline.NextHop: openflow.RegField(regNextHop), pipeline.NextHop6: xxreg(xxregNextHop6),
+	pipeline.Landed: openflow.RegField(regLanded), pipeline.Large: openflow.RegField(regLarge),
+	pipeline.IPTTL: openflow.FieldIPTTL, pipeline.IPDSCP: openflow.FieldIPDSCP, pipeline.IPFrag: openflow.FieldIPFrag,
+	pipeline.IP6Src: openflow.FieldIPv6Src, pipeline.IP6Dst: openflow.FieldIPv6Dst,
+	pipeline.ICMP6Type: openflow.FieldICMPv6Type, pipeline.ICMP6Code: openflow.FieldICMPv6Code,
+	pipeline.NDTarget: openflow.FieldNDTarget, pipeline.NDSourceMAC: openflow.FieldNDSLL, pipeline.NDTargetMAC: openflow.FieldNDTLL,
 }
 
 var stateBits = [...][2]uint64{
@@ -70,28 +87,29 @@ func bind(m pipeline.Match, at ports) (openflow.Match, bool) {
 			terms = append(terms, openflow.CTState(ofState(t.Value), ofState(t.Mask)))
 		case pipeline.TunnelID:
 			terms = append(terms, openflow.TunnelID(t.Value))
-		case pipeline.Net, pipeline.From, pipeline.To:
+		case pipeline.Net, pipeline.From, pipeline.To, pipeline.Router, pipeline.Landed, pipeline.Large:
 			terms = append(terms, openflow.Exact(ofFields[t.Field], openflow.U64(t.Value)))
-		case pipeline.VLAN:
-			terms = append(terms, openflow.VLANNone())
 		default:
-			terms = append(terms, openflow.Masked(ofFields[t.Field], openflow.U64(t.Value), openflow.U64(t.Mask)))
+			terms = append(terms, openflow.Masked(ofFields[t.Field], value(t.High, t.Value), value(t.HighMask, t.Mask)))
 		}
 	}
 	return openflow.MatchOf(terms...), true
 }
 
-// userData names the responder and the port of a packet that goes to the agent.
+// value makes the content of a field.
+func value(high, low uint64) openflow.Value { return openflow.Value{Hi: high, Lo: low} }
+
+// userData names the responder, the port and the argument of a packet that goes to the agent.
 func userData(a pipeline.ToAgent) []byte {
-	return binary.BigEndian.AppendUint32([]byte{1, byte(a.Responder)}, a.Port)
+	return binary.BigEndian.AppendUint32(binary.BigEndian.AppendUint32([]byte{2, byte(a.Responder)}, a.Port), a.Arg)
 }
 
 // parseUserData is the inverse of userData.
-func parseUserData(b []byte) (r pipeline.Responder, port uint32, ok bool) {
-	if len(b) != 6 || b[0] != 1 {
-		return 0, 0, false
+func parseUserData(b []byte) (a pipeline.ToAgent, ok bool) {
+	if len(b) != 10 || b[0] != 2 {
+		return a, false
 	}
-	return pipeline.Responder(b[1]), binary.BigEndian.Uint32(b[2:]), true
+	return pipeline.ToAgent{Responder: pipeline.Responder(b[1]), Port: binary.BigEndian.Uint32(b[2:]), Arg: binary.BigEndian.Uint32(b[6:])}, true
 }
 
 // actions makes the action list of an entry; false where a port it names is not plugged in.
@@ -101,11 +119,21 @@ func actions(list []pipeline.Action, at ports) ([]openflow.Action, bool) {
 	for _, a := range list {
 		switch a := a.(type) {
 		case pipeline.Set:
-			out = append(out, openflow.Set(openflow.Exact(ofFields[a.Field], openflow.U64(a.Value))))
+			out = append(out, openflow.Set(openflow.Exact(ofFields[a.Field], value(a.High, a.Value))))
+		case pipeline.Copy:
+			out = append(out, openflow.CopyField{Src: openflow.Whole(ofFields[a.Src]), Dst: openflow.Whole(ofFields[a.Dst])})
 		case pipeline.Goto:
 			out = append(out, openflow.ResubmitTable(uint8(a.Stage)))
 		case pipeline.Track:
-			out = append(out, openflow.CT{ZoneFrom: zone(a.Zone), Recirculate: true, Table: uint8(a.Stage)})
+			ct := openflow.CT{ZoneFrom: zone(a.Zone), Recirculate: true, Table: uint8(a.Stage)}
+			if a.NAT {
+				ct.Actions = []openflow.Action{openflow.NAT{}}
+			}
+			out = append(out, ct)
+		case pipeline.Translate:
+			nat := openflow.NATTo(a.Source, a.Addr)
+			nat.ProtoMin, nat.ProtoMax = a.MinPort, a.MaxPort
+			out = append(out, openflow.CT{Commit: true, ZoneFrom: zone(a.Zone), Recirculate: true, Table: uint8(a.Stage), Actions: []openflow.Action{nat}})
 		case pipeline.Commit:
 			out = append(out, openflow.CT{Commit: true, ZoneFrom: zone(a.Zone), Table: openflow.TableAll, Actions: []openflow.Action{openflow.Set(openflow.CTMark(a.Mark))}})
 		case pipeline.Deliver:
@@ -115,7 +143,7 @@ func actions(list []pipeline.Action, at ports) ([]openflow.Action, bool) {
 			}
 			out = append(out, openflow.ToPort(n))
 		case pipeline.Tunnel:
-			n, ok := at(pipeline.PortTunnel)
+			n, ok := at(a.Place())
 			if !ok {
 				return nil, false
 			}
@@ -135,6 +163,30 @@ func actions(list []pipeline.Action, at ports) ([]openflow.Action, bool) {
 				openflow.ToPort(openflow.PortInPort))
 		case pipeline.ToAgent:
 			out = append(out, openflow.Meter{ID: a.Port}, openflow.Controller{UserData: userData(a)})
+		case pipeline.DecTTL:
+			out = append(out, openflow.DecTTL{})
+		case pipeline.CheckSize:
+			const ethernet = 14 // the switch counts the frame's header too
+			out = append(out, openflow.CheckPktLarger{Len: a.Bytes + ethernet, Dst: openflow.Sub(openflow.RegField(regLarge), 0, 1)})
+		case pipeline.AnswerEcho:
+			src, dst, swap, typ := openflow.FieldIPv4Src, openflow.FieldIPv4Dst, openflow.RegField(regSwap), openflow.ICMPv4Type(0)
+			if a.V6 {
+				src, dst, swap, typ = openflow.FieldIPv6Src, openflow.FieldIPv6Dst, xxreg(xxregSwap6), openflow.ICMPv6Type(129)
+			}
+			out = append(out, exchange(src, dst, swap)...)
+			out = append(out, openflow.Set(typ), openflow.Set(openflow.IPTTL(64)))
+		case pipeline.AnswerND:
+			out = append(out, answerND(a)...)
+		case pipeline.PushVLAN:
+			out = append(out, openflow.PushVLAN{EtherType: 0x8100}, openflow.Set(openflow.VLANVID(a.ID)))
+		case pipeline.PopVLAN:
+			out = append(out, openflow.PopVLAN{})
+		case pipeline.Reenter:
+			out = append(out, openflow.Set(openflow.InPort(noPort)))
+		case pipeline.Branch:
+			out = append(out, openflow.Clone{Actions: []openflow.Action{openflow.ResubmitTable(uint8(a.Stage))}})
+		case pipeline.Limit:
+			out = append(out, openflow.Meter{ID: limitMeter(a.ID)})
 		case pipeline.Conj:
 			out = append(out, openflow.Conjunction{ID: a.ID, Clause: a.Clause, Clauses: a.Of})
 		case pipeline.Leg:
@@ -144,6 +196,37 @@ func actions(list []pipeline.Action, at ports) ([]openflow.Action, bool) {
 		}
 	}
 	return out, true
+}
+
+// noPort is a switch port that no packet comes from.
+const noPort = 0xffff
+
+// exchange swaps two fields through a third.
+func exchange(a, b, swap openflow.Field) []openflow.Action {
+	w := openflow.Whole
+	return []openflow.Action{openflow.CopyField{Src: w(a), Dst: w(swap)}, openflow.CopyField{Src: w(b), Dst: w(a)}, openflow.CopyField{Src: w(swap), Dst: w(b)}}
+}
+
+// answerND makes the advertisement of a solicitation: flags router, solicited and override (RFC 4861, 4.4),
+// and the option of the source's address becomes that of the target's.
+func answerND(a pipeline.AnswerND) []openflow.Action {
+	mac, w := openflow.MAC(a.MAC), openflow.Whole
+	const router, solicited, override = 1 << 31, 1 << 30, 1 << 29
+	flags := uint64(solicited | override)
+	if a.Router {
+		flags |= router
+	}
+	return []openflow.Action{
+		openflow.CopyField{Src: w(openflow.FieldEthSrc), Dst: w(openflow.FieldEthDst)},
+		openflow.Set(openflow.EthSrc(mac)),
+		openflow.CopyField{Src: w(openflow.FieldIPv6Src), Dst: w(openflow.FieldIPv6Dst)},
+		openflow.CopyField{Src: w(openflow.FieldNDTarget), Dst: w(openflow.FieldIPv6Src)},
+		openflow.Set(openflow.ICMPv6Type(136)),
+		openflow.Set(openflow.Exact(openflow.FieldNDReserved, openflow.U64(flags))),
+		openflow.Set(openflow.Exact(openflow.FieldNDOptionsType, openflow.U64(2))),
+		openflow.Set(openflow.NDTLL(mac)),
+		openflow.ToPort(openflow.PortInPort),
+	}
 }
 
 // addFlow makes the message that writes an entry; false where it names a port that is not plugged in.
@@ -190,18 +273,46 @@ func places(e *pipeline.Entry) []uint64 {
 		case pipeline.Deliver:
 			out = append(out, a.Port)
 		case pipeline.Tunnel:
-			return append(out, pipeline.PortTunnel)
+			if place := a.Place(); !slices.Contains(out, place) {
+				out = append(out, place)
+			}
 		}
 	}
 	return out
 }
 
-// meterOf gives the meter that an entry uses, 0 for none.
-func meterOf(e *pipeline.Entry) uint32 {
+// limitBase is where the meters of limits begin, above those of responders, which have the numbers
+// of ports and routers.
+const limitBase = 1 << 17
+
+func limitMeter(id uint32) uint32 { return limitBase + id }
+
+// meter is what a meter should be.
+type meter struct {
+	flags openflow.MeterFlags
+	band  openflow.MeterBand
+}
+
+// metersOf gives the meters that an entry uses.
+func (d *Driver) metersOf(e *pipeline.Entry) map[uint32]meter {
+	var out map[uint32]meter
+	use := func(id uint32, m meter) {
+		if out == nil {
+			out = map[uint32]meter{}
+		}
+		out[id] = m
+	}
 	for _, a := range e.Actions {
-		if t, ok := a.(pipeline.ToAgent); ok {
-			return t.Port
+		switch a := a.(type) {
+		case pipeline.ToAgent:
+			use(a.Port, meter{openflow.MeterPktps | openflow.MeterBurst, openflow.MeterBand{Kind: openflow.BandDrop, Rate: d.cfg.ResponderRate, Burst: d.cfg.ResponderRate}})
+		case pipeline.Limit:
+			flags := openflow.MeterKbps | openflow.MeterBurst
+			if a.Packets {
+				flags = openflow.MeterPktps | openflow.MeterBurst
+			}
+			use(limitMeter(a.ID), meter{flags, openflow.MeterBand{Kind: openflow.BandDrop, Rate: a.Rate, Burst: a.Burst}})
 		}
 	}
-	return 0
+	return out
 }

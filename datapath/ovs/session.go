@@ -423,8 +423,9 @@ func (d *Driver) serve(conn *openflow.Conn) {
 
 // answer makes a responder's reply to a packet and sends it to the port.
 func (d *Driver) answer(conn *openflow.Conn, p *openflow.PacketIn) error {
-	who, n, ok := parseUserData(p.UserData)
-	if !ok || who != pipeline.ResponderDHCP {
+	ask, ok := parseUserData(p.UserData)
+	n := ask.Port
+	if !ok || ask.Responder != pipeline.ResponderDHCP {
 		return fmt.Errorf("packet-in for no responder here: %x", p.UserData)
 	}
 	d.mu.Lock()

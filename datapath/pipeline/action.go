@@ -14,20 +14,83 @@ type Action interface {
 	String() string
 }
 
-// Set writes a field.
+// Set writes a field. High is the upper half of one that is wider than 64 bits.
 type Set struct {
 	Field Field
 	Value uint64
+	High  uint64
 }
+
+// Put writes a field of at most 64 bits.
+func Put(f Field, v uint64) Set { return Set{Field: f, Value: v} }
+
+// SetAddr writes an address into a field of its family.
+func SetAddr(f Field, a netip.Addr) Set {
+	high, low := AddrNumbers(a)
+	return Set{Field: f, Value: low, High: high}
+}
+
+// Copy writes the content of Src into Dst, which is as wide.
+type Copy struct{ Src, Dst Field }
 
 // Goto continues in a later stage.
 type Goto struct{ Stage Stage }
 
 // Track looks the connection up in the conntrack zone whose number stands in Zone (From or
-// To), and continues in Stage with TrackState and TrackMark filled.
+// To or Router), and continues in Stage with TrackState and TrackMark filled. With NAT a
+// packet of a translated connection is translated, either way, before it goes on.
 type Track struct {
 	Zone  Field
 	Stage Stage
+	NAT   bool
+}
+
+// Translate creates the connection in the zone whose number stands in Zone, with its source
+// (Source) or destination translated to Addr, translates the packet, and continues in Stage. MinPort
+// and MaxPort bound the port; 0: kept where it can be, else any.
+type Translate struct {
+	Zone             Field
+	Source           bool
+	Addr             netip.Addr
+	MinPort, MaxPort uint16
+	Stage            Stage
+}
+
+// DecTTL lowers the time to live (hop limit) by one. Entries before it have seen to those that run out.
+type DecTTL struct{}
+
+// CheckSize sets Large to whether the packet's IP part has more than Bytes bytes.
+type CheckSize struct{ Bytes uint16 }
+
+// AnswerEcho turns an echo request into its reply: addresses change places, the type becomes a reply's and
+// the time to live 64. V6: ICMPv6 (RFC 4443), else ICMP (RFC 792). The packet goes on.
+type AnswerEcho struct{ V6 bool }
+
+// AnswerND turns a neighbour solicitation into the advertisement that MAC owns the target (RFC 4861,
+// 4.4), and sends it back to where it came from. Router sets the flag of that name.
+type AnswerND struct {
+	MAC    MAC
+	Router bool
+}
+
+// PushVLAN puts an 802.1Q tag on the frame; PopVLAN takes the outer one off.
+type PushVLAN struct{ ID uint16 }
+
+// PopVLAN takes the outer 802.1Q tag off.
+type PopVLAN struct{}
+
+// Reenter makes the packet as good as new: where it came in is forgotten, so that it may leave there.
+type Reenter struct{}
+
+// Branch sends a copy through another stage; the packet itself goes on with the next action.
+type Branch struct{ Stage Stage }
+
+// Limit drops what exceeds a rate: Rate in kilobits (1,000) a second, or packets a second; Burst in
+// kilobits, or packets. ID is an ordinal of kind OrdinalLimit.
+type Limit struct {
+	ID          uint32
+	Rate, Burst uint32
+	Packets     bool
 }
 
 // Commit creates the connection in the zone whose number stands in Zone, or finds it, and
@@ -41,10 +104,20 @@ type Commit struct {
 // device (PortService). It never sends a packet back where it came in.
 type Deliver struct{ Port uint64 }
 
-// Tunnel sends to another host.
+// Tunnel sends to another host. Via is PortTunnel, also where it is 0, PortTunnelGRE or
+// PortTunnelGeneve.
 type Tunnel struct {
 	Host netip.Addr
 	VNI  uint32
+	Via  uint64
+}
+
+// Place gives the tunnel's place.
+func (a Tunnel) Place() uint64 {
+	if a.Via == 0 {
+		return PortTunnel
+	}
+	return a.Via
 }
 
 // AnswerARP turns a request into the reply that MAC owns the address asked for, and sends
@@ -54,7 +127,8 @@ type AnswerARP struct{ MAC MAC }
 // ToAgent hands the packet to a responder in the agent, at a limited rate for each port.
 type ToAgent struct {
 	Responder Responder
-	Port      uint32 // ordinal of the asking port
+	Port      uint32 // ordinal of the asking port, or of the router
+	Arg       uint32 // what the responder must know besides: an MTU in bytes for ResponderTooBig, a VNI for ResponderResolve and ResponderLearn
 }
 
 // Conj says that the packet meets clause Clause (from 1) of the Of clauses of conjunction ID.
@@ -75,22 +149,40 @@ type Responder uint8
 
 // The responders.
 const (
-	ResponderDHCP Responder = 1
+	ResponderDHCP         Responder = 1
+	ResponderDHCPv6       Responder = 2
+	ResponderRA           Responder = 3 // router solicitations
+	ResponderND           Responder = 4 // neighbour solicitations that the switch cannot answer by itself
+	ResponderDNS          Responder = 5
+	ResponderTimeExceeded Responder = 6 // a routed packet whose time to live ran out
+	ResponderTooBig       Responder = 7
+	ResponderUnreachable  Responder = 8
+	ResponderResolve      Responder = 9  // who has the next hop outside?
+	ResponderLearn        Responder = 10 // answers of neighbours outside
+	ResponderMulticast    Responder = 11 // IGMP and MLD reports
 )
+
+var responderNames = [...]string{"", "dhcp", "dhcpv6", "ra", "nd", "dns", "time-exceeded", "too-big", "unreachable", "resolve", "learn", "multicast"}
 
 // String gives the responder's name.
 func (r Responder) String() string {
-	if r == ResponderDHCP {
-		return "dhcp"
+	if r > 0 && int(r) < len(responderNames) {
+		return responderNames[r]
 	}
 	return fmt.Sprintf("responder-%d", uint8(r))
 }
 
 func (a Set) appendKey(b []byte) []byte {
-	return binary.BigEndian.AppendUint64(append(b, 1, byte(a.Field)), a.Value)
+	b = binary.BigEndian.AppendUint64(append(b, 1, byte(a.Field)), a.Value)
+	if fields[a.Field].bits > 64 {
+		b = binary.BigEndian.AppendUint64(b, a.High)
+	}
+	return b
 }
-func (a Goto) appendKey(b []byte) []byte  { return append(b, 2, byte(a.Stage)) }
-func (a Track) appendKey(b []byte) []byte { return append(b, 3, byte(a.Zone), byte(a.Stage)) }
+func (a Goto) appendKey(b []byte) []byte { return append(b, 2, byte(a.Stage)) }
+func (a Track) appendKey(b []byte) []byte {
+	return append(b, 3, byte(a.Zone), byte(a.Stage), bit(a.NAT))
+}
 func (a Commit) appendKey(b []byte) []byte {
 	return binary.BigEndian.AppendUint32(append(b, 4, byte(a.Zone)), a.Mark)
 }
@@ -99,11 +191,11 @@ func (a Deliver) appendKey(b []byte) []byte {
 }
 func (a Tunnel) appendKey(b []byte) []byte {
 	h := a.Host.As16()
-	return binary.BigEndian.AppendUint32(append(append(b, 6), h[:]...), a.VNI)
+	return append(binary.BigEndian.AppendUint32(append(append(b, 6), h[:]...), a.VNI), byte(a.Place()))
 }
 func (a AnswerARP) appendKey(b []byte) []byte { return append(append(b, 7), a.MAC[:]...) }
 func (a ToAgent) appendKey(b []byte) []byte {
-	return binary.BigEndian.AppendUint32(append(b, 8, byte(a.Responder)), a.Port)
+	return binary.BigEndian.AppendUint32(binary.BigEndian.AppendUint32(append(b, 8, byte(a.Responder)), a.Port), a.Arg)
 }
 func (a Conj) appendKey(b []byte) []byte {
 	return append(binary.BigEndian.AppendUint32(append(b, 9), a.ID), a.Clause, a.Of)
@@ -112,16 +204,102 @@ func (a Leg) appendKey(b []byte) []byte {
 	return append(binary.BigEndian.AppendUint32(append(b, 10), a.To), byte(a.Stage))
 }
 
-func (a Set) String() string       { return "set " + a.Field.String() + "=" + formatValue(a.Field, a.Value) }
-func (a Goto) String() string      { return "goto " + a.Stage.String() }
-func (a Track) String() string     { return fmt.Sprintf("track zone=%v then %v", a.Zone, a.Stage) }
-func (a Commit) String() string    { return fmt.Sprintf("commit zone=%v mark=%d", a.Zone, a.Mark) }
-func (a Deliver) String() string   { return "deliver " + portText(a.Port) }
-func (a Tunnel) String() string    { return fmt.Sprintf("tunnel %v vni=%d", a.Host, a.VNI) }
+func bit(on bool) byte {
+	if on {
+		return 1
+	}
+	return 0
+}
+
+func (a Copy) appendKey(b []byte) []byte { return append(b, 11, byte(a.Src), byte(a.Dst)) }
+func (a Translate) appendKey(b []byte) []byte {
+	h := a.Addr.As16()
+	b = append(append(b, 12, byte(a.Zone), byte(a.Stage), bit(a.Source)), h[:]...)
+	return binary.BigEndian.AppendUint16(binary.BigEndian.AppendUint16(b, a.MinPort), a.MaxPort)
+}
+func (a DecTTL) appendKey(b []byte) []byte { return append(b, 13) }
+func (a CheckSize) appendKey(b []byte) []byte {
+	return binary.BigEndian.AppendUint16(append(b, 14), a.Bytes)
+}
+func (a AnswerEcho) appendKey(b []byte) []byte { return append(b, 15, bit(a.V6)) }
+func (a AnswerND) appendKey(b []byte) []byte {
+	return append(append(b, 16, bit(a.Router)), a.MAC[:]...)
+}
+func (a PushVLAN) appendKey(b []byte) []byte {
+	return binary.BigEndian.AppendUint16(append(b, 17), a.ID)
+}
+func (a PopVLAN) appendKey(b []byte) []byte { return append(b, 18) }
+func (a Reenter) appendKey(b []byte) []byte { return append(b, 19) }
+func (a Branch) appendKey(b []byte) []byte  { return append(b, 20, byte(a.Stage)) }
+func (a Limit) appendKey(b []byte) []byte {
+	b = binary.BigEndian.AppendUint32(append(b, 21, bit(a.Packets)), a.ID)
+	return binary.BigEndian.AppendUint32(binary.BigEndian.AppendUint32(b, a.Rate), a.Burst)
+}
+
+func (a Set) String() string {
+	return "set " + a.Field.String() + "=" + formatValue(a.Field, a.High, a.Value)
+}
+func (a Goto) String() string { return "goto " + a.Stage.String() }
+func (a Track) String() string {
+	if a.NAT {
+		return fmt.Sprintf("track zone=%v nat then %v", a.Zone, a.Stage)
+	}
+	return fmt.Sprintf("track zone=%v then %v", a.Zone, a.Stage)
+}
+func (a Commit) String() string  { return fmt.Sprintf("commit zone=%v mark=%d", a.Zone, a.Mark) }
+func (a Deliver) String() string { return "deliver " + portText(a.Port) }
+func (a Tunnel) String() string {
+	if a.Place() == PortTunnel {
+		return fmt.Sprintf("tunnel %v vni=%d", a.Host, a.VNI)
+	}
+	return fmt.Sprintf("%s %v vni=%d", portText(a.Place()), a.Host, a.VNI)
+}
 func (a AnswerARP) String() string { return "answer-arp " + a.MAC.String() }
-func (a ToAgent) String() string   { return fmt.Sprintf("to-agent %v port-%d", a.Responder, a.Port) }
-func (a Conj) String() string      { return fmt.Sprintf("conj %d %d/%d", a.ID, a.Clause, a.Of) }
-func (a Leg) String() string       { return fmt.Sprintf("leg port-%d %v", a.To, a.Stage) }
+func (a ToAgent) String() string {
+	if a.Arg != 0 {
+		return fmt.Sprintf("to-agent %v port-%d %d", a.Responder, a.Port, a.Arg)
+	}
+	return fmt.Sprintf("to-agent %v port-%d", a.Responder, a.Port)
+}
+func (a Copy) String() string { return fmt.Sprintf("copy %v to %v", a.Src, a.Dst) }
+func (a Translate) String() string {
+	side := "dst"
+	if a.Source {
+		side = "src"
+	}
+	ports := ""
+	if a.MinPort != 0 {
+		ports = fmt.Sprintf(" port %d-%d", a.MinPort, max(a.MinPort, a.MaxPort))
+	}
+	return fmt.Sprintf("translate zone=%v %s=%v%s then %v", a.Zone, side, a.Addr, ports, a.Stage)
+}
+func (a DecTTL) String() string    { return "dec-ttl" }
+func (a CheckSize) String() string { return fmt.Sprintf("check-size %d", a.Bytes) }
+func (a AnswerEcho) String() string {
+	if a.V6 {
+		return "answer-echo6"
+	}
+	return "answer-echo"
+}
+func (a AnswerND) String() string {
+	if a.Router {
+		return "answer-nd " + a.MAC.String() + " router"
+	}
+	return "answer-nd " + a.MAC.String()
+}
+func (a PushVLAN) String() string { return fmt.Sprintf("push-vlan %d", a.ID) }
+func (a PopVLAN) String() string  { return "pop-vlan" }
+func (a Reenter) String() string  { return "reenter" }
+func (a Branch) String() string   { return fmt.Sprintf("branch %v", a.Stage) }
+func (a Limit) String() string {
+	unit := "kbps"
+	if a.Packets {
+		unit = "pps"
+	}
+	return fmt.Sprintf("limit %d %d%s burst=%d", a.ID, a.Rate, unit, a.Burst)
+}
+func (a Conj) String() string { return fmt.Sprintf("conj %d %d/%d", a.ID, a.Clause, a.Of) }
+func (a Leg) String() string  { return fmt.Sprintf("leg port-%d %v", a.To, a.Stage) }
 
 func actionsString(as []Action) string {
 	if len(as) == 0 {

@@ -166,7 +166,7 @@ func Base(env *Env) []Entry {
 	}{{From, TrackOut, GroupOut, AcceptOut}, {To, TrackIn, GroupIn, AcceptIn}} {
 		next := Next(d.accept)
 		base(d.track, prioARP, MatchOf(Is(EthType, TypeARP)), Goto{next})
-		base(d.track, prioIP, MatchOf(Is(EthType, TypeIPv4)), Track{d.zone, d.group})
+		base(d.track, prioIP, MatchOf(Is(EthType, TypeIPv4)), Track{Zone: d.zone, Stage: d.group})
 
 		// Packets in the opening direction of a connection meet the rules each time, so a
 		// rule that goes takes its connections with it: they are marked, and replies of a
@@ -186,8 +186,8 @@ func Base(env *Env) []Entry {
 	}
 
 	base(Lookup, prioGroupAddr, MatchOf(Masked(EthDst, multicast, multicast)), Goto{FloodOut})
-	base(Lookup, prioRemote, MatchOf(Is(From, 0)))
-	base(FloodOut, prioFromTunnel, MatchOf(Is(From, 0)), Goto{FloodIn})
+	base(Lookup, prioRemote, MatchOf(Is(Landed, 1)))
+	base(FloodOut, prioFromTunnel, MatchOf(Is(Landed, 1)), Goto{FloodIn})
 	base(FloodOut, prioMiss, nil, Goto{FloodIn})
 	return c.out.Entries
 }
@@ -209,7 +209,7 @@ func (c *compiler) port(r *model.HostPort) {
 		}
 	}
 
-	c.add(Classify, prioClassify, FeatureClassify, MatchOf(Is(InPort, ord), Is(VLAN, 0)), Set{Net, vni}, Set{From, ord}, Goto{Next(Classify)})
+	c.add(Classify, prioClassify, FeatureClassify, MatchOf(Is(InPort, ord), Is(VLAN, 0)), Put(Net, vni), Put(From, ord), Goto{Next(Classify)})
 
 	// Anti-spoof.
 	next := Next(AntiSpoof)
@@ -249,7 +249,7 @@ func (c *compiler) port(r *model.HostPort) {
 	if c.dhcp(r) {
 		for _, dst := range [...]netip.Addr{broadcast, ServiceAddr} {
 			c.add(Respond, prioAnswer, FeatureDHCP, MatchOf(from, ip, Is(IPProto, ProtoUDP), Is(IPDst, AddrNumber(dst)), Is(UDPSrc, 68), Is(UDPDst, 67)),
-				ToAgent{ResponderDHCP, ord32})
+				ToAgent{Responder: ResponderDHCP, Port: ord32})
 		}
 	}
 
@@ -257,7 +257,7 @@ func (c *compiler) port(r *model.HostPort) {
 		c.membership(r, ord)
 	}
 
-	c.add(Lookup, prioLocal, FeatureLookup, MatchOf(net, IsMAC(EthDst, mac)), Set{To, ord}, Goto{Next(Lookup)})
+	c.add(Lookup, prioLocal, FeatureLookup, MatchOf(net, IsMAC(EthDst, mac)), Put(To, ord), Goto{Next(Lookup)})
 	c.add(FloodIn, prioNetwork, FeatureFlood, MatchOf(net), Leg{ord32, Next(Lookup)})
 	c.add(Output, prioLocal, FeatureOutput, MatchOf(Is(To, ord)), Deliver{ord})
 }
@@ -311,9 +311,9 @@ func (c *compiler) metadata(r *model.HostPort, ord uint64, mac MAC, a netip.Addr
 	listener, port := AddrNumber(c.env.MetadataListener.Addr()), uint64(c.env.MetadataListener.Port())
 	service, guest := AddrNumber(ServiceAddr), AddrNumber(a)
 	c.add(Respond, prioAnswer, FeatureMetadata, MatchOf(Is(From, ord), ip, tcp, Is(IPSrc, guest), Is(IPDst, service), Is(TCPDst, 80)),
-		Set{EthSrc, ServiceMAC.Number()}, Set{EthDst, DeviceMAC.Number()}, Set{IPSrc, alias}, Set{IPDst, listener}, Set{TCPDst, port}, Deliver{PortService})
+		Put(EthSrc, ServiceMAC.Number()), Put(EthDst, DeviceMAC.Number()), Put(IPSrc, alias), Put(IPDst, listener), Put(TCPDst, port), Deliver{PortService})
 	c.add(Respond, prioAnswer, FeatureMetadata, MatchOf(Is(Net, 0), ip, tcp, Is(IPSrc, listener), Is(IPDst, alias), Is(TCPSrc, port)),
-		Set{EthSrc, ServiceMAC.Number()}, Set{EthDst, mac.Number()}, Set{IPSrc, service}, Set{IPDst, guest}, Set{TCPSrc, 80}, Set{To, ord}, Goto{Output})
+		Put(EthSrc, ServiceMAC.Number()), Put(EthDst, mac.Number()), Put(IPSrc, service), Put(IPDst, guest), Put(TCPSrc, 80), Put(To, ord), Goto{Output})
 }
 
 // dhcp tells whether a subnet of the port serves DHCP.
@@ -346,13 +346,13 @@ func (c *compiler) peer(r *model.HostPeer) {
 		}
 	}
 	c.pairs(net, mac, r.Pairs)
-	c.add(Lookup, prioPeer, FeatureLookup, MatchOf(net, IsMAC(EthDst, mac)), Tunnel{r.TunnelIP, r.VNI})
+	c.add(Lookup, prioPeer, FeatureLookup, MatchOf(net, IsMAC(EthDst, mac)), Tunnel{Host: r.TunnelIP, VNI: r.VNI})
 }
 
 // network compiles a network that has a port here.
 func (c *compiler) network(r *model.HostNetwork) {
 	vni := c.vni(r.VNI)
-	c.add(Classify, prioClassify, FeatureClassify, MatchOf(Is(InPort, PortTunnel), Is(TunnelID, vni), Is(VLAN, 0)), Set{Net, vni}, Goto{Lookup})
+	c.add(Classify, prioClassify, FeatureClassify, MatchOf(Is(InPort, PortTunnel), Is(TunnelID, vni), Is(VLAN, 0)), Put(Net, vni), Put(Landed, 1), Goto{Lookup})
 	if len(r.Flood) == 0 {
 		return
 	}
@@ -361,7 +361,7 @@ func (c *compiler) network(r *model.HostNetwork) {
 		if !h.IsValid() {
 			c.fail(fmt.Errorf("invalid flood address"))
 		}
-		as = append(as, Tunnel{h, r.VNI})
+		as = append(as, Tunnel{Host: h, VNI: r.VNI})
 	}
 	c.add(FloodOut, prioNetwork, FeatureFlood, MatchOf(Is(Net, vni)), append(as, Goto{FloodIn})...)
 }

@@ -76,6 +76,17 @@ var actionTexts = [][2]string{
 	{"`to-agent r p`", "to a responder in the agent, at a limited rate for each port"},
 	{"`conj i c/n`", "clause `c` of the `n` clauses of rule `i` is met; when all are, `conj=i` matches"},
 	{"`leg p s`", "a copy for the receiving port `p` goes on in `s`"},
+	{"`copy f to g`", "write a field's content into another"},
+	{"`translate zone=f src=a then s`", "create the connection with its source (or destination) translated to `a`, go on in `s`"},
+	{"`track zone=f nat then s`", "as `track`, and a packet of a translated connection is translated"},
+	{"`dec-ttl`", "lower the time to live by one"},
+	{"`check-size n`", "set `large` where the IP packet has more than `n` bytes"},
+	{"`answer-echo`, `answer-echo6`", "turn an echo request into its reply"},
+	{"`answer-nd m`", "turn a neighbour solicitation into the advertisement that `m` has the address, send it back"},
+	{"`push-vlan n`, `pop-vlan`", "put a tag on, take it off"},
+	{"`reenter`", "forget where the packet came in, so that it may leave there"},
+	{"`branch s`", "a copy goes on in `s`, the packet with the next action"},
+	{"`limit i r burst=b`", "drop what exceeds a rate"},
 	{"`drop`", "no action"},
 }
 

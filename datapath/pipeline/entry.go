@@ -17,12 +17,25 @@ const (
 	FeatureLookup
 	FeatureFlood
 	FeatureOutput
+	FeatureRouter
+	FeatureNAT
+	FeatureProvider
+	FeatureND
+	FeatureRA
+	FeatureDHCPv6
+	FeatureDNS
+	FeatureMulticast
+	FeatureMirror
+	FeatureQoS
+	FeatureTrunk
 	numFeatures
 )
 
 var featureNames = [numFeatures]string{
 	FeatureBase: "base", FeatureClassify: "classify", FeatureAntiSpoof: "anti-spoof", FeatureARP: "arp", FeatureDHCP: "dhcp",
 	FeatureMetadata: "metadata", FeatureGroup: "group", FeatureLookup: "lookup", FeatureFlood: "flood", FeatureOutput: "output",
+	FeatureRouter: "router", FeatureNAT: "nat", FeatureProvider: "provider", FeatureND: "nd", FeatureRA: "ra", FeatureDHCPv6: "dhcpv6",
+	FeatureDNS: "dns", FeatureMulticast: "multicast", FeatureMirror: "mirror", FeatureQoS: "qos", FeatureTrunk: "trunk",
 }
 
 // String gives the feature's name.

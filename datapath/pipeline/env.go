@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+
+	"yakumo/model"
 )
 
 // Fixed addresses of the pipeline.
@@ -85,15 +87,24 @@ type OrdinalKind string
 
 // The kinds of ordinals.
 const (
-	OrdinalPort  OrdinalKind = "port"  // key: port id. Register value, conntrack zone
+	OrdinalPort  OrdinalKind = "port"  // key: port id, or RouterKey. Register value, conntrack zone
 	OrdinalAlias OrdinalKind = "alias" // key: port id/fixed address. Address on the metadata device
 	OrdinalRule  OrdinalKind = "rule"  // key: rule id. Conjunction id
+	OrdinalLimit OrdinalKind = "limit" // key: port id/direction/unit. Rate limiter
+	// OrdinalProvider's key is the name of a physical network.
+	OrdinalProvider OrdinalKind = "provider"
 )
+
+// RouterKey is the key of a router among the ordinals of kind OrdinalPort: ports and routers
+// share their numbers, as both are conntrack zones.
+func RouterKey(id model.ID) string { return "router/" + id }
 
 // Limit gives the highest ordinal of a kind; the lowest is 1.
 func (e *Env) Limit(k OrdinalKind) uint32 {
 	switch k {
 	case OrdinalPort:
+		return MaxPort
+	case OrdinalProvider, OrdinalLimit:
 		return MaxPort
 	case OrdinalAlias:
 		return uint32(1)<<(32-e.MetadataPrefix.Bits()) - 3 // but network, listener, broadcast

@@ -17,6 +17,11 @@ const (
 	From                    // ordinal of the sending local port; 0 from a tunnel or the metadata device
 	To                      // ordinal of the receiving local port
 	TunnelID                // VNI of a packet from a tunnel
+	Router                  // ordinal of the router that has the packet, 0 none; also its conntrack zone
+	NextHop                 // IPv4 address that the packet goes to next, in Net; filled by routing
+	NextHop6                // the same for IPv6
+	Landed                  // 1: it came over the wire of its network and must not go back there
+	Large                   // 1: CheckSize found it too large
 	TrackState              // bits Tracked…Invalid; filled by Track
 	TrackMark               // mark of the tracked connection
 	ConjID                  // id of a conjunction that matched
@@ -24,7 +29,7 @@ const (
 	EthSrc
 	EthDst
 	EthType
-	VLAN // 0: untagged
+	VLAN // 0: untagged; else the id with the bit 0x1000
 	ARPOp
 	ARPSenderMAC
 	ARPSenderIP
@@ -40,13 +45,26 @@ const (
 	SCTPDst
 	ICMPType
 	ICMPCode
+	IPTTL  // of IPv4 and IPv6 (hop limit)
+	IPDSCP // of IPv4 and IPv6
+	IPFrag // 0: not a fragment; 1: first fragment; 3: a later one
+	IP6Src
+	IP6Dst
+	ICMP6Type
+	ICMP6Code
+	NDTarget // of neighbour solicitations and advertisements (RFC 4861)
+	NDSourceMAC
+	NDTargetMAC
 	numFields
 )
 
 // Values of InPort beyond the ordinals of local ports.
 const (
-	PortTunnel  uint64 = 1 << 32
-	PortService uint64 = 2 << 32 // the metadata device
+	PortTunnel       uint64 = 1 << 32 // VXLAN
+	PortTunnelGRE    uint64 = PortTunnel + 1
+	PortTunnelGeneve uint64 = PortTunnel + 2
+	PortService      uint64 = 2 << 32 // the metadata device
+	PortProvider     uint64 = 3 << 32 // plus the ordinal of a physical network: its provider bridge
 )
 
 // Bits of TrackState.
@@ -63,8 +81,11 @@ const (
 const (
 	TypeIPv4 = 0x0800
 	TypeARP  = 0x0806
+	TypeIPv6 = 0x86dd
 
 	ProtoICMP    = 1
+	ProtoIGMP    = 2
+	ProtoICMPv6  = 58
 	ProtoTCP     = 6
 	ProtoUDP     = 17
 	ProtoSCTP    = 132
@@ -79,6 +100,7 @@ const (
 	formatNumber fieldFormat = iota
 	formatMAC
 	formatIPv4
+	formatIPv6
 	formatState
 	formatHex
 	formatPort
@@ -97,6 +119,11 @@ var fields = [numFields]fieldInfo{
 	From:         {"from", 16, formatNumber, "ordinal of the sending local port, 0 if it is elsewhere"},
 	To:           {"to", 16, formatNumber, "ordinal of the receiving local port"},
 	TunnelID:     {"tunnel", 24, formatNumber, "VNI that a packet from a tunnel carries"},
+	Router:       {"router", 16, formatNumber, "ordinal of the router that has the packet, and its conntrack zone"},
+	NextHop:      {"next_hop", 32, formatIPv4, "IPv4 address that a routed packet goes to next"},
+	NextHop6:     {"next_hop6", 128, formatIPv6, "IPv6 address that a routed packet goes to next"},
+	Landed:       {"landed", 1, formatNumber, "1: it came over the wire of its network and does not go back there"},
+	Large:        {"large", 1, formatNumber, "1: larger than the check asked for"},
 	TrackState:   {"track", 6, formatState, "connection state, after conntrack"},
 	TrackMark:    {"mark", 32, formatNumber, "mark of the connection, 1 is blocked"},
 	ConjID:       {"conj", 32, formatNumber, "rule whose clauses all matched"},
@@ -119,6 +146,16 @@ var fields = [numFields]fieldInfo{
 	SCTPDst:      {"sctp_dst", 16, formatNumber, "SCTP destination port"},
 	ICMPType:     {"icmp_type", 8, formatNumber, "ICMP type"},
 	ICMPCode:     {"icmp_code", 8, formatNumber, "ICMP code"},
+	IPTTL:        {"ttl", 8, formatNumber, "time to live, hop limit"},
+	IPDSCP:       {"dscp", 6, formatNumber, "differentiated services code point"},
+	IPFrag:       {"frag", 2, formatNumber, "0 whole, 1 first fragment, 3 a later one"},
+	IP6Src:       {"ip6_src", 128, formatIPv6, "IPv6 source"},
+	IP6Dst:       {"ip6_dst", 128, formatIPv6, "IPv6 destination"},
+	ICMP6Type:    {"icmp6_type", 8, formatNumber, "ICMPv6 type"},
+	ICMP6Code:    {"icmp6_code", 8, formatNumber, "ICMPv6 code"},
+	NDTarget:     {"nd_target", 128, formatIPv6, "neighbour discovery: the address asked for"},
+	NDSourceMAC:  {"nd_sll", 48, formatMAC, "neighbour discovery: the asker's MAC, as it says"},
+	NDTargetMAC:  {"nd_tll", 48, formatMAC, "neighbour discovery: the MAC answered"},
 }
 
 // String gives the field's name.
@@ -139,30 +176,77 @@ func ones(n int) uint64 {
 	return 1<<n - 1
 }
 
-// Term asks that the bits of Field that Mask names equal those of Value. Fields wider than
-// 64 bits (IPv6) will get a term type of their own; no field is so wide yet.
+// Term asks that the bits of Field that the mask names equal those of the value. High and
+// HighMask are the upper 64 bits of a field that is wider than 64 bits (IPv6 addresses).
 type Term struct {
-	Field       Field
-	Value, Mask uint64
+	Field          Field
+	Value, Mask    uint64
+	High, HighMask uint64
 }
 
-// Is asks for the exact value.
-func Is(f Field, v uint64) Term { return Term{f, v, ones(fields[f].bits)} }
+// Is asks for the exact value of a field of at most 64 bits.
+func Is(f Field, v uint64) Term { return Term{Field: f, Value: v, Mask: ones(fields[f].bits)} }
 
-// Masked asks for some bits.
-func Masked(f Field, v, mask uint64) Term { return Term{f, v & mask, mask} }
+// Masked asks for some bits of a field of at most 64 bits.
+func Masked(f Field, v, mask uint64) Term { return Term{Field: f, Value: v & mask, Mask: mask} }
 
 // IsMAC asks for an exact MAC.
 func IsMAC(f Field, m MAC) Term { return Is(f, m.Number()) }
 
-// Within asks that an IPv4 address lies in p.
+// IsAddr asks for an exact address; f is a field of the address's family.
+func IsAddr(f Field, a netip.Addr) Term { return Within(f, netip.PrefixFrom(a, a.BitLen())) }
+
+// Within asks that an address lies in p; f is a field of p's family.
 func Within(f Field, p netip.Prefix) Term {
-	mask := ones(32) &^ ones(32-p.Bits())
-	return Term{f, AddrNumber(p.Addr()) & mask, mask}
+	if p.Addr().Is4() {
+		mask := ones(32) &^ ones(32-p.Bits())
+		return Term{Field: f, Value: AddrNumber(p.Addr()) & mask, Mask: mask}
+	}
+	high, low := AddrNumbers(p.Addr())
+	t := Term{Field: f, High: high, Value: low, HighMask: ^uint64(0), Mask: ^uint64(0)}
+	if n := p.Bits(); n < 64 {
+		t.HighMask, t.Mask = ^ones(64-n), 0
+	} else {
+		t.Mask = ^ones(128 - n)
+		if n == 64 {
+			t.Mask = 0
+		}
+	}
+	t.High, t.Value = t.High&t.HighMask, t.Value&t.Mask
+	return t
 }
 
+// full tells whether the term names all bits of its field.
+func (t Term) full() bool {
+	bits := fields[t.Field].bits
+	return t.Mask == ones(bits) && (bits <= 64 || t.HighMask == ones(bits-64))
+}
+
+// Tagged asks for an 802.1Q tag with the id; Is(VLAN, 0) asks for none.
+func Tagged(id uint16) Term { return Is(VLAN, uint64(id)|tagPresent) }
+
+// tagPresent, in VLAN, says that there is a tag at all: its id may be 0.
+const tagPresent = 0x1000
+
 // State asks that the bits in set are set and those in clear are not.
-func State(set, clear uint64) Term { return Term{TrackState, set, set | clear} }
+func State(set, clear uint64) Term { return Term{Field: TrackState, Value: set, Mask: set | clear} }
+
+// AddrNumbers gives the two halves of an address, IPv4 in the lower one.
+func AddrNumbers(a netip.Addr) (high, low uint64) {
+	if a = a.Unmap(); a.Is4() {
+		return 0, AddrNumber(a)
+	}
+	b := a.As16()
+	return binary.BigEndian.Uint64(b[:8]), binary.BigEndian.Uint64(b[8:])
+}
+
+// NumbersAddr6 makes an IPv6 address of its halves.
+func NumbersAddr6(high, low uint64) netip.Addr {
+	var b [16]byte
+	binary.BigEndian.PutUint64(b[:8], high)
+	binary.BigEndian.PutUint64(b[8:], low)
+	return netip.AddrFrom16(b)
+}
 
 // AddrNumber gives an IPv4 address as a number, 0 for any other.
 func AddrNumber(a netip.Addr) uint64 {
@@ -242,7 +326,7 @@ type Match []Term
 func MatchOf(terms ...Term) Match {
 	m := make(Match, 0, len(terms))
 	for _, t := range terms {
-		if t.Mask == 0 {
+		if t.Mask == 0 && t.HighMask == 0 {
 			continue
 		}
 		m = append(m, t)
@@ -268,6 +352,10 @@ func (m Match) appendKey(b []byte) []byte {
 		b = append(b, byte(t.Field))
 		b = binary.BigEndian.AppendUint64(b, t.Value)
 		b = binary.BigEndian.AppendUint64(b, t.Mask)
+		if fields[t.Field].bits > 64 {
+			b = binary.BigEndian.AppendUint64(b, t.High)
+			b = binary.BigEndian.AppendUint64(b, t.HighMask)
+		}
 	}
 	return b
 }
@@ -278,14 +366,23 @@ func portText(v uint64) string {
 	switch v {
 	case PortTunnel:
 		return "tunnel"
+	case PortTunnelGRE:
+		return "tunnel-gre"
+	case PortTunnelGeneve:
+		return "tunnel-geneve"
 	case PortService:
 		return "service"
+	}
+	if v >= PortProvider {
+		return fmt.Sprintf("provider-%d", v-PortProvider)
 	}
 	return fmt.Sprintf("port-%d", v)
 }
 
-func formatValue(f Field, v uint64) string {
+func formatValue(f Field, high, v uint64) string {
 	switch fields[f].format {
+	case formatIPv6:
+		return NumbersAddr6(high, v).String()
 	case formatMAC:
 		return NumberMAC(v).String()
 	case formatIPv4:
@@ -312,9 +409,17 @@ func (t Term) String() string {
 		}
 		return b.String()
 	}
-	text := i.name + "=" + formatValue(t.Field, t.Value)
-	if t.Mask == ones(i.bits) {
+	text := i.name + "=" + formatValue(t.Field, t.High, t.Value)
+	if t.full() {
 		return text
+	}
+	if i.format == formatIPv6 {
+		for n := range 128 {
+			if p := Within(t.Field, netip.PrefixFrom(netip.IPv6Unspecified(), n)); p.Mask == t.Mask && p.HighMask == t.HighMask {
+				return fmt.Sprintf("%s/%d", text, n)
+			}
+		}
+		return fmt.Sprintf("%s/%v", text, NumbersAddr6(t.HighMask, t.Mask))
 	}
 	if i.format == formatIPv4 {
 		for n := 0; n < 32; n++ {
@@ -345,6 +450,8 @@ func (m Match) String() string {
 			b.WriteString("ip")
 		case Is(EthType, TypeARP):
 			b.WriteString("arp")
+		case Is(EthType, TypeIPv6):
+			b.WriteString("ip6")
 		default:
 			b.WriteString(t.String())
 		}

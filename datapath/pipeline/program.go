@@ -94,7 +94,8 @@ var baseRow = model.RowID{Kind: "base"}
 // Uses tells whether rows of a kind mean anything to the pipeline.
 func Uses(k model.RowKind) bool {
 	switch k {
-	case model.RowPort, model.RowPeer, model.RowNetwork, model.RowGroup, model.RowMember:
+	case model.RowPort, model.RowPeer, model.RowNetwork, model.RowGroup, model.RowMember, model.RowRouter, model.RowFloating,
+		model.RowAddresses, model.RowMirror, model.RowNeighbor, model.RowListener:
 		return true
 	}
 	return false

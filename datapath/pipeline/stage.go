@@ -2,7 +2,8 @@ package pipeline
 
 import "fmt"
 
-// Stage is a step of the pipeline. Packets only ever go to a stage with a higher number.
+// Stage is a step of the pipeline. Packets go to a stage with a higher number, but for what a
+// router sends on: from Lookup back to Admit, and from an answer back to Route.
 // The numbers are spaced and reserved, so that a feature that comes later does not renumber
 // the others; a driver may use them as table numbers.
 type Stage uint8
@@ -11,6 +12,7 @@ type Stage uint8
 const (
 	Classify  Stage = 0
 	AntiSpoof Stage = 5
+	Arrive    Stage = 8
 	Respond   Stage = 10
 	TrackOut  Stage = 15
 	GroupOut  Stage = 16
@@ -18,8 +20,14 @@ const (
 	Intent    Stage = 20
 	Chain     Stage = 25
 	Balance   Stage = 30
+	Admit     Stage = 32
+	Restore   Stage = 33
+	Redirect  Stage = 34
 	Route     Stage = 35
+	Fit       Stage = 37
 	NAT       Stage = 40
+	SNAT      Stage = 41
+	Resolve   Stage = 43
 	Lookup    Stage = 45
 	FloodOut  Stage = 46
 	FloodIn   Stage = 47
@@ -28,6 +36,7 @@ const (
 	AcceptIn  Stage = 52
 	Shape     Stage = 55
 	Output    Stage = 60
+	Mirror    Stage = 62
 )
 
 // StageInfo describes a stage.
@@ -43,6 +52,7 @@ type StageInfo struct {
 var stages = [...]StageInfo{
 	{Classify, "classify", true, false, "Where a packet comes from: a local port, the tunnel or the metadata device. Sets net and from. Tagged frames, unknown ports and unknown tunnel ids end here."},
 	{AntiSpoof, "anti-spoof", true, false, "A port with port security may send only from its own MAC and addresses and from its allowed address pairs. Miss: drop."},
+	{Arrive, "arrive", false, true, "What comes in from a provider bridge: ARP and neighbour discovery for floating and gateway addresses, answers of neighbours outside, packets for routers."},
 	{Respond, "respond", true, false, "Answers given on the spot: ARP by the switch, DHCP by the agent, metadata by a stateless rewrite to the host's listener. An ARP request for an address that nobody owns is dropped."},
 	{TrackOut, "track-out", true, false, "Looks the connection up in the conntrack zone of the sending port. ARP and ports without port security pass by."},
 	{GroupOut, "group-out", true, true, "Egress rules of the sending port's security groups, as conjunctive matches. Miss: drop, and the connection is marked blocked."},
@@ -50,8 +60,14 @@ var stages = [...]StageInfo{
 	{Intent, "intent", false, false, "Verdict of intents between groups of ports."},
 	{Chain, "chain", false, false, "Steering into service chains."},
 	{Balance, "balance", false, false, "Load balancing to members."},
-	{Route, "route", false, false, "Routers; repeated for router to router."},
-	{NAT, "nat", false, false, "Source NAT, floating addresses, port forwarding."},
+	{Admit, "admit", false, false, "Frames to the MAC of a router's interface are given to the router; all others go on to lookup."},
+	{Restore, "restore", false, true, "What comes from outside to a router's or a floating address: translated back where its connection is known."},
+	{Redirect, "redirect", false, true, "Its first packet: destination translated to the fixed address, or by port forwarding."},
+	{Route, "route", false, true, "A router: its own addresses, time to live, the longest prefix. Sets net, source MAC and next hop."},
+	{Fit, "fit", false, true, "Packets too large for the next network."},
+	{NAT, "nat", false, true, "What leaves for outside: translated where its connection is known."},
+	{SNAT, "snat", false, true, "Its first packet: source translated to the floating address or the gateway's."},
+	{Resolve, "resolve", false, true, "Next hop to destination MAC."},
 	{Lookup, "lookup", true, false, "Destination MAC to local port or to the host that has it. Miss: drop; the switch never learns and never floods unknown unicast."},
 	{FloodOut, "flood-out", true, true, "Broadcast and multicast, first half: one copy to each other host with a port in the network, unless the packet came from a tunnel."},
 	{FloodIn, "flood-in", true, true, "Second half: one copy for each local port of the network."},
@@ -60,6 +76,7 @@ var stages = [...]StageInfo{
 	{AcceptIn, "accept-in", true, true, "Commits a connection that a rule allows, or clears its mark."},
 	{Shape, "shape", false, false, "Bandwidth limits and DSCP marks."},
 	{Output, "output", true, false, "To the device of the local port. A packet is never sent back where it came in."},
+	{Mirror, "mirror", false, true, "Copies for mirrors."},
 }
 
 // Stages describes all stages in order.

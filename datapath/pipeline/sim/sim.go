@@ -16,7 +16,7 @@ import (
 type Switch struct {
 	entries map[pipeline.Key]*pipeline.Installed
 	stages  map[pipeline.Stage][]*pipeline.Installed // by falling priority; nil where stale
-	zones   map[uint64]map[tuple]*connection
+	zones   map[uint64]map[tuple]direction
 }
 
 type tuple struct {
@@ -27,11 +27,22 @@ type tuple struct {
 
 func (t tuple) reverse() tuple { return tuple{t.proto, t.dst, t.src, t.dp, t.sp} }
 
-type connection struct{ mark uint64 }
+// connection is a tracked connection: its first packet as it came and as it went on, which is the
+// same where nothing is translated.
+type connection struct {
+	came, went tuple
+	mark       uint64
+}
+
+// direction is a connection as seen by packets of one direction.
+type direction struct {
+	*connection
+	reply bool
+}
 
 // New makes a switch without entries: it drops everything.
 func New() *Switch {
-	return &Switch{entries: map[pipeline.Key]*pipeline.Installed{}, zones: map[uint64]map[tuple]*connection{}}
+	return &Switch{entries: map[pipeline.Key]*pipeline.Installed{}, zones: map[uint64]map[tuple]direction{}}
 }
 
 // Load changes entries.
@@ -59,17 +70,18 @@ func (s *Switch) Flush(zone uint32) { delete(s.zones, uint64(zone)) }
 
 // Arrival is a packet and where it comes in.
 type Arrival struct {
-	In     uint64 // ordinal of a local port, PortTunnel or PortService
+	In     uint64 // ordinal of a local port, or a place beyond those
 	VNI    uint32 // of a packet from a tunnel
 	Packet Packet
 }
 
 // Departure is a packet that leaves the switch.
 type Departure struct {
-	To        uint64             // ordinal of a local port, PortTunnel or PortService; as In where the switch answered
-	Host      netip.Addr         // with PortTunnel
-	VNI       uint32             // with PortTunnel
-	Responder pipeline.Responder // not 0: it went to the agent, on behalf of port To
+	To        uint64             // ordinal of a local port, or a place beyond those; as In where the switch answered
+	Host      netip.Addr         // with a tunnel
+	VNI       uint32             // with a tunnel
+	Responder pipeline.Responder // not 0: it went to the agent, on behalf of port or router To
+	Arg       uint32             // with Responder
 	Packet    Packet
 }
 
@@ -95,15 +107,23 @@ type Result struct {
 
 // walk is one packet on its way.
 type walk struct {
-	s   *Switch
-	in  uint64
-	own [pipeline.ConjID + 1]uint64 // the pipeline's own fields
-	p   Packet
-	res *Result
+	s     *Switch
+	in    uint64
+	own   [pipeline.ConjID + 1]number // the pipeline's own fields
+	p     Packet
+	res   *Result
+	depth int
 }
 
-// Run walks a packet from its arrival to all of its ends.
-func (s *Switch) Run(a Arrival) Result {
+// number is a field's content; high is 0 but in those wider than 64 bits.
+type number struct{ high, low uint64 }
+
+// maxDepth is how many stages a packet may walk through: a loop of routers ends by the time to
+// live, and a real switch gives up long before.
+const maxDepth = 4096
+
+// sort makes the stages' lists anew where entries have changed.
+func (s *Switch) sort() {
 	if s.stages == nil {
 		s.stages = map[pipeline.Stage][]*pipeline.Installed{}
 		for _, in := range s.entries {
@@ -113,65 +133,110 @@ func (s *Switch) Run(a Arrival) Result {
 			slices.SortFunc(list, pipeline.CompareInstalled)
 		}
 	}
+}
+
+// Run walks a packet from its arrival to all of its ends.
+func (s *Switch) Run(a Arrival) Result {
+	s.sort()
 	var res Result
 	w := walk{s: s, in: a.In, p: a.Packet, res: &res}
-	w.own[pipeline.InPort], w.own[pipeline.TunnelID] = a.In, uint64(a.VNI)
+	w.own[pipeline.InPort].low, w.own[pipeline.TunnelID].low = a.In, uint64(a.VNI)
 	w.stage(pipeline.Classify)
 	return res
 }
 
+// Inject walks a packet that an agent has made from a stage on, with fields of the pipeline set.
+func (s *Switch) Inject(st pipeline.Stage, fields map[pipeline.Field]uint64, p Packet) Result {
+	s.sort()
+	var res Result
+	w := walk{s: s, p: p, res: &res}
+	for f, v := range fields {
+		w.own[f].low = v
+	}
+	w.stage(st)
+	return res
+}
+
 // field gives a field's content; false where the packet has no such field.
-func (w *walk) field(f pipeline.Field) (uint64, bool) {
+func (w *walk) field(f pipeline.Field) (number, bool) {
 	p := &w.p
 	if int(f) < len(w.own) {
 		return w.own[f], true
 	}
-	arp, ip := p.EthType == pipeline.TypeARP, p.EthType == pipeline.TypeIPv4
-	tcp, udp, sctp, icmp := ip && p.Proto == pipeline.ProtoTCP, ip && p.Proto == pipeline.ProtoUDP, ip && p.Proto == pipeline.ProtoSCTP, ip && p.Proto == pipeline.ProtoICMP
+	arp, ip4, ip6 := p.EthType == pipeline.TypeARP, p.EthType == pipeline.TypeIPv4, p.EthType == pipeline.TypeIPv6
+	ip := ip4 || ip6
+	tcp, udp, sctp := ip && p.Proto == pipeline.ProtoTCP, ip && p.Proto == pipeline.ProtoUDP, ip && p.Proto == pipeline.ProtoSCTP
+	icmp, icmp6 := ip4 && p.Proto == pipeline.ProtoICMP, ip6 && p.Proto == pipeline.ProtoICMPv6
+	nd := icmp6 && (p.ICMPType == 135 || p.ICMPType == 136)
+	low := func(v uint64, ok bool) (number, bool) { return number{low: v}, ok }
+	addr := func(a netip.Addr, ok bool) (number, bool) {
+		h, l := pipeline.AddrNumbers(a)
+		return number{h, l}, ok
+	}
 	switch f {
 	case pipeline.EthSrc:
-		return p.EthSrc.Number(), true
+		return low(p.EthSrc.Number(), true)
 	case pipeline.EthDst:
-		return p.EthDst.Number(), true
+		return low(p.EthDst.Number(), true)
 	case pipeline.EthType:
-		return uint64(p.EthType), true
+		return low(uint64(p.EthType), true)
 	case pipeline.VLAN:
-		return uint64(p.VLAN), true
+		return low(uint64(p.VLAN), true)
 	case pipeline.ARPOp:
-		return uint64(p.ARPOp), arp
+		return low(uint64(p.ARPOp), arp)
 	case pipeline.ARPSenderMAC:
-		return p.ARPSHA.Number(), arp
+		return low(p.ARPSHA.Number(), arp)
 	case pipeline.ARPSenderIP:
-		return pipeline.AddrNumber(p.ARPSPA), arp
+		return low(pipeline.AddrNumber(p.ARPSPA), arp)
 	case pipeline.ARPTargetIP:
-		return pipeline.AddrNumber(p.ARPTPA), arp
+		return low(pipeline.AddrNumber(p.ARPTPA), arp)
 	case pipeline.IPSrc:
-		return pipeline.AddrNumber(p.Src), ip
+		return addr(p.Src, ip4)
 	case pipeline.IPDst:
-		return pipeline.AddrNumber(p.Dst), ip
+		return addr(p.Dst, ip4)
+	case pipeline.IP6Src:
+		return addr(p.Src, ip6)
+	case pipeline.IP6Dst:
+		return addr(p.Dst, ip6)
 	case pipeline.IPProto:
-		return uint64(p.Proto), ip
+		return low(uint64(p.Proto), ip)
+	case pipeline.IPTTL:
+		return low(uint64(p.TTL), ip)
+	case pipeline.IPDSCP:
+		return low(uint64(p.DSCP), ip)
+	case pipeline.IPFrag:
+		return low(uint64(p.Frag), ip)
 	case pipeline.TCPSrc:
-		return uint64(p.SrcPort), tcp
+		return low(uint64(p.SrcPort), tcp)
 	case pipeline.TCPDst:
-		return uint64(p.DstPort), tcp
+		return low(uint64(p.DstPort), tcp)
 	case pipeline.UDPSrc:
-		return uint64(p.SrcPort), udp
+		return low(uint64(p.SrcPort), udp)
 	case pipeline.UDPDst:
-		return uint64(p.DstPort), udp
+		return low(uint64(p.DstPort), udp)
 	case pipeline.SCTPSrc:
-		return uint64(p.SrcPort), sctp
+		return low(uint64(p.SrcPort), sctp)
 	case pipeline.SCTPDst:
-		return uint64(p.DstPort), sctp
+		return low(uint64(p.DstPort), sctp)
 	case pipeline.ICMPType:
-		return uint64(p.ICMPType), icmp
+		return low(uint64(p.ICMPType), icmp)
 	case pipeline.ICMPCode:
-		return uint64(p.ICMPCode), icmp
+		return low(uint64(p.ICMPCode), icmp)
+	case pipeline.ICMP6Type:
+		return low(uint64(p.ICMPType), icmp6)
+	case pipeline.ICMP6Code:
+		return low(uint64(p.ICMPCode), icmp6)
+	case pipeline.NDTarget:
+		return addr(p.NDTarget, nd)
+	case pipeline.NDSourceMAC:
+		return low(p.NDMAC.Number(), nd && p.ICMPType == 135)
+	case pipeline.NDTargetMAC:
+		return low(p.NDMAC.Number(), nd && p.ICMPType == 136)
 	}
-	return 0, false
+	return number{}, false
 }
 
-func (w *walk) set(f pipeline.Field, v uint64) {
+func (w *walk) set(f pipeline.Field, v number) {
 	p := &w.p
 	if int(f) < len(w.own) {
 		w.own[f] = v
@@ -179,17 +244,27 @@ func (w *walk) set(f pipeline.Field, v uint64) {
 	}
 	switch f {
 	case pipeline.EthSrc:
-		p.EthSrc = pipeline.NumberMAC(v)
+		p.EthSrc = pipeline.NumberMAC(v.low)
 	case pipeline.EthDst:
-		p.EthDst = pipeline.NumberMAC(v)
+		p.EthDst = pipeline.NumberMAC(v.low)
 	case pipeline.IPSrc:
-		p.Src = pipeline.NumberAddr(v)
+		p.Src = pipeline.NumberAddr(v.low)
 	case pipeline.IPDst:
-		p.Dst = pipeline.NumberAddr(v)
+		p.Dst = pipeline.NumberAddr(v.low)
+	case pipeline.IP6Src:
+		p.Src = pipeline.NumbersAddr6(v.high, v.low)
+	case pipeline.IP6Dst:
+		p.Dst = pipeline.NumbersAddr6(v.high, v.low)
+	case pipeline.IPDSCP:
+		p.DSCP = uint8(v.low)
+	case pipeline.IPTTL:
+		p.TTL = uint8(v.low)
 	case pipeline.TCPSrc, pipeline.UDPSrc:
-		p.SrcPort = uint16(v)
+		p.SrcPort = uint16(v.low)
 	case pipeline.TCPDst, pipeline.UDPDst:
-		p.DstPort = uint16(v)
+		p.DstPort = uint16(v.low)
+	case pipeline.ICMPType, pipeline.ICMP6Type:
+		p.ICMPType = uint8(v.low)
 	default:
 		panic(fmt.Sprintf("sim: set of field %v is not known", f)) // a defect: the pipeline grew and this did not
 	}
@@ -197,7 +272,7 @@ func (w *walk) set(f pipeline.Field, v uint64) {
 
 func (w *walk) meets(m pipeline.Match) bool {
 	for _, t := range m {
-		if v, ok := w.field(t.Field); !ok || v&t.Mask != t.Value {
+		if v, ok := w.field(t.Field); !ok || v.low&t.Mask != t.Value || v.high&t.HighMask != t.High {
 			return false
 		}
 	}
@@ -236,14 +311,14 @@ func (w *walk) find(st pipeline.Stage) *pipeline.Entry {
 		}
 		slices.Sort(ids)
 		for _, id := range ids {
-			w.own[pipeline.ConjID] = uint64(id)
+			w.own[pipeline.ConjID].low = uint64(id)
 			for _, in := range list {
 				if t, ok := in.Entry.Match.Get(pipeline.ConjID); ok && t.Value == uint64(id) && w.meets(in.Entry.Match) {
-					w.own[pipeline.ConjID] = 0
+					w.own[pipeline.ConjID].low = 0
 					return in.Entry
 				}
 			}
-			w.own[pipeline.ConjID] = 0
+			w.own[pipeline.ConjID].low = 0
 		}
 	}
 	return nil
@@ -251,6 +326,9 @@ func (w *walk) find(st pipeline.Stage) *pipeline.Entry {
 
 // stage takes the packet through a stage and all that follow from it.
 func (w *walk) stage(st pipeline.Stage) {
+	if w.depth++; w.depth > maxDepth {
+		return
+	}
 	e := w.find(st)
 	w.res.Steps = append(w.res.Steps, Step{st, e})
 	if e == nil {
@@ -259,26 +337,33 @@ func (w *walk) stage(st pipeline.Stage) {
 	for _, a := range e.Actions {
 		switch a := a.(type) {
 		case pipeline.Set:
-			w.set(a.Field, a.Value)
+			w.set(a.Field, number{a.High, a.Value})
+		case pipeline.Copy:
+			v, _ := w.field(a.Src)
+			w.set(a.Dst, v)
 		case pipeline.Goto:
 			w.stage(a.Stage)
 		case pipeline.Leg:
-			w.own[pipeline.To] = uint64(a.To)
+			w.own[pipeline.To].low = uint64(a.To)
 			leg := *w
 			leg.stage(a.Stage)
 		case pipeline.Track:
 			next := *w
-			next.track(w.own[a.Zone])
+			next.track(w.own[a.Zone].low, a.NAT)
+			next.stage(a.Stage)
+		case pipeline.Translate:
+			next := *w
+			next.translate(w.own[a.Zone].low, a)
 			next.stage(a.Stage)
 		case pipeline.Commit:
-			w.commit(w.own[a.Zone], uint64(a.Mark))
+			w.commit(w.own[a.Zone].low, uint64(a.Mark))
 		case pipeline.Deliver:
 			if a.Port != w.in {
 				w.depart(Departure{To: a.Port})
 			}
 		case pipeline.Tunnel:
-			if w.in != pipeline.PortTunnel {
-				w.depart(Departure{To: pipeline.PortTunnel, Host: a.Host, VNI: a.VNI})
+			if w.in != a.Place() {
+				w.depart(Departure{To: a.Place(), Host: a.Host, VNI: a.VNI})
 			}
 		case pipeline.AnswerARP:
 			p := &w.p
@@ -287,7 +372,41 @@ func (w *walk) stage(st pipeline.Stage) {
 			p.ARPTPA, p.ARPSPA = p.ARPSPA, p.ARPTPA
 			w.depart(Departure{To: w.in})
 		case pipeline.ToAgent:
-			w.depart(Departure{To: uint64(a.Port), Responder: a.Responder})
+			w.depart(Departure{To: uint64(a.Port), Responder: a.Responder, Arg: a.Arg})
+		case pipeline.DecTTL:
+			if w.p.TTL <= 1 {
+				return // as a switch does: the rest of the list is not taken
+			}
+			w.p.TTL--
+		case pipeline.CheckSize:
+			w.own[pipeline.Large].low = 0
+			if w.p.ipSize() > int(a.Bytes) {
+				w.own[pipeline.Large].low = 1
+			}
+		case pipeline.AnswerEcho:
+			p := &w.p
+			p.Src, p.Dst, p.TTL, p.ICMPType = p.Dst, p.Src, 64, 0
+			if a.V6 {
+				p.ICMPType = 129
+			}
+		case pipeline.AnswerND:
+			p := &w.p
+			p.EthDst, p.EthSrc, p.Dst, p.Src = p.EthSrc, a.MAC, p.Src, p.NDTarget
+			p.ICMPType, p.NDMAC, p.NDFlags = 136, a.MAC, 0x60
+			if a.Router {
+				p.NDFlags |= 0x80
+			}
+			w.depart(Departure{To: w.in})
+		case pipeline.PushVLAN:
+			w.p.VLAN = a.ID | 0x1000
+		case pipeline.PopVLAN:
+			w.p.VLAN = 0
+		case pipeline.Reenter:
+			w.in, w.own[pipeline.InPort] = 0, number{}
+		case pipeline.Branch:
+			branch := *w
+			branch.stage(a.Stage)
+		case pipeline.Limit: // a simulated packet has no rate
 		case pipeline.Conj: // met only as a clause
 		default:
 			panic(fmt.Sprintf("sim: action %T is not known", a)) // a defect: the pipeline grew and this did not
@@ -304,18 +423,15 @@ func (w *walk) depart(d Departure) {
 func (w *walk) tuple() tuple {
 	p := &w.p
 	t := tuple{p.Proto, p.Src, p.Dst, p.SrcPort, p.DstPort}
-	if p.Proto == pipeline.ProtoICMP {
+	if p.Proto == pipeline.ProtoICMP || p.Proto == pipeline.ProtoICMPv6 {
 		t.sp, t.dp = p.SrcPort, p.SrcPort
 	}
 	return t
 }
 
-func (w *walk) lookup(zone uint64) (c *connection, reply bool) {
-	t := w.tuple()
-	if c := w.s.zones[zone][t]; c != nil {
-		return c, false
-	}
-	return w.s.zones[zone][t.reverse()], true
+func (w *walk) lookup(zone uint64) (direction, bool) {
+	d, ok := w.s.zones[zone][w.tuple()]
+	return d, ok
 }
 
 // opens tells whether a packet may be the first of a connection.
@@ -326,36 +442,94 @@ func (w *walk) opens() bool {
 		return p.Flags&RST == 0 && p.Flags&(SYN|ACK) != SYN|ACK && p.Flags&(SYN|FIN) != SYN|FIN
 	case pipeline.ProtoICMP:
 		return p.ICMPType != 0 // an echo reply answers something
+	case pipeline.ProtoICMPv6:
+		return p.ICMPType != 129
 	}
 	return true
 }
 
-func (w *walk) track(zone uint64) {
-	c, reply := w.lookup(zone)
+func (w *walk) track(zone uint64, nat bool) {
+	c, known := w.lookup(zone)
 	state, mark := pipeline.Tracked, uint64(0)
 	switch {
-	case c == nil && w.opens():
+	case !known && w.opens():
 		state |= pipeline.New
-	case c == nil:
+	case !known:
 		state |= pipeline.Invalid
 	default:
 		state |= pipeline.Established
 		mark = c.mark
-		if reply {
+		if c.reply {
 			state |= pipeline.Reply
 		}
+		if nat {
+			w.rewrite(c)
+		}
 	}
-	w.own[pipeline.TrackState], w.own[pipeline.TrackMark] = state, mark
+	w.own[pipeline.TrackState].low, w.own[pipeline.TrackMark].low = state, mark
+}
+
+// rewrite translates a packet of a known connection.
+func (w *walk) rewrite(c direction) {
+	if c.reply {
+		w.carry(c.came.reverse())
+	} else {
+		w.carry(c.went)
+	}
+}
+
+// carry gives the packet the addresses and ports of a tuple.
+func (w *walk) carry(t tuple) {
+	w.p.Src, w.p.Dst, w.p.SrcPort = t.src, t.dst, t.sp
+	if w.p.Proto != pipeline.ProtoICMP && w.p.Proto != pipeline.ProtoICMPv6 { // an echo's id stands in SrcPort alone
+		w.p.DstPort = t.dp
+	}
 }
 
 func (w *walk) commit(zone, mark uint64) {
-	c, _ := w.lookup(zone)
-	if c == nil {
-		c = &connection{}
-		if w.s.zones[zone] == nil {
-			w.s.zones[zone] = map[tuple]*connection{}
-		}
-		w.s.zones[zone][w.tuple()] = c
+	c, known := w.lookup(zone)
+	if !known {
+		c = w.enter(zone, w.tuple(), w.tuple())
 	}
 	c.mark = mark
+}
+
+// enter notes a new connection.
+func (w *walk) enter(zone uint64, came, went tuple) direction {
+	if w.s.zones[zone] == nil {
+		w.s.zones[zone] = map[tuple]direction{}
+	}
+	c := direction{connection: &connection{came: came, went: went}}
+	w.s.zones[zone][came] = c
+	w.s.zones[zone][went.reverse()] = direction{c.connection, true}
+	return c
+}
+
+// translate creates a translated connection, or finds it, and translates the packet.
+func (w *walk) translate(zone uint64, a pipeline.Translate) {
+	c, known := w.lookup(zone)
+	if !known {
+		came := w.tuple()
+		went := came
+		icmp := came.proto == pipeline.ProtoICMP || came.proto == pipeline.ProtoICMPv6
+		port := &went.dp
+		if went.dst = a.Addr; a.Source {
+			went.src, went.dst, port = a.Addr, came.dst, &went.sp
+		}
+		if a.MinPort != 0 && (*port < a.MinPort || *port > max(a.MinPort, a.MaxPort)) {
+			*port = a.MinPort
+		}
+		for range 1 << 16 { // the next port where another connection has this one
+			if icmp {
+				went.sp, went.dp = *port, *port
+			}
+			if _, taken := w.s.zones[zone][went.reverse()]; !taken {
+				break
+			}
+			*port++
+		}
+		c = w.enter(zone, came, went)
+	}
+	w.rewrite(c)
+	w.own[pipeline.TrackState].low = pipeline.Tracked | pipeline.New
 }
