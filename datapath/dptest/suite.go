@@ -108,11 +108,11 @@ func testSpoof(t *testing.T, f Fabric) {
 	a, b := pairOn(w)
 	foreign := pipeline.MAC{0xfa, 0x16, 0x3e, 7, 7, 7}
 	for name, change := range map[string]func(*sim.Packet){
-		"MAC":                func(p *sim.Packet) { p.EthSrc = foreign },
-		"IP":                 func(p *sim.Packet) { p.Src = netip.MustParseAddr("10.0.0.77") },
-		"IP of b":            func(p *sim.Packet) { p.Src = b.IP() },
-		"zero IP":            func(p *sim.Packet) { p.Src = netip.MustParseAddr("0.0.0.0") },
-		"DHCP server":        func(p *sim.Packet) { p.SrcPort, p.DstPort = 67, 68 },
+		"MAC":         func(p *sim.Packet) { p.EthSrc = foreign },
+		"IP":          func(p *sim.Packet) { p.Src = netip.MustParseAddr("10.0.0.77") },
+		"IP of b":     func(p *sim.Packet) { p.Src = b.IP() },
+		"zero IP":     func(p *sim.Packet) { p.Src = netip.MustParseAddr("0.0.0.0") },
+		"DHCP server": func(p *sim.Packet) { p.SrcPort, p.DstPort = 67, 68 },
 		"IPv6": func(p *sim.Packet) {
 			p.EthType, p.Src, p.Dst = pipeline.TypeIPv6, netip.MustParseAddr("fd00::5"), netip.MustParseAddr("fd00::6")
 		},
