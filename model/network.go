@@ -26,6 +26,7 @@ type Network struct {
 	DNSDomain        string   `json:"dns_domain,omitempty"`
 	IsDefault        bool     `json:"is_default,omitempty"`
 	AvailabilityZone []string `json:"availability_zone_hints,omitempty"`
+	QoSPolicyID      ID       `json:"qos_policy_id,omitempty"` // of its ports that have none of their own
 }
 
 // AddrRange is an inclusive range of addresses.
@@ -103,6 +104,13 @@ type Port struct {
 	DNSName      string        `json:"dns_name,omitempty"`
 	// Host is where the port is bound; chosen with the placement of its server. Empty: unbound.
 	Host ID `json:"host,omitempty"`
+	// QoSPolicyID is the port's own policy; empty: its network's, where it has one.
+	QoSPolicyID ID `json:"qos_policy_id,omitempty"`
+	// TrunkID is the trunk that the port is the parent or a subport of. A subport has ParentID
+	// and VLAN, its tag on the parent's device, and the parent's Host.
+	TrunkID  ID     `json:"trunk_id,omitempty"`
+	ParentID ID     `json:"parent_id,omitempty"`
+	VLAN     uint16 `json:"vlan,omitempty"`
 	// Owned ports were made for their server and go with it.
 	Owned bool `json:"owned,omitempty"`
 	// NetworkOwner is the network's project where it is not the port's own: it may see the port.

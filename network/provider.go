@@ -162,12 +162,13 @@ func sameSegment(w *model.Network, spec NetworkSpec) error {
 // of the range in use, one in 65,536 picks needs the list.
 const vniProbes = 16
 
-// vniHeld tells whether a network or a router has the tunnel identifier. Both claims are
-// compared at commit, so that the two tables cannot take it at once.
+// vniHeld tells whether a network, a router or a tap service has the tunnel identifier. All
+// three claims are compared at commit, so that two tables cannot take it at once.
 func vniHeld(tx *store.Tx, vni uint32) bool {
 	_, network := store.Networks.Holder(tx, store.VNIClaim(vni))
 	_, router := store.Routers.Holder(tx, store.VNIClaim(vni))
-	return network || router
+	_, tap := store.TapServices.Holder(tx, store.VNIClaim(vni))
+	return network || router || tap
 }
 
 // pickVNI finds a free number.
@@ -184,6 +185,9 @@ func (n *Network) pickVNI(tx *store.Tx) (uint32, error) {
 	}
 	for r := range store.Routers.All(tx) {
 		used[r.VNI] = struct{}{}
+	}
+	for t := range store.TapServices.All(tx) {
+		used[t.VNI] = struct{}{}
 	}
 	n.log.Warn("tunnel identifiers are running out", "used", len(used), "of", span)
 	start := rand.Uint32N(span)

@@ -110,6 +110,7 @@ var (
 			}
 			return out
 		}),
+		By("qos", func(r *model.Network) []string { return some(r.QoSPolicyID) }),
 		By("physical", func(r *model.Network) []string { return some(r.PhysicalNetwork) }),
 		By("project", func(r *model.Network) []string { return []string{r.ProjectID} }),
 		By("shared", func(r *model.Network) []string { return when(r.Shared || r.External, "yes") }),
@@ -149,6 +150,8 @@ var (
 			return out
 		}),
 		By("group", func(r *model.Port) []string { return r.Groups }),
+		By("qos", func(r *model.Port) []string { return some(r.QoSPolicyID) }),
+		By("parent", func(r *model.Port) []string { return some(r.ParentID) }), // the subports of a trunk's parent
 		// network_host sorts by host, so that the hosts of a network are found by seeking.
 		By("network_host", func(r *model.Port) []string { return when(r.Host != "", r.NetworkID+","+r.Host) }),
 		By("host_group", func(r *model.Port) []string {
@@ -214,6 +217,35 @@ var (
 		By("port", func(r *model.PortForwarding) []string { return []string{r.PortID} }),
 		By("router", func(r *model.PortForwarding) []string { return []string{r.RouterID} }))
 
+	QoSPolicies = Define("qos_policy", func(r *model.QoSPolicy) string { return r.ID },
+		Claims(func(r *model.QoSPolicy) []string { return when(r.Default, "default,"+r.ProjectID) }),
+		By("project", func(r *model.QoSPolicy) []string { return []string{r.ProjectID} }),
+		By("shared", func(r *model.QoSPolicy) []string { return when(r.Shared, "yes") }),
+		By("rule", func(r *model.QoSPolicy) []string {
+			out := make([]string, 0, len(r.Rules))
+			for _, x := range r.Rules {
+				out = append(out, x.ID)
+			}
+			return out
+		}))
+
+	// Trunks: the rows of their ports name them, so that no port is of two.
+	Trunks = Define("trunk", func(r *model.Trunk) string { return r.ID },
+		By("project", func(r *model.Trunk) []string { return []string{r.ProjectID} }),
+		By("port", func(r *model.Trunk) []string { return []string{r.PortID} }))
+
+	// TapServices claim their number in tunnels as networks and routers do.
+	TapServices = Define("tap_service", func(r *model.TapService) string { return r.ID },
+		Claims(func(r *model.TapService) []string { return []string{VNIClaim(r.VNI)} }),
+		By("project", func(r *model.TapService) []string { return []string{r.ProjectID} }),
+		By("port", func(r *model.TapService) []string { return []string{r.PortID} }))
+
+	TapFlows = Define("tap_flow", func(r *model.TapFlow) string { return r.ID },
+		Claims(func(r *model.TapFlow) []string { return []string{r.ServiceID + "," + r.SourcePort + "," + r.Direction} }),
+		By("project", func(r *model.TapFlow) []string { return []string{r.ProjectID} }),
+		By("service", func(r *model.TapFlow) []string { return []string{r.ServiceID} }),
+		By("source", func(r *model.TapFlow) []string { return []string{r.SourcePort} }))
+
 	Quotas = Define("quota", (*model.Quota).Key,
 		By("service", func(r *model.Quota) []string { return []string{r.Service} }))
 
@@ -230,7 +262,7 @@ var (
 func Tables() []AnyTable {
 	return []AnyTable{Domains, Projects, Users, Groups, Roles, Assignments, IdentityRecords, Revocations, SigningKeys,
 		Images, ImageUploads, ImageTasks, Flavors, KeyPairs, Servers, Actions, Networks, Subnets, Ports, SecurityGroups, SecurityRules,
-		Routers, FloatingIPs, PortForwardings, Quotas, Hosts, Heartbeats, JoinTokens, Settings}
+		Routers, FloatingIPs, PortForwardings, QoSPolicies, Trunks, TapServices, TapFlows, Quotas, Hosts, Heartbeats, JoinTokens, Settings}
 }
 
 // HostGuard is the guard that placing a server on a host marks, and removing the host guards.
