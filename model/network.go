@@ -11,8 +11,10 @@ import (
 // Network is an isolated layer-2 segment.
 type Network struct {
 	Meta
+	Sharing
+	ExternalTo   []ID   `json:"external_to,omitempty"` // External for these projects; as SharedWith
 	AdminStateUp bool   `json:"admin_state_up"`
-	Shared       bool   `json:"shared"`
+	Shared       bool   `json:"shared"` // with everybody
 	External     bool   `json:"external"`
 	PortSecurity bool   `json:"port_security"` // default of its ports
 	Type         string `json:"type"`
@@ -48,6 +50,7 @@ type Route struct {
 type Subnet struct {
 	Meta
 	NetworkID   ID           `json:"network_id"`
+	PoolID      ID           `json:"subnetpool_id,omitempty"` // the SubnetPool that it was cut from
 	IPVersion   int          `json:"ip_version"`
 	CIDR        netip.Prefix `json:"cidr"`
 	Gateway     netip.Addr   `json:"gateway"` // invalid (zero): none
@@ -55,7 +58,7 @@ type Subnet struct {
 	DNS         []netip.Addr `json:"dns,omitempty"`
 	HostRoutes  []Route      `json:"host_routes,omitempty"`
 	DHCP        bool         `json:"dhcp"`
-	IPv6RAMode  string       `json:"ipv6_ra_mode,omitempty"`
+	IPv6RAMode  string       `json:"ipv6_ra_mode,omitempty"` // SLAAC, DHCPv6Stateful, DHCPv6Stateless or ""
 	IPv6Address string       `json:"ipv6_address_mode,omitempty"`
 	ServiceType []string     `json:"service_types,omitempty"`
 }
@@ -139,6 +142,7 @@ const (
 // SecurityGroup is a set of rules and, as a remote group, the set of its members' addresses.
 type SecurityGroup struct {
 	Meta
+	Sharing
 	Stateful bool `json:"stateful"`
 	Default  bool `json:"default"` // the project's own "default": cannot be deleted or renamed
 }
@@ -155,6 +159,8 @@ type SecurityRule struct {
 	RemotePrefix  netip.Prefix `json:"remote_ip_prefix"`         // masked; zero: any
 	RemoteGiven   netip.Prefix `json:"remote_given"`             // the prefix as its user wrote it, who wants it back so
 	RemoteGroupID ID           `json:"remote_group_id,omitempty"`
+	// AddressGroupID: the other side is in one of the AddressGroup's prefixes.
+	AddressGroupID ID `json:"remote_address_group_id,omitempty"`
 }
 
 // Addresses gives the fixed addresses of a port, in order.
@@ -184,7 +190,11 @@ func (r *SecurityRule) Meaning() string {
 	if r.RemotePrefix.IsValid() {
 		prefix = strings.ReplaceAll(r.RemotePrefix.Masked().String(), "/", "_")
 	}
-	return strings.Join([]string{r.GroupID, r.Direction, r.EtherType, r.Protocol, num(r.PortMin), num(r.PortMax), prefix, r.RemoteGroupID}, ",")
+	parts := []string{r.GroupID, r.Direction, r.EtherType, r.Protocol, num(r.PortMin), num(r.PortMax), prefix, r.RemoteGroupID}
+	if r.AddressGroupID != "" {
+		parts = append(parts, r.AddressGroupID)
+	}
+	return strings.Join(parts, ",")
 }
 
 // Quota limits what a project may have of one service's resources.

@@ -107,7 +107,7 @@ func (s Scope) Owns(project model.ID) bool {
 
 // SeesNetwork tells whether the scope may see and use the network and its subnets.
 func (s Scope) SeesNetwork(w *model.Network) bool {
-	return s.Owns(w.ProjectID) || w.Shared || w.External
+	return s.Owns(w.ProjectID) || w.VisibleTo(s.ProjectID)
 }
 
 // SeesPort tells whether the scope may see the port: its own, or on its own network.

@@ -66,7 +66,7 @@ func makeNetwork(t testing.TB, s *store.Store, n *network.Network) *model.Networ
 
 func makeSubnet(t testing.TB, s *store.Store, n *network.Network, w *model.Network, spec network.SubnetSpec) *model.Subnet {
 	t.Helper()
-	spec.NetworkID, spec.IPVersion = w.ID, 4
+	spec.NetworkID = w.ID
 	return must(t, s, func(tx *store.Tx) (*model.Subnet, error) { return n.CreateSubnet(tx, owner, spec) })
 }
 

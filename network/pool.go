@@ -1,8 +1,8 @@
 package network
 
 import (
-	"encoding/binary"
 	"fmt"
+	"math/big"
 	"net/netip"
 	"slices"
 
@@ -10,34 +10,19 @@ import (
 	"yakumo/model"
 )
 
-// Arithmetic on IPv4 addresses. Sizes are uint64, so that a /0 does not overflow.
-
-func number(a netip.Addr) uint64 {
-	b := a.As4()
-	return uint64(binary.BigEndian.Uint32(b[:]))
-}
-
-func address(n uint64) netip.Addr {
-	var b [4]byte
-	binary.BigEndian.PutUint32(b[:], uint32(n))
-	return netip.AddrFrom4(b)
-}
-
-func size(r model.AddrRange) uint64 { return number(r.End) - number(r.Start) + 1 }
-
-// lastOf gives the last address of a block.
-func lastOf(p netip.Prefix) netip.Addr {
-	return address(number(p.Masked().Addr()) + 1<<(32-p.Bits()) - 1)
-}
-
-// hosts gives the range of addresses that a port may have: all but the first and the
-// last, which are the network's and the broadcast's, except in a /31 (RFC 3021) or /32.
+// hosts gives the range of addresses that a port may have. Of IPv4: all but the first and
+// the last, which are the network's and the broadcast's, except in a /31 (RFC 3021) or /32.
+// Of IPv6: all but the first, which is every router's (RFC 4291, 2.6.1), except in a /127
+// (RFC 6164) or /128.
 func hosts(p netip.Prefix) model.AddrRange {
-	first, last := number(p.Masked().Addr()), number(lastOf(p))
-	if p.Bits() < 31 {
-		first, last = first+1, last-1
+	first, last := p.Masked().Addr(), lastOf(p)
+	if spare := p.Addr().BitLen() - p.Bits(); spare > 1 {
+		first = first.Next()
+		if first.Is4() {
+			last = last.Prev()
+		}
 	}
-	return model.AddrRange{Start: address(first), End: address(last)}
+	return model.AddrRange{Start: first, End: last}
 }
 
 // defaultPools gives every address for ports but the gateway's.
@@ -47,12 +32,11 @@ func defaultPools(p netip.Prefix, gateway netip.Addr) []model.AddrRange {
 		return []model.AddrRange{all}
 	}
 	var out []model.AddrRange
-	g := number(gateway)
-	if g > number(all.Start) {
-		out = append(out, model.AddrRange{Start: all.Start, End: address(g - 1)})
+	if all.Start.Less(gateway) {
+		out = append(out, model.AddrRange{Start: all.Start, End: gateway.Prev()})
 	}
-	if g < number(all.End) {
-		out = append(out, model.AddrRange{Start: address(g + 1), End: all.End})
+	if gateway.Less(all.End) {
+		out = append(out, model.AddrRange{Start: gateway.Next(), End: all.End})
 	}
 	return out
 }
@@ -62,7 +46,7 @@ func checkPools(pools []model.AddrRange, block netip.Prefix, gateway netip.Addr)
 	pools = slices.Clone(pools)
 	all := hosts(block)
 	for _, p := range pools {
-		if !p.Start.Is4() || !p.End.Is4() || p.End.Less(p.Start) {
+		if p.Start.BitLen() != block.Addr().BitLen() || p.End.BitLen() != block.Addr().BitLen() || p.End.Less(p.Start) {
 			return nil, fault.Coded(fault.Invalid, "InvalidAllocationPool", "The allocation pool %s-%s is not valid.", p.Start, p.End)
 		}
 		if !all.Contains(p.Start) || !all.Contains(p.End) {
@@ -91,50 +75,50 @@ func gatewayOutside(pools []model.AddrRange, gateway netip.Addr) error {
 }
 
 // poolSize counts the addresses of pools that do not overlap.
-func poolSize(pools []model.AddrRange) uint64 {
-	n := uint64(0)
+func poolSize(pools []model.AddrRange) number {
+	var n number
 	for _, p := range pools {
-		n += size(p)
+		n = n.add(size(p))
 	}
 	return n
 }
 
 // nth gives the address with index i over all pools; i must be below poolSize.
-func nth(pools []model.AddrRange, i uint64) netip.Addr {
+func nth(pools []model.AddrRange, i number) netip.Addr {
 	for _, p := range pools {
-		if s := size(p); i >= s {
-			i -= s
+		if s := size(p); !i.less(s) {
+			i = i.sub(s)
 			continue
 		}
-		return address(number(p.Start) + i)
+		return numberOf(p.Start).add(i).address(p.Start)
 	}
-	panic(fmt.Sprintf("network: address %d beyond its pools", i)) // the caller took i below poolSize
+	panic(fmt.Sprintf("network: address %v beyond its pools", i)) // the caller took i below poolSize
 }
 
 // free gives the i-th address of the pools that is not in used, which is sorted and
 // without repeats, and false where there are not so many. It costs the pools and the used
 // addresses, not the size of the pools.
-func free(pools []model.AddrRange, used []netip.Addr, i uint64) (netip.Addr, bool) {
+func free(pools []model.AddrRange, used []netip.Addr, i number) (netip.Addr, bool) {
 	for _, p := range pools {
-		at := number(p.Start)
+		at := numberOf(p.Start)
 		lo, _ := slices.BinarySearchFunc(used, p.Start, netip.Addr.Compare)
 		for ; lo < len(used) && p.Contains(used[lo]); lo++ {
-			u := number(used[lo])
-			if gap := u - at; i < gap {
-				return address(at + i), true
-			} else {
-				i -= gap
+			u := numberOf(used[lo])
+			gap := u.sub(at)
+			if i.less(gap) {
+				return at.add(i).address(p.Start), true
 			}
-			at = u + 1
+			i = i.sub(gap)
+			at = u.add(small(1))
 		}
-		if rest := number(p.End) + 1 - at; i < rest {
-			return address(at + i), true
-		} else {
-			i -= rest
+		rest := numberOf(p.End).add(small(1)).sub(at)
+		if i.less(rest) {
+			return at.add(i).address(p.Start), true
 		}
+		i = i.sub(rest)
 	}
 	return netip.Addr{}, false
 }
 
 // PoolSize counts the addresses that a subnet's pools hold.
-func PoolSize(s *model.Subnet) uint64 { return poolSize(s.Pools) }
+func PoolSize(s *model.Subnet) *big.Int { return poolSize(s.Pools).big() }

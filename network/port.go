@@ -20,7 +20,7 @@ type PortSpec struct {
 	Description  *string
 	NetworkID    string // of a new port
 	MAC          *string
-	FixedIPs     *[]AddressSpec // nil on creation: one address of any subnet
+	FixedIPs     *[]AddressSpec // nil on creation: one address of each IP version, and what guests form
 	AdminStateUp *bool
 	PortSecurity *bool     // nil on creation: as the network says
 	Groups       *[]string // nil on creation: the project's default group
@@ -77,13 +77,13 @@ func (n *Network) CreatePort(tx *store.Tx, sc Scope, spec PortSpec) (*model.Port
 		}
 		p.Groups = []model.ID{g.ID}
 	}
-	if p.FixedIPs, err = n.addresses(tx, w, p, spec.FixedIPs); err != nil {
-		return nil, err
-	}
 	if p.MAC == "" {
 		if p.MAC, err = n.pickMAC(tx, w.ID); err != nil {
 			return nil, err
 		}
+	}
+	if p.FixedIPs, err = n.addresses(tx, w, p, spec.FixedIPs, true); err != nil {
+		return nil, err
 	}
 	return p, n.putPort(tx, p)
 }
@@ -107,13 +107,16 @@ func (n *Network) UpdatePort(tx *store.Tx, sc Scope, id model.ID, spec PortSpec)
 	if err := n.applyPort(tx, sc, w, &p, spec); err != nil {
 		return nil, err
 	}
-	if spec.FixedIPs != nil {
-		if p.FixedIPs, err = n.addresses(tx, w, old, spec.FixedIPs); err != nil {
+	if p.MAC == "" { // asked to be made anew
+		if p.MAC, err = n.pickMAC(tx, w.ID); err != nil {
 			return nil, err
 		}
 	}
-	if p.MAC == "" { // asked to be made anew
-		if p.MAC, err = n.pickMAC(tx, w.ID); err != nil {
+	if p.MAC != old.MAC {
+		reform(tx, &p)
+	}
+	if spec.FixedIPs != nil {
+		if p.FixedIPs, err = n.addresses(tx, w, &p, spec.FixedIPs, false); err != nil {
 			return nil, err
 		}
 	}

@@ -16,7 +16,7 @@ type SubnetSpec struct {
 	Name        *string
 	Description *string
 	NetworkID   string // of a new subnet
-	IPVersion   int    // of a new subnet
+	IPVersion   int    // of a new subnet; 0: the block's
 	CIDR        netip.Prefix
 	// Gateway: nil picks the first address, an invalid (zero) address means none.
 	Gateway    *netip.Addr
@@ -24,6 +24,9 @@ type SubnetSpec struct {
 	DNS        *[]netip.Addr
 	HostRoutes *[]model.Route
 	DHCP       *bool
+	// RAMode and AddressMode are of a new IPv6 subnet: model.SLAAC, DHCPv6Stateful or
+	// DHCPv6Stateless, the same where both are given; nil: neither.
+	RAMode, AddressMode *string
 	// ServiceTypes are the device owners whose ports get addresses here without asking;
 	// empty: everybody's.
 	ServiceTypes *[]string
@@ -33,8 +36,7 @@ type SubnetSpec struct {
 //
 // Errors: fault.NotFound (network), fault.Forbidden (it is shared, not owned),
 // fault.Invalid (block, gateway, pools, routes, overlap in the network), fault.Conflict
-// (codes OverlappingAllocationPools, GatewayConflictWithAllocationPools), fault.OverQuota,
-// fault.NotImplemented (IPv6).
+// (codes OverlappingAllocationPools, GatewayConflictWithAllocationPools), fault.OverQuota.
 func (n *Network) CreateSubnet(tx *store.Tx, sc Scope, spec SubnetSpec) (*model.Subnet, error) {
 	w, err := n.GetNetwork(tx, sc, spec.NetworkID)
 	if err != nil {
@@ -52,21 +54,25 @@ func (n *Network) CreateSubnet(tx *store.Tx, sc Scope, spec SubnetSpec) (*model.
 	if err := n.spend(tx, project, QuotaSubnet, 1); err != nil {
 		return nil, err
 	}
-	if spec.IPVersion == 6 {
-		return nil, fault.Coded(fault.NotImplemented, "HTTPNotImplemented", "IPv6 subnets are not offered yet.")
-	}
 	if err := checkBlock(spec.CIDR); err != nil {
 		return nil, err
+	}
+	version := ipVersion(spec.CIDR.Addr())
+	if spec.IPVersion != 0 && spec.IPVersion != version {
+		return nil, invalid("cidr '%s' does not match the ip_version '%d'.", spec.CIDR, spec.IPVersion)
 	}
 	for o := range store.Subnets.List(tx, "network", w.ID) {
 		if o.CIDR.Overlaps(spec.CIDR) {
 			return nil, invalid("Requested subnet with cidr: %s for network: %s overlaps with another subnet (%s).", spec.CIDR, w.ID, o.CIDR)
 		}
 	}
-	s := &model.Subnet{Meta: model.NewMeta(project, "", n.now()), NetworkID: w.ID, IPVersion: 4, CIDR: spec.CIDR, DHCP: true}
+	s := &model.Subnet{Meta: model.NewMeta(project, "", n.now()), NetworkID: w.ID, IPVersion: version, CIDR: spec.CIDR, DHCP: true}
+	if err := applyModes(s, spec); err != nil {
+		return nil, err
+	}
 	if spec.Gateway != nil {
 		s.Gateway = *spec.Gateway
-	} else if s.CIDR.Bits() < 31 { // a smaller block has no address to spare
+	} else if s.CIDR.Addr().BitLen()-s.CIDR.Bits() > 1 { // a smaller block has no address to spare
 		s.Gateway = hosts(s.CIDR).Start
 	}
 	if err := n.checkGateway(s); err != nil {
@@ -85,7 +91,17 @@ func (n *Network) CreateSubnet(tx *store.Tx, sc Scope, spec SubnetSpec) (*model.
 	if err := store.Subnets.Put(tx, s); err != nil {
 		return nil, err
 	}
+	if err := n.formAll(tx, s); err != nil {
+		return nil, err
+	}
 	return s, n.touchNetwork(tx, w)
+}
+
+func ipVersion(a netip.Addr) int {
+	if a.Is4() {
+		return 4
+	}
+	return 6
 }
 
 // touchNetwork bumps the network's revision with a change of its subnets. Writing the
@@ -111,6 +127,9 @@ func (n *Network) UpdateSubnet(tx *store.Tx, sc Scope, id model.ID, spec SubnetS
 		return nil, fault.Coded(fault.NotFound, "NetworkNotFound", "Network %s could not be found.", old.NetworkID)
 	}
 	s := *old
+	if spec.DHCP != nil && !*spec.DHCP && (s.IPv6RAMode != "" || s.IPv6Address != "") {
+		return nil, invalid("Cannot disable enable_dhcp with ipv6 attributes set.")
+	}
 	if spec.Gateway != nil && *spec.Gateway != old.Gateway {
 		s.Gateway = *spec.Gateway
 		if err := n.checkGateway(&s); err != nil {
@@ -153,7 +172,13 @@ func (n *Network) DeleteSubnet(tx *store.Tx, sc Scope, id model.ID) error {
 		return forbidden("another project's subnet")
 	}
 	tx.Guard(subnetMark(id))
-	for range store.Ports.List(tx, "subnet", id) {
+	gone := false
+	if s.Automatic() {
+		if gone, err = n.unform(tx, s); err != nil {
+			return err
+		}
+	}
+	if !gone && store.Ports.Count(tx, "subnet", id) > 0 {
 		return fault.Coded(fault.Conflict, "SubnetInUse", "Unable to complete operation on subnet %s: One or more ports have an IP allocation from this subnet.", id)
 	}
 	tx.Unmark(subnetMark(id))
@@ -172,12 +197,18 @@ func checkBlock(p netip.Prefix) error {
 		return fault.Coded(fault.Invalid, "HTTPBadRequest", "Invalid input for cidr. Reason: "+format, args...)
 	}
 	switch {
-	case !p.IsValid() || !p.Addr().Is4():
-		return bad("'%s' is not a valid IPv4 subnet.", p)
+	case !p.IsValid() || p.Addr().Is4In6():
+		return bad("'%s' is not a valid IP subnet.", p)
 	case p.Masked() != p:
 		return bad("'%s' isn't a recognized IP subnet cidr, '%s' is recommended.", p, p.Masked())
 	case p.Bits() == 0:
 		return invalid("0 is not allowed as CIDR prefix length.")
+	case p.Addr().Is6():
+		for _, r := range reserved6 {
+			if p.Overlaps(r.block) {
+				return invalid("%s", r.text)
+			}
+		}
 	case p.Overlaps(netip.PrefixFrom(netip.AddrFrom4([4]byte{224}), 4)):
 		return invalid("Multicast IP subnet is not supported.")
 	case p.Overlaps(netip.PrefixFrom(netip.AddrFrom4([4]byte{127}), 8)):
@@ -191,7 +222,11 @@ func checkBlock(p netip.Prefix) error {
 }
 
 func (n *Network) checkGateway(s *model.Subnet) error {
-	if g := s.Gateway; g.IsValid() && (!g.Is4() || !hosts(s.CIDR).Contains(g)) {
+	g := s.Gateway
+	if g.Is6() && s.IPVersion == 6 && g.IsLinkLocalUnicast() {
+		return nil // the router's address on the link, which router advertisements name anyway
+	}
+	if g.IsValid() && !hosts(s.CIDR).Contains(g) {
 		return invalid("Gateway is not valid on subnet: %s is no address for a host of %s.", g, s.CIDR)
 	}
 	return nil
@@ -209,8 +244,8 @@ func applySubnet(s *model.Subnet, spec SubnetSpec) error {
 			return fault.Coded(fault.Invalid, "DNSNameServersExhausted", "Unable to complete operation for %s. The number of DNS nameservers exceeds the limit %d.", s.ID, MaxDNS)
 		}
 		for i, a := range *spec.DNS {
-			if !a.Is4() {
-				return invalid("the DNS nameserver %s is no IPv4 address.", a)
+			if ipVersion(a) != s.IPVersion {
+				return invalid("dns_nameserver '%s' does not match the ip_version '%d'.", a, s.IPVersion)
 			}
 			if slices.Contains((*spec.DNS)[:i], a) {
 				return invalid("the DNS nameserver %s is there twice.", a)
@@ -223,8 +258,8 @@ func applySubnet(s *model.Subnet, spec SubnetSpec) error {
 			return fault.Coded(fault.Invalid, "HostRoutesExhausted", "Unable to complete operation for %s. The number of host routes exceeds the limit %d.", s.ID, MaxHostRoutes)
 		}
 		for i, r := range *spec.HostRoutes {
-			if !r.Destination.Addr().Is4() || !r.NextHop.Is4() {
-				return invalid("the host route %s via %s is not of IPv4.", r.Destination, r.NextHop)
+			if ipVersion(r.Destination.Addr()) != s.IPVersion || ipVersion(r.NextHop) != s.IPVersion {
+				return invalid("the host route %s via %s does not match the ip_version '%d'.", r.Destination, r.NextHop, s.IPVersion)
 			}
 			if r.Destination.Masked() != r.Destination {
 				return invalid("the destination %s of a host route has bits outside its prefix; %s is recommended.", r.Destination, r.Destination.Masked())

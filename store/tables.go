@@ -1,6 +1,8 @@
 package store
 
 import (
+	"encoding/hex"
+	"net/netip"
 	"strconv"
 
 	"yakumo/model"
@@ -113,12 +115,16 @@ var (
 		By("qos", func(r *model.Network) []string { return some(r.QoSPolicyID) }),
 		By("physical", func(r *model.Network) []string { return some(r.PhysicalNetwork) }),
 		By("project", func(r *model.Network) []string { return []string{r.ProjectID} }),
-		By("shared", func(r *model.Network) []string { return when(r.Shared || r.External, "yes") }),
+		By("shared", (*model.Network).Targets),
 		By("name", func(r *model.Network) []string { return []string{r.Name} }))
 
 	Subnets = Define("subnet", func(r *model.Subnet) string { return r.ID },
 		By("project", func(r *model.Subnet) []string { return []string{r.ProjectID} }),
-		By("network", func(r *model.Subnet) []string { return []string{r.NetworkID} }))
+		By("network", func(r *model.Subnet) []string { return []string{r.NetworkID} }),
+		// pool sorts the subnets of a pool by their blocks.
+		By("pool", func(r *model.Subnet) []string {
+			return when(r.PoolID != "", r.PoolID+","+AddressOrder(r.CIDR.Addr()))
+		}))
 
 	// Ports claim their MAC in the network and each address in its subnet.
 	Ports = Define("port", func(r *model.Port) string { return r.ID },
@@ -168,6 +174,7 @@ var (
 	SecurityGroups = Define("security_group", func(r *model.SecurityGroup) string { return r.ID },
 		Claims(func(r *model.SecurityGroup) []string { return when(r.Default, "default,"+r.ProjectID) }),
 		By("project", func(r *model.SecurityGroup) []string { return []string{r.ProjectID} }),
+		By("shared", func(r *model.SecurityGroup) []string { return r.SharedWith }),
 		By("name", func(r *model.SecurityGroup) []string { return []string{r.Name} }))
 
 	// SecurityRules claim their meaning in the group: the same rule cannot be there twice.
@@ -175,7 +182,32 @@ var (
 		Claims(func(r *model.SecurityRule) []string { return []string{r.Meaning()} }),
 		By("project", func(r *model.SecurityRule) []string { return []string{r.ProjectID} }),
 		By("group", func(r *model.SecurityRule) []string { return []string{r.GroupID} }),
-		By("remote", func(r *model.SecurityRule) []string { return some(r.RemoteGroupID) }))
+		By("remote", func(r *model.SecurityRule) []string { return some(r.RemoteGroupID) }),
+		By("address_group", func(r *model.SecurityRule) []string { return some(r.AddressGroupID) }))
+
+	DefaultRules = Define("default_rule", func(r *model.DefaultRule) string { return r.ID },
+		Claims(func(r *model.DefaultRule) []string { return when(!r.Gone, r.Meaning()) }))
+
+	AddressGroups = Define("address_group", func(r *model.AddressGroup) string { return r.ID },
+		By("project", func(r *model.AddressGroup) []string { return []string{r.ProjectID} }),
+		By("shared", func(r *model.AddressGroup) []string { return r.SharedWith }))
+
+	AddressScopes = Define("address_scope", func(r *model.AddressScope) string { return r.ID },
+		By("project", func(r *model.AddressScope) []string { return []string{r.ProjectID} }),
+		By("shared", func(r *model.AddressScope) []string { return r.SharedWith }))
+
+	// SubnetPools: one may be the default of its IP version.
+	SubnetPools = Define("subnet_pool", func(r *model.SubnetPool) string { return r.ID },
+		Claims(func(r *model.SubnetPool) []string { return when(r.IsDefault, "default,"+strconv.Itoa(r.IPVersion)) }),
+		By("project", func(r *model.SubnetPool) []string { return []string{r.ProjectID} }),
+		By("shared", func(r *model.SubnetPool) []string { return r.SharedWith }),
+		By("scope", func(r *model.SubnetPool) []string { return some(r.AddressScopeID) }))
+
+	// RBACPolicies: an object is shared with a target once. "object" is for the end of the object.
+	RBACPolicies = Define("rbac_policy", func(r *model.RBACPolicy) string { return r.ID },
+		Claims(func(r *model.RBACPolicy) []string { return []string{r.Meaning()} }),
+		By("project", func(r *model.RBACPolicy) []string { return []string{r.ProjectID} }),
+		By("object", func(r *model.RBACPolicy) []string { return []string{r.ObjectID} }))
 
 	// Routers claim their tunnel identifier; who picks one looks at the claim of networks too.
 	Routers = Define("router", func(r *model.Router) string { return r.ID },
@@ -262,7 +294,8 @@ var (
 func Tables() []AnyTable {
 	return []AnyTable{Domains, Projects, Users, Groups, Roles, Assignments, IdentityRecords, Revocations, SigningKeys,
 		Images, ImageUploads, ImageTasks, Flavors, KeyPairs, Servers, Actions, Networks, Subnets, Ports, SecurityGroups, SecurityRules,
-		Routers, FloatingIPs, PortForwardings, QoSPolicies, Trunks, TapServices, TapFlows, Quotas, Hosts, Heartbeats, JoinTokens, Settings}
+		Routers, FloatingIPs, PortForwardings, QoSPolicies, Trunks, TapServices, TapFlows,
+		DefaultRules, AddressGroups, AddressScopes, SubnetPools, RBACPolicies, Quotas, Hosts, Heartbeats, JoinTokens, Settings}
 }
 
 // HostGuard is the guard that placing a server on a host marks, and removing the host guards.
@@ -270,6 +303,12 @@ func HostGuard(host string) string { return "host," + host }
 
 // VNIClaim is the claim of a tunnel identifier, of networks and of routers.
 func VNIClaim(vni uint32) string { return "vni," + strconv.FormatUint(uint64(vni), 10) }
+
+// AddressOrder is a text of the address that sorts as the address does among those of its IP version.
+func AddressOrder(a netip.Addr) string {
+	b := a.As16()
+	return hex.EncodeToString(b[:])
+}
 
 // PortAddressClaim is the claim of an address in a subnet.
 func PortAddressClaim(subnet, addr string) string { return "ip," + subnet + "," + addr }

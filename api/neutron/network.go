@@ -59,10 +59,15 @@ func (d *dialect) networkCollection() *collection[model.Network, network.Network
 			if v.scope.Admin {
 				return store.Networks.All(v.r)
 			}
-			return concat(store.Networks.List(v.r, "project", v.scope.ProjectID), store.Networks.List(v.r, "shared", "yes"))
+			return concat(store.Networks.List(v.r, "project", v.scope.ProjectID), sharedNetworks(v))
 		},
 		create: d.net.CreateNetwork, update: d.net.UpdateNetwork, remove: d.net.DeleteNetwork,
 	}
+}
+
+// sharedNetworks gives the networks that policies let the caller's project see; one may come twice.
+func sharedNetworks(v *view) iter.Seq[*model.Network] {
+	return anyOf(store.Networks, v, "shared", []string{v.scope.ProjectID, model.Everybody})
 }
 
 // subnetsOf gives the ids of the network's subnets.
@@ -187,8 +192,8 @@ func (d *dialect) subnetCollection() *collection[model.Subnet, network.SubnetSpe
 			},
 			emit: func(b []byte, _ *view, r *R) []byte { return appendStrings(b, r.ServiceType) }},
 		nullAttr[R, S]("subnetpool_id"),
-		nullAttr[R, S]("ipv6_ra_mode"),
-		nullAttr[R, S]("ipv6_address_mode"),
+		modeAttr("ipv6_ra_mode", func(r *R) string { return r.IPv6RAMode }, func(s *S) **string { return &s.RAMode }),
+		modeAttr("ipv6_address_mode", func(r *R) string { return r.IPv6Address }, func(s *S) **string { return &s.AddressMode }),
 	)
 	return &collection[R, S]{
 		path: "subnets", single: "subnet", plural: "subnets", attrs: attrs, tagged: true, meta: meta,
@@ -214,7 +219,7 @@ func (d *dialect) subnetCollection() *collection[model.Subnet, network.SubnetSpe
 				return store.Subnets.All(v.r)
 			}
 			return concat(store.Subnets.List(v.r, "project", v.scope.ProjectID), func(yield func(*R) bool) {
-				for w := range store.Networks.List(v.r, "shared", "yes") {
+				for w := range sharedNetworks(v) {
 					for s := range store.Subnets.List(v.r, "network", w.ID) {
 						if !yield(s) {
 							return

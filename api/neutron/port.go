@@ -227,7 +227,7 @@ func setFixedIPs(s *network.PortSpec, raw json.RawMessage) error {
 	if isNull(raw) {
 		return nil
 	}
-	list, err := readObjects("fixed_ips", raw, "subnet_id", "ip_address", "subnet")
+	list, err := readObjects("fixed_ips", raw, "subnet_id", "ip_address", "subnet", "delete_subnet")
 	if err != nil {
 		return err
 	}
@@ -245,6 +245,11 @@ func setFixedIPs(s *network.PortSpec, raw json.RawMessage) error {
 				return err
 			}
 			if x.Address, err = readAddr("fixed_ips", text); err != nil {
+				return err
+			}
+		}
+		if v, ok := o["delete_subnet"]; ok && !isNull(v) {
+			if x.Remove, err = readBool("fixed_ips", v); err != nil {
 				return err
 			}
 		}

@@ -24,6 +24,29 @@ func nullAttr[R, S any](name string) attribute[R, S] {
 	}
 }
 
+// modeAttr is how guests of an IPv6 subnet get their addresses; null: not by the cloud.
+func modeAttr(name string, get func(*model.Subnet) string, field func(*network.SubnetSpec) **string) attribute[model.Subnet, network.SubnetSpec] {
+	return attribute[model.Subnet, network.SubnetSpec]{
+		name: name, post: everyone,
+		set: func(s *network.SubnetSpec, raw json.RawMessage) error {
+			if isNull(raw) {
+				return nil
+			}
+			mode, err := readString(name, raw)
+			*field(s) = &mode
+			return err
+		},
+		emit: func(b []byte, _ *view, r *model.Subnet) []byte { return appendStringOrNull(b, get(r)) },
+		match: func(_ *view, r *model.Subnet) []string {
+			if mode := get(r); mode != "" {
+				return []string{mode}
+			}
+			return nil
+		},
+		order: get,
+	}
+}
+
 func setCIDR(s *network.SubnetSpec, raw json.RawMessage) error {
 	text, err := readString("cidr", raw)
 	if err != nil {

@@ -481,9 +481,11 @@ func (d *dialect) chooseNetworks(tx *store.Tx, c *api.Context, w *wanted) ([]nic
 			own = append(own, n.ID)
 		}
 	}
-	for n := range store.Networks.List(tx, "shared", "yes") {
-		if n.Shared && !n.External && n.ProjectID != project {
-			shared = append(shared, n.ID)
+	for _, target := range []string{project, model.Everybody} {
+		for n := range store.Networks.List(tx, "shared", target) {
+			if n.With(project) && !n.External && n.ProjectID != project && !slices.Contains(shared, n.ID) {
+				shared = append(shared, n.ID)
+			}
 		}
 	}
 	usable := own
