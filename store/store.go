@@ -99,7 +99,7 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 		moved: make(chan struct{}), subs: map[*Subscription]struct{}{}, done: make(chan struct{}),
 	}
 	schema := &memdb.DBSchema{Tables: map[string]*memdb.TableSchema{}}
-	for _, k := range []Kind{claimKind, guardKind} {
+	for _, k := range []Kind{claimKind, guardKind, countKind} {
 		schema.Tables[string(k)] = &memdb.TableSchema{Name: string(k), Indexes: map[string]*memdb.IndexSchema{
 			"id": {Name: "id", Unique: true, Indexer: entryKey{}},
 		}}
@@ -391,7 +391,9 @@ func (s *Store) apply(batch []change, rev int64) int {
 			if old == nil || old.rev > c.rev {
 				continue
 			}
-			err = tx.Delete(string(c.kind), old)
+			if err = tx.Delete(string(c.kind), old); err == nil {
+				err = recount(tx, s.tables[c.kind], old.val, nil)
+			}
 			s.tell(c.kind, c.key, old.val, nil)
 		case old != nil && old.rev >= c.rev:
 			continue
@@ -408,10 +410,9 @@ func (s *Store) apply(batch []change, rev int64) int {
 					continue
 				}
 			}
-			err = tx.Insert(string(c.kind), e)
-			var before any
-			if old != nil {
-				before = old.val
+			before := valueOf(raw)
+			if err = tx.Insert(string(c.kind), e); err == nil {
+				err = recount(tx, s.tables[c.kind], before, e.val)
 			}
 			s.tell(c.kind, c.key, before, e.val)
 		}

@@ -17,6 +17,8 @@ type Kind string
 type Index[T any] struct {
 	Name string
 	Keys func(*T) []string
+	// Counted: how many rows it finds under a value is kept, so that Count costs one look.
+	Counted bool
 }
 
 // Table is a typed set of rows. Make one with Define and keep it in a package variable
@@ -36,7 +38,12 @@ func Claims[T any](f func(*T) []string) Option[T] { return func(t *Table[T]) { t
 
 // By adds an index.
 func By[T any](name string, keys func(*T) []string) Option[T] {
-	return func(t *Table[T]) { t.indexes = append(t.indexes, Index[T]{name, keys}) }
+	return func(t *Table[T]) { t.indexes = append(t.indexes, Index[T]{Name: name, Keys: keys}) }
+}
+
+// Counted adds an index whose counts are kept: for quotas, which ask with every new row.
+func Counted[T any](name string, keys func(*T) []string) Option[T] {
+	return func(t *Table[T]) { t.indexes = append(t.indexes, Index[T]{Name: name, Keys: keys, Counted: true}) }
 }
 
 // Define makes a table of rows that key tells apart. A key holds no slash and is not empty.
@@ -58,6 +65,7 @@ type AnyTable interface {
 	schema() *memdb.TableSchema
 	claimsOf(row any) []string
 	keyOf(row any) string
+	countsOf(row any) []string
 }
 
 func (t *Table[T]) decode(data []byte) (any, error) {
@@ -179,15 +187,6 @@ func (t *Table[T]) Seek(r Reader, index, prefix, from string) iter.Seq[*T] {
 }
 
 func (t *Table[T]) key1(row *T) []string { return []string{t.key(row)} }
-
-// Count tells how many rows the index finds under the value.
-func (t *Table[T]) Count(r Reader, index, value string) int {
-	n := 0
-	for range t.List(r, index, value) {
-		n++
-	}
-	return n
-}
 
 // Holder gives the key of the row that holds the claim, and false where it is free. In a
 // Tx the claim is compared at commit.

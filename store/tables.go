@@ -114,12 +114,12 @@ var (
 		}),
 		By("qos", func(r *model.Network) []string { return some(r.QoSPolicyID) }),
 		By("physical", func(r *model.Network) []string { return some(r.PhysicalNetwork) }),
-		By("project", func(r *model.Network) []string { return []string{r.ProjectID} }),
+		Counted("project", func(r *model.Network) []string { return []string{r.ProjectID} }),
 		By("shared", (*model.Network).Targets),
 		By("name", func(r *model.Network) []string { return []string{r.Name} }))
 
 	Subnets = Define("subnet", func(r *model.Subnet) string { return r.ID },
-		By("project", func(r *model.Subnet) []string { return []string{r.ProjectID} }),
+		Counted("project", func(r *model.Subnet) []string { return []string{r.ProjectID} }),
 		By("network", func(r *model.Subnet) []string { return []string{r.NetworkID} }),
 		// pool sorts the subnets of a pool by their blocks.
 		By("pool", func(r *model.Subnet) []string {
@@ -135,10 +135,10 @@ var (
 			}
 			return out
 		}),
-		By("project", func(r *model.Port) []string { return []string{r.ProjectID} }),
+		Counted("project", func(r *model.Port) []string { return []string{r.ProjectID} }),
 		By("network", func(r *model.Port) []string { return []string{r.NetworkID} }),
 		By("device", func(r *model.Port) []string { return some(r.DeviceID) }),
-		By("host", func(r *model.Port) []string { return some(r.Host) }),
+		Counted("host", func(r *model.Port) []string { return some(r.Host) }),
 		By("network_owner", func(r *model.Port) []string { return some(r.NetworkOwner) }),
 		By("mac", func(r *model.Port) []string { return []string{r.MAC} }),
 		By("address", func(r *model.Port) []string {
@@ -173,14 +173,14 @@ var (
 
 	SecurityGroups = Define("security_group", func(r *model.SecurityGroup) string { return r.ID },
 		Claims(func(r *model.SecurityGroup) []string { return when(r.Default, "default,"+r.ProjectID) }),
-		By("project", func(r *model.SecurityGroup) []string { return []string{r.ProjectID} }),
+		Counted("project", func(r *model.SecurityGroup) []string { return []string{r.ProjectID} }),
 		By("shared", func(r *model.SecurityGroup) []string { return r.SharedWith }),
 		By("name", func(r *model.SecurityGroup) []string { return []string{r.Name} }))
 
 	// SecurityRules claim their meaning in the group: the same rule cannot be there twice.
 	SecurityRules = Define("security_rule", func(r *model.SecurityRule) string { return r.ID },
 		Claims(func(r *model.SecurityRule) []string { return []string{r.Meaning()} }),
-		By("project", func(r *model.SecurityRule) []string { return []string{r.ProjectID} }),
+		Counted("project", func(r *model.SecurityRule) []string { return []string{r.ProjectID} }),
 		By("group", func(r *model.SecurityRule) []string { return []string{r.GroupID} }),
 		By("remote", func(r *model.SecurityRule) []string { return some(r.RemoteGroupID) }),
 		By("address_group", func(r *model.SecurityRule) []string { return some(r.AddressGroupID) }))
@@ -189,30 +189,30 @@ var (
 		Claims(func(r *model.DefaultRule) []string { return when(!r.Gone, r.Meaning()) }))
 
 	AddressGroups = Define("address_group", func(r *model.AddressGroup) string { return r.ID },
-		By("project", func(r *model.AddressGroup) []string { return []string{r.ProjectID} }),
+		Counted("project", func(r *model.AddressGroup) []string { return []string{r.ProjectID} }),
 		By("shared", func(r *model.AddressGroup) []string { return r.SharedWith }))
 
 	AddressScopes = Define("address_scope", func(r *model.AddressScope) string { return r.ID },
-		By("project", func(r *model.AddressScope) []string { return []string{r.ProjectID} }),
+		Counted("project", func(r *model.AddressScope) []string { return []string{r.ProjectID} }),
 		By("shared", func(r *model.AddressScope) []string { return r.SharedWith }))
 
 	// SubnetPools: one may be the default of its IP version.
 	SubnetPools = Define("subnet_pool", func(r *model.SubnetPool) string { return r.ID },
 		Claims(func(r *model.SubnetPool) []string { return when(r.IsDefault, "default,"+strconv.Itoa(r.IPVersion)) }),
-		By("project", func(r *model.SubnetPool) []string { return []string{r.ProjectID} }),
+		Counted("project", func(r *model.SubnetPool) []string { return []string{r.ProjectID} }),
 		By("shared", func(r *model.SubnetPool) []string { return r.SharedWith }),
 		By("scope", func(r *model.SubnetPool) []string { return some(r.AddressScopeID) }))
 
 	// RBACPolicies: an object is shared with a target once. "object" is for the end of the object.
 	RBACPolicies = Define("rbac_policy", func(r *model.RBACPolicy) string { return r.ID },
 		Claims(func(r *model.RBACPolicy) []string { return []string{r.Meaning()} }),
-		By("project", func(r *model.RBACPolicy) []string { return []string{r.ProjectID} }),
+		Counted("project", func(r *model.RBACPolicy) []string { return []string{r.ProjectID} }),
 		By("object", func(r *model.RBACPolicy) []string { return []string{r.ObjectID} }))
 
 	// Routers claim their tunnel identifier; who picks one looks at the claim of networks too.
 	Routers = Define("router", func(r *model.Router) string { return r.ID },
 		Claims(func(r *model.Router) []string { return when(r.VNI != 0, VNIClaim(r.VNI)) }),
-		By("project", func(r *model.Router) []string { return []string{r.ProjectID} }),
+		Counted("project", func(r *model.Router) []string { return []string{r.ProjectID} }),
 		By("name", func(r *model.Router) []string { return []string{r.Name} }),
 		// network is the external network of the gateway.
 		By("network", func(r *model.Router) []string {
@@ -229,7 +229,7 @@ var (
 		Claims(func(r *model.FloatingIP) []string {
 			return when(r.PortID != "", "inside,"+r.NetworkID+","+r.PortID+","+r.FixedAddress.String())
 		}),
-		By("project", func(r *model.FloatingIP) []string { return []string{r.ProjectID} }),
+		Counted("project", func(r *model.FloatingIP) []string { return []string{r.ProjectID} }),
 		By("network", func(r *model.FloatingIP) []string { return []string{r.NetworkID} }),
 		By("address", func(r *model.FloatingIP) []string { return []string{r.Address.String()} }),
 		By("port", func(r *model.FloatingIP) []string { return some(r.PortID) }),
@@ -251,7 +251,7 @@ var (
 
 	QoSPolicies = Define("qos_policy", func(r *model.QoSPolicy) string { return r.ID },
 		Claims(func(r *model.QoSPolicy) []string { return when(r.Default, "default,"+r.ProjectID) }),
-		By("project", func(r *model.QoSPolicy) []string { return []string{r.ProjectID} }),
+		Counted("project", func(r *model.QoSPolicy) []string { return []string{r.ProjectID} }),
 		By("shared", func(r *model.QoSPolicy) []string { return when(r.Shared, "yes") }),
 		By("rule", func(r *model.QoSPolicy) []string {
 			out := make([]string, 0, len(r.Rules))
@@ -263,18 +263,18 @@ var (
 
 	// Trunks: the rows of their ports name them, so that no port is of two.
 	Trunks = Define("trunk", func(r *model.Trunk) string { return r.ID },
-		By("project", func(r *model.Trunk) []string { return []string{r.ProjectID} }),
+		Counted("project", func(r *model.Trunk) []string { return []string{r.ProjectID} }),
 		By("port", func(r *model.Trunk) []string { return []string{r.PortID} }))
 
 	// TapServices claim their number in tunnels as networks and routers do.
 	TapServices = Define("tap_service", func(r *model.TapService) string { return r.ID },
 		Claims(func(r *model.TapService) []string { return []string{VNIClaim(r.VNI)} }),
-		By("project", func(r *model.TapService) []string { return []string{r.ProjectID} }),
+		Counted("project", func(r *model.TapService) []string { return []string{r.ProjectID} }),
 		By("port", func(r *model.TapService) []string { return []string{r.PortID} }))
 
 	TapFlows = Define("tap_flow", func(r *model.TapFlow) string { return r.ID },
 		Claims(func(r *model.TapFlow) []string { return []string{r.ServiceID + "," + r.SourcePort + "," + r.Direction} }),
-		By("project", func(r *model.TapFlow) []string { return []string{r.ProjectID} }),
+		Counted("project", func(r *model.TapFlow) []string { return []string{r.ProjectID} }),
 		By("service", func(r *model.TapFlow) []string { return []string{r.ServiceID} }),
 		By("source", func(r *model.TapFlow) []string { return []string{r.SourcePort} }))
 

@@ -101,11 +101,15 @@ func (tx *Tx) put(t AnyTable, key string, row any, l *Lease) error {
 	}
 	r := ref{t.Kind(), key}
 	tx.read(r.kind, r.key)
+	old, err := tx.over.First(string(r.kind), "id", key)
+	if err != nil {
+		return fmt.Errorf("put %s %s: %w", r.kind, key, err)
+	}
 	tx.set(r, w)
 	if err := tx.over.Insert(string(r.kind), &entry{key: key, val: row}); err != nil {
 		return fmt.Errorf("put %s %s: %w", r.kind, key, err)
 	}
-	return nil
+	return recount(tx.over, t, valueOf(old), row)
 }
 
 func (tx *Tx) del(t AnyTable, key string) error {
@@ -125,7 +129,7 @@ func (tx *Tx) del(t AnyTable, key string) error {
 	if err := tx.over.Delete(string(r.kind), raw); err != nil {
 		return fmt.Errorf("delete %s %s: %w", r.kind, key, err)
 	}
-	return nil
+	return recount(tx.over, t, valueOf(raw), nil)
 }
 
 // claim gives up the claims that the row held and takes those it will hold; row nil: none.
