@@ -88,6 +88,8 @@ const (
 	PortActive = "ACTIVE"
 	PortBuild  = "BUILD"
 	PortError  = "ERROR"
+	// PortNotApplicable is of a port that only holds an address.
+	PortNotApplicable = "N/A"
 )
 
 // Port is an interface on a network.

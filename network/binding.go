@@ -71,7 +71,7 @@ func (n *Network) ReleasePort(tx *store.Tx, port model.ID) error {
 		return nil
 	}
 	if old.Owned {
-		return store.Ports.Delete(tx, port)
+		return n.dropPort(tx, old)
 	}
 	p := *old
 	p.DeviceID, p.DeviceOwner = "", ""

@@ -235,7 +235,7 @@ func (n *Network) subnetFor(w *model.Network, p *model.Port, subnets map[model.I
 		}
 		return s, nil
 	}
-	if !hosts(s.CIDR).Contains(x.Address) || x.Address == s.Gateway && !routerOwned(p.DeviceOwner) {
+	if !hosts(s.CIDR).Contains(x.Address) || x.Address == s.Gateway && !mayBeGateway(p.DeviceOwner) {
 		return nil, fault.Coded(fault.Invalid, "InvalidIpForSubnet", "IP address %s is not a valid IP for the specified subnet.", x.Address)
 	}
 	return s, nil

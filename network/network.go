@@ -1,13 +1,16 @@
-// Package network holds the rules of networks, subnets, ports, security groups and quotas:
-// what may be created, changed and deleted, by whom, and which address, MAC and tunnel
-// identifier it gets. Choices are made once, by whoever creates the row, and stored.
+// Package network holds the rules of networks, subnets, ports, security groups, routers,
+// floating IPs and quotas: what may be created, changed and deleted, by whom, and which
+// address, MAC and tunnel identifier it gets. Choices are made once, by whoever creates the
+// row, and stored.
 //
 // Every method works inside a transaction (or on a snapshot) of the caller's, so that
 // others can compose: a server and its ports are one transaction. Nothing here waits,
 // calls out or keeps state between calls.
 //
-// Reads: networks, subnets, ports, security groups and rules, quotas, hosts (their
-// underlay MTU and physical networks). Writes: networks, subnets, ports, security groups and rules, quotas.
+// Reads: networks, subnets, ports, security groups and rules, routers, floating IPs, port
+// forwardings, quotas, hosts (their underlay MTU, physical networks and heartbeats).
+// Writes: networks, subnets, ports, security groups and rules, routers, floating IPs, port
+// forwardings, quotas.
 // Imports fault, model and store; must not import api, agent, datapath or another part.
 package network
 

@@ -57,6 +57,9 @@ func (n *Network) CreatePort(tx *store.Tx, sc Scope, spec PortSpec) (*model.Port
 	if err != nil {
 		return nil, err
 	}
+	if w.External && !w.Shared && !sc.Owns(w.ProjectID) {
+		return nil, forbidden("ports of the external network")
+	}
 	if err := n.spend(tx, project, QuotaPort, 1); err != nil {
 		return nil, err
 	}
@@ -111,6 +114,9 @@ func (n *Network) UpdatePort(tx *store.Tx, sc Scope, id model.ID, spec PortSpec)
 		if p.MAC, err = n.pickMAC(tx, w.ID); err != nil {
 			return nil, err
 		}
+		if err := n.checkMove(tx, old, &p); err != nil {
+			return nil, err
+		}
 	}
 	if p.MAC != old.MAC {
 		reform(tx, &p)
@@ -124,7 +130,11 @@ func (n *Network) UpdatePort(tx *store.Tx, sc Scope, id model.ID, spec PortSpec)
 	return &p, n.putPort(tx, &p)
 }
 
-// DeletePort removes a port, whatever uses it: its server notices, as in Neutron.
+// DeletePort removes a port, whatever uses it: its server notices, as in Neutron. A
+// floating IP of it is free again; what is forwarded to it no longer is.
+//
+// Errors: fault.NotFound, fault.Forbidden, fault.Conflict code ServicePortInUse (the port
+// is a router's or a floating IP's own).
 func (n *Network) DeletePort(tx *store.Tx, sc Scope, id model.ID) error {
 	p, err := n.GetPort(tx, sc, id)
 	if err != nil {
@@ -133,7 +143,18 @@ func (n *Network) DeletePort(tx *store.Tx, sc Scope, id model.ID) error {
 	if !sc.Owns(p.ProjectID) && !(sc.ProjectID != "" && sc.ProjectID == p.NetworkOwner) {
 		return forbidden("another project's port")
 	}
-	return store.Ports.Delete(tx, id)
+	if cloudPort(tx, p) {
+		return fault.Coded(fault.Conflict, "ServicePortInUse", "Port %s cannot be deleted directly via the port API: has device owner %s.", id, p.DeviceOwner)
+	}
+	return n.dropPort(tx, p)
+}
+
+// dropPort removes a port and what leads to it.
+func (n *Network) dropPort(tx *store.Tx, p *model.Port) error {
+	if err := n.dropNAT(tx, p); err != nil {
+		return err
+	}
+	return store.Ports.Delete(tx, p.ID)
 }
 
 // putPort writes the port and marks what it refers to, so that none of it is deleted at
@@ -185,8 +206,51 @@ func ParseMAC(s string) (string, bool) {
 
 var label = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?$`)
 
-// routerOwned tells whether a port is the cloud's own, such as a router's interface.
-func routerOwned(owner string) bool { return strings.HasPrefix(owner, "network:") }
+// routerOwned tells whether a port is of a device of the network, such as a router's interface.
+func routerOwned(owner string) bool { return strings.HasPrefix(owner, model.OwnerNetwork) }
+
+// mayBeGateway tells whether a port of that owner may have its subnet's gateway address. In
+// an external network that address is a machine of the outside.
+func mayBeGateway(owner string) bool {
+	return routerOwned(owner) && owner != model.OwnerRouterGateway && owner != model.OwnerFloatingIP
+}
+
+// cloudPort tells whether a port belongs to a router or to a floating IP that there is.
+func cloudPort(tx *store.Tx, p *model.Port) bool {
+	return namesCloud(tx, p.DeviceOwner, p.DeviceID)
+}
+
+func namesCloud(tx *store.Tx, owner string, device model.ID) bool {
+	if device == "" {
+		return false
+	}
+	found := false
+	switch owner {
+	case model.OwnerRouterInterface, model.OwnerRouterGateway:
+		_, found = store.Routers.Get(tx, device)
+	case model.OwnerFloatingIP:
+		_, found = store.FloatingIPs.Get(tx, device)
+	}
+	return found
+}
+
+// checkDevice refuses that a request makes a port one of the cloud's own, or takes such a
+// port away: only what it belongs to does.
+func checkDevice(tx *store.Tx, p *model.Port, spec PortSpec) error {
+	owner, device := p.DeviceOwner, p.DeviceID
+	set(&owner, spec.DeviceOwner)
+	set(&device, spec.DeviceID)
+	if owner == p.DeviceOwner && device == p.DeviceID {
+		return nil
+	}
+	if cloudPort(tx, p) {
+		return fault.Coded(fault.Conflict, "PortInUse", "Unable to complete operation on port %s for network %s. Port already has an attached device %s.", p.ID, p.NetworkID, p.DeviceID)
+	}
+	if namesCloud(tx, owner, device) {
+		return fault.Coded(fault.Conflict, "DeviceIDNotOwnedByTenant", "The following device_id %s is not owned by your tenant or matches another tenants router.", clip(device))
+	}
+	return nil
+}
 
 func (n *Network) applyPort(tx *store.Tx, sc Scope, w *model.Network, p *model.Port, spec PortSpec) error {
 	for field, s := range map[string]*string{"name": spec.Name, "description": spec.Description, "device_id": spec.DeviceID, "device_owner": spec.DeviceOwner} {
@@ -211,6 +275,9 @@ func (n *Network) applyPort(tx *store.Tx, sc Scope, w *model.Network, p *model.P
 		case spec.DeviceOwner != nil && routerOwned(*spec.DeviceOwner):
 			return forbidden("device_owner")
 		}
+	}
+	if err := checkDevice(tx, p, spec); err != nil {
+		return err
 	}
 	set(&p.Name, spec.Name)
 	set(&p.Description, spec.Description)

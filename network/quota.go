@@ -13,21 +13,23 @@ const QuotaService = "network"
 
 // Resources that a quota limits, by Neutron's names.
 const (
-	QuotaNetwork = "network"
-	QuotaSubnet  = "subnet"
-	QuotaPort    = "port"
-	QuotaGroup   = "security_group"
-	QuotaRule    = "security_group_rule"
+	QuotaNetwork    = "network"
+	QuotaSubnet     = "subnet"
+	QuotaPort       = "port"
+	QuotaGroup      = "security_group"
+	QuotaRule       = "security_group_rule"
+	QuotaRouter     = "router"
+	QuotaFloatingIP = "floatingip"
 )
 
 // QuotaNames gives the resources that a quota limits.
 func QuotaNames() []string {
-	return []string{QuotaNetwork, QuotaSubnet, QuotaPort, QuotaGroup, QuotaRule}
+	return []string{QuotaNetwork, QuotaSubnet, QuotaPort, QuotaGroup, QuotaRule, QuotaRouter, QuotaFloatingIP}
 }
 
 // DefaultQuotas gives Neutron's defaults.
 func DefaultQuotas() map[string]int {
-	return map[string]int{QuotaNetwork: 100, QuotaSubnet: 100, QuotaPort: 500, QuotaGroup: 10, QuotaRule: 100}
+	return map[string]int{QuotaNetwork: 100, QuotaSubnet: 100, QuotaPort: 500, QuotaGroup: 10, QuotaRule: 100, QuotaRouter: 10, QuotaFloatingIP: 50}
 }
 
 // Defaults gives the limits of a project that has none of its own.
@@ -80,6 +82,10 @@ func Used(r store.Reader, project model.ID, resource string) int {
 		return store.SecurityGroups.Count(r, "project", project)
 	case QuotaRule:
 		return store.SecurityRules.Count(r, "project", project)
+	case QuotaRouter:
+		return store.Routers.Count(r, "project", project)
+	case QuotaFloatingIP:
+		return store.FloatingIPs.Count(r, "project", project)
 	}
 	return 0
 }

@@ -95,8 +95,10 @@ func (n *Network) applyNetwork(tx *store.Tx, w *model.Network, spec NetworkSpec)
 	if err := checkText("description", spec.Description); err != nil {
 		return err
 	}
-	if spec.External != nil && *spec.External {
-		return fault.Coded(fault.NotImplemented, "HTTPNotImplemented", "External networks are not offered yet.")
+	if spec.External != nil && !*spec.External && w.External {
+		if err := leaveOutside(tx, w); err != nil {
+			return err
+		}
 	}
 	if spec.MTU != nil && *spec.MTU != 0 { // 0 asks for the default, as in Neutron
 		most := n.maxMTU(tx, w)
@@ -124,7 +126,24 @@ func (n *Network) applyNetwork(tx *store.Tx, w *model.Network, spec NetworkSpec)
 	set(&w.Description, spec.Description)
 	set(&w.AdminStateUp, spec.AdminStateUp)
 	set(&w.Shared, spec.Shared)
+	set(&w.External, spec.External)
 	set(&w.PortSecurity, spec.PortSecurity)
+	return nil
+}
+
+// leaveOutside refuses that a network stops being external while something leads there.
+func leaveOutside(tx *store.Tx, w *model.Network) error {
+	tx.Guard(networkMark(w.ID)) // a gateway and a floating IP mark it with their ports
+	inUse := false
+	for range store.Routers.List(tx, "network", w.ID) {
+		inUse = true
+	}
+	for range store.FloatingIPs.List(tx, "network", w.ID) {
+		inUse = true
+	}
+	if inUse {
+		return fault.Coded(fault.Conflict, "ExternalNetworkInUse", "External network %s cannot be updated to be made non-external, since it has existing gateway ports.", w.ID)
+	}
 	return nil
 }
 

@@ -135,8 +135,18 @@ func (n *Network) UpdateSubnet(tx *store.Tx, sc Scope, id model.ID, spec SubnetS
 		if err := n.checkGateway(&s); err != nil {
 			return nil, err
 		}
+		if old.Gateway.IsValid() {
+			if p, held := store.Ports.Claimed(tx, store.PortAddressClaim(id, old.Gateway.String())); held && cloudPort(tx, p) {
+				return nil, fault.Coded(fault.Conflict, "GatewayIpInUse", "Current gateway ip %s already in use by port %s. Unable to update.", old.Gateway, p.ID)
+			}
+		}
 		if s.Gateway.IsValid() {
-			if holder, held := store.Ports.Holder(tx, store.PortAddressClaim(id, s.Gateway.String())); held {
+			holder, held := store.Ports.Holder(tx, store.PortAddressClaim(id, s.Gateway.String()))
+			if held {
+				p, _ := store.Ports.Get(tx, holder)
+				held = p == nil || p.DeviceOwner != model.OwnerRouterInterface
+			}
+			if held {
 				return nil, fault.Coded(fault.Conflict, "GatewayIpInUse", "Gateway ip %s is already in use by port %s. Unable to update.", s.Gateway, holder)
 			}
 		}

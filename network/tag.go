@@ -13,10 +13,12 @@ type Tagged string
 
 // The kinds.
 const (
-	TaggedNetworks Tagged = "networks"
-	TaggedSubnets  Tagged = "subnets"
-	TaggedPorts    Tagged = "ports"
-	TaggedGroups   Tagged = "security-groups"
+	TaggedNetworks    Tagged = "networks"
+	TaggedSubnets     Tagged = "subnets"
+	TaggedPorts       Tagged = "ports"
+	TaggedGroups      Tagged = "security-groups"
+	TaggedRouters     Tagged = "routers"
+	TaggedFloatingIPs Tagged = "floatingips"
 )
 
 // Tags gives the tags of a resource that the scope sees.
@@ -47,6 +49,18 @@ func (n *Network) Tags(r store.Reader, sc Scope, kind Tagged, id model.ID) ([]st
 			return nil, err
 		}
 		m = g.Meta
+	case TaggedRouters:
+		x, err := n.GetRouter(r, sc, id)
+		if err != nil {
+			return nil, err
+		}
+		m = x.Meta
+	case TaggedFloatingIPs:
+		f, err := n.GetFloatingIP(r, sc, id)
+		if err != nil {
+			return nil, err
+		}
+		m = f.Meta
 	}
 	return m.Tags, nil
 }
@@ -104,6 +118,20 @@ func (n *Network) SetTags(tx *store.Tx, sc Scope, kind Tagged, id model.ID, tags
 			return err
 		}
 		return store.SecurityGroups.Put(tx, &g)
+	case TaggedRouters:
+		old, _ := store.Routers.Get(tx, id)
+		x := *old
+		if err := retag(&x.Meta); err != nil {
+			return err
+		}
+		return store.Routers.Put(tx, &x)
+	case TaggedFloatingIPs:
+		old, _ := store.FloatingIPs.Get(tx, id)
+		f := *old
+		if err := retag(&f.Meta); err != nil {
+			return err
+		}
+		return store.FloatingIPs.Put(tx, &f)
 	}
 	return nil
 }

@@ -158,6 +158,10 @@ var (
 		By("group", func(r *model.Port) []string { return r.Groups }),
 		By("qos", func(r *model.Port) []string { return some(r.QoSPolicyID) }),
 		By("parent", func(r *model.Port) []string { return some(r.ParentID) }), // the subports of a trunk's parent
+		// router_network finds the interfaces of routers in a network.
+		By("router_network", func(r *model.Port) []string {
+			return when(r.DeviceOwner == model.OwnerRouterInterface, r.NetworkID)
+		}),
 		// network_host sorts by host, so that the hosts of a network are found by seeking.
 		By("network_host", func(r *model.Port) []string { return when(r.Host != "", r.NetworkID+","+r.Host) }),
 		By("host_group", func(r *model.Port) []string {

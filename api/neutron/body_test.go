@@ -229,7 +229,7 @@ func TestQuotas(t *testing.T) {
 	if rows := c.list("admin", "/v2.0/quotas"); len(rows) != 1 || rows[0]["project_id"] != red {
 		t.Errorf("%v", rows)
 	}
-	for _, body := range []object{{"quota": object{"router": 5}}, {"quota": object{"port": -2}}, {"quota": object{"port": "x"}}, {}} {
+	for _, body := range []object{{"quota": object{"dragon": 5}}, {"quota": object{"port": -2}}, {"quota": object{"port": "x"}}, {}} {
 		c.refused(400, "HTTPBadRequest", "admin", "PUT", "/v2.0/quotas/"+red, body)
 	}
 	c.must(204, "admin", "DELETE", "/v2.0/quotas/"+red, nil)
