@@ -107,10 +107,15 @@ func (d *Device) Send(frame []byte) {
 
 // arrive runs a packet and hands on what leaves.
 func (s *Switch) arrive(a sim.Arrival) {
-	for _, out := range s.sim.Run(a).Out {
+	s.emit(s.sim.Run(a))
+}
+
+// emit hands on what leaves the switch.
+func (s *Switch) emit(res sim.Result) {
+	for _, out := range res.Out {
 		switch {
 		case out.Responder != 0:
-			s.drv.respond(uint32(out.To), out.Packet)
+			s.drv.respond(pipeline.ToAgent{Responder: out.Responder, Port: uint32(out.To), Arg: out.Arg}, out.Packet)
 		case out.To == pipeline.PortTunnel:
 			if far := s.underlay.hosts[out.Host]; far != nil {
 				far.arrive(sim.Arrival{In: pipeline.PortTunnel, VNI: out.VNI, Packet: out.Packet})
@@ -367,25 +372,33 @@ func (d *Driver) Entries() []string {
 }
 
 // respond answers a guest's packet as the agent does.
-func (d *Driver) respond(ordinal uint32, p sim.Packet) {
+func (d *Driver) respond(to pipeline.ToAgent, p sim.Packet) {
 	d.count.PacketIns++
-	id, _ := d.cfg.Ordinals.Find(pipeline.OrdinalPort, ordinal)
-	port, ok := d.prog.Row(model.RowID{Kind: model.RowPort, Key: id}).(*model.HostPort)
-	if !ok {
-		return
-	}
-	network, ok := d.prog.Row(model.RowID{Kind: model.RowNetwork, Key: port.NetworkID}).(*model.HostNetwork)
-	if !ok {
-		return
-	}
-	reply, err := responder.DHCP(p.Frame(), port, network)
+	ask, err := responder.Resolve(d.prog, d.cfg.Ordinals, to, p.Frame())
 	if err != nil {
-		d.count.DHCPIgnored++
 		return
 	}
-	d.count.DHCPReplies++
-	d.sw.deliver(ordinal, reply)
-	if d.cfg.Notify != nil {
-		d.cfg.Notify(datapath.Event{Port: port.ID, Kind: datapath.Asked})
+	replies, err := responder.Answer(ask)
+	if err != nil {
+		if to.Responder == pipeline.ResponderDHCP {
+			d.count.DHCPIgnored++
+		}
+		return
+	}
+	d.inject(replies...)
+	if to.Responder == pipeline.ResponderDHCP {
+		d.count.DHCPReplies++
+		if d.cfg.Notify != nil {
+			d.cfg.Notify(datapath.Event{Port: ask.Port.ID, Kind: datapath.Asked})
+		}
+	}
+}
+
+// inject hands frames to the switch, each at its stage.
+func (d *Driver) inject(replies ...responder.Reply) {
+	for _, r := range replies {
+		if p, err := sim.Parse(r.Frame); err == nil {
+			d.sw.emit(d.sw.sim.Inject(r.Stage, r.Fields, p))
+		}
 	}
 }

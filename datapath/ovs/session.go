@@ -421,36 +421,46 @@ func (d *Driver) serve(conn *openflow.Conn) {
 	}
 }
 
-// answer makes a responder's reply to a packet and sends it to the port.
+// answer makes a responder's replies to a packet and hands them to the switch.
 func (d *Driver) answer(conn *openflow.Conn, p *openflow.PacketIn) error {
-	ask, ok := parseUserData(p.UserData)
-	n := ask.Port
-	if !ok || ask.Responder != pipeline.ResponderDHCP {
+	to, ok := parseUserData(p.UserData)
+	if !ok {
 		return fmt.Errorf("packet-in for no responder here: %x", p.UserData)
 	}
 	d.mu.Lock()
-	id, _ := d.cfg.Ordinals.Find(pipeline.OrdinalPort, n)
-	port, known := d.prog.Row(model.RowID{Kind: model.RowPort, Key: id}).(*model.HostPort)
-	var network *model.HostNetwork
-	if known {
-		network, known = d.prog.Row(model.RowID{Kind: model.RowNetwork, Key: port.NetworkID}).(*model.HostNetwork)
-	}
-	out := d.devices[id].ofport
+	ask, err := responder.Resolve(d.prog, d.cfg.Ordinals, to, p.Data)
 	d.mu.Unlock()
-	if !known || out == 0 {
-		return fmt.Errorf("packet-in of port %d, which is gone", n)
-	}
-	reply, err := responder.DHCP(p.Data, port, network)
 	if err != nil {
 		return err
 	}
-	if _, err := conn.Send(d.ctx, &openflow.PacketOut{Actions: []openflow.Action{openflow.ToPort(out)}, Data: reply}); err != nil {
+	replies, err := responder.Answer(ask)
+	if err != nil {
+		return err
+	}
+	if err := d.inject(conn, replies...); err != nil {
 		return fmt.Errorf("send reply: %w", err)
 	}
-	d.count.replies.Add(1)
-	d.mu.Lock()
-	d.events = append(d.events, datapath.Event{Port: id, Kind: datapath.Asked})
-	d.wakeTell()
-	d.mu.Unlock()
+	if ask.Responder == pipeline.ResponderDHCP {
+		d.count.replies.Add(1)
+		d.mu.Lock()
+		d.events = append(d.events, datapath.Event{Port: ask.Port.ID, Kind: datapath.Asked})
+		d.wakeTell()
+		d.mu.Unlock()
+	}
+	return nil
+}
+
+// inject hands frames to the switch, each at its stage.
+func (d *Driver) inject(conn *openflow.Conn, replies ...responder.Reply) error {
+	for _, r := range replies {
+		list := make([]pipeline.Action, 0, len(r.Fields)+1)
+		for _, f := range r.Fields {
+			list = append(list, f)
+		}
+		as, _ := actions(append(list, pipeline.Goto{Stage: r.Stage}), nil) // none of these names a place
+		if _, err := conn.Send(d.ctx, &openflow.PacketOut{Actions: as, Data: r.Frame}); err != nil {
+			return err
+		}
+	}
 	return nil
 }

@@ -146,12 +146,12 @@ func (s *Switch) Run(a Arrival) Result {
 }
 
 // Inject walks a packet that an agent has made from a stage on, with fields of the pipeline set.
-func (s *Switch) Inject(st pipeline.Stage, fields map[pipeline.Field]uint64, p Packet) Result {
+func (s *Switch) Inject(st pipeline.Stage, fields []pipeline.Set, p Packet) Result {
 	s.sort()
 	var res Result
 	w := walk{s: s, p: p, res: &res}
-	for f, v := range fields {
-		w.own[f].low = v
+	for _, f := range fields {
+		w.set(f.Field, number{f.High, f.Value})
 	}
 	w.stage(st)
 	return res
