@@ -17,7 +17,8 @@ type Host struct {
 	BridgeMappings  []string `json:"bridge_mappings,omitempty"`
 	ProviderBridges []string `json:"provider_bridges,omitempty"`
 	// Bandwidth is what the host has for guests that are promised bandwidth, in kbit/s each way,
-	// by physical network; BandwidthTunnel for all tunnelled ones. Absent: nothing to promise.
+	// by physical network; BandwidthTunnel for all tunnelled ones; of PacketRate, 1,000 packets/s
+	// in all. Absent: nothing to promise.
 	Bandwidth  map[string]int `json:"bandwidth,omitempty"`
 	Disabled   bool           `json:"disabled"` // no new servers
 	Reason     string         `json:"disabled_reason,omitempty"`

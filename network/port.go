@@ -30,7 +30,8 @@ type PortSpec struct {
 	DeviceOwner  *string
 	VNICType     *string
 	DNSName      *string
-	Owned        bool // of a new port: it was made for its server and goes with it
+	QoSPolicyID  *string // "": none of its own
+	Owned        bool    // of a new port: it was made for its server and goes with it
 	// Administrators bind ports by hand. Host is a host's name; "" unbinds.
 	Host    *string
 	Profile *json.RawMessage
@@ -344,6 +345,9 @@ func (n *Network) applyPort(tx *store.Tx, sc Scope, w *model.Network, p *model.P
 	}
 	if spec.Profile != nil {
 		p.Profile = *spec.Profile
+	}
+	if err := n.useQoS(tx, sc, &p.QoSPolicyID, spec.QoSPolicyID); err != nil {
+		return err
 	}
 	if spec.Host != nil {
 		host := ""

@@ -20,6 +20,7 @@ type NetworkSpec struct {
 	MTU          *int // bytes, MinMTU to what the network's type can carry
 	DNSDomain    *string
 	ZoneHints    *[]string
+	QoSPolicyID  *string // "": none; nil on creation: the project's default policy
 	// VLANTransparent: guests' VLAN tags are carried; of a new network.
 	VLANTransparent *bool
 	// Administrators may choose the segment of a new network.
@@ -48,7 +49,10 @@ func (n *Network) CreateNetwork(tx *store.Tx, sc Scope, spec NetworkSpec) (*mode
 		return nil, err
 	}
 	w.MTU = n.maxMTU(tx, w)
-	if err := n.applyNetwork(tx, w, spec); err != nil {
+	if spec.QoSPolicyID == nil {
+		defaultQoS(tx, w)
+	}
+	if err := n.applyNetwork(tx, sc, w, spec); err != nil {
 		return nil, err
 	}
 	if err := store.Networks.Put(tx, w); err != nil {
@@ -70,7 +74,7 @@ func (n *Network) UpdateNetwork(tx *store.Tx, sc Scope, id model.ID, spec Networ
 		return nil, err
 	}
 	w := *old
-	if err := n.applyNetwork(tx, &w, spec); err != nil {
+	if err := n.applyNetwork(tx, sc, &w, spec); err != nil {
 		return nil, err
 	}
 	if old.Shared && !w.Shared {
@@ -88,7 +92,7 @@ func (n *Network) UpdateNetwork(tx *store.Tx, sc Scope, id model.ID, spec Networ
 	return &w, nil
 }
 
-func (n *Network) applyNetwork(tx *store.Tx, w *model.Network, spec NetworkSpec) error {
+func (n *Network) applyNetwork(tx *store.Tx, sc Scope, w *model.Network, spec NetworkSpec) error {
 	if err := checkText("name", spec.Name); err != nil {
 		return err
 	}
@@ -128,7 +132,7 @@ func (n *Network) applyNetwork(tx *store.Tx, w *model.Network, spec NetworkSpec)
 	set(&w.Shared, spec.Shared)
 	set(&w.External, spec.External)
 	set(&w.PortSecurity, spec.PortSecurity)
-	return nil
+	return n.useQoS(tx, sc, &w.QoSPolicyID, spec.QoSPolicyID)
 }
 
 // leaveOutside refuses that a network stops being external while something leads there.

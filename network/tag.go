@@ -19,119 +19,75 @@ const (
 	TaggedGroups      Tagged = "security-groups"
 	TaggedRouters     Tagged = "routers"
 	TaggedFloatingIPs Tagged = "floatingips"
+	TaggedQoS         Tagged = "policies"
 )
+
+// taggable is how a kind is read and written.
+type taggable struct {
+	tags func(r store.Reader, sc Scope, id model.ID) ([]string, error)
+	put  func(tx *store.Tx, sc Scope, id model.ID, change func(*model.Meta) error) error
+}
+
+func taggableOf[T any](t *store.Table[T], get func(store.Reader, Scope, model.ID) (*T, error), meta func(*T) *model.Meta) taggable {
+	return taggable{
+		tags: func(r store.Reader, sc Scope, id model.ID) ([]string, error) {
+			row, err := get(r, sc, id)
+			if err != nil {
+				return nil, err
+			}
+			return meta(row).Tags, nil
+		},
+		put: func(tx *store.Tx, sc Scope, id model.ID, change func(*model.Meta) error) error {
+			old, err := get(tx, sc, id)
+			if err != nil {
+				return err
+			}
+			row := *old
+			if err := change(meta(&row)); err != nil {
+				return err
+			}
+			return t.Put(tx, &row)
+		},
+	}
+}
+
+// taggables gives the kinds that have tags.
+func (n *Network) taggables() map[Tagged]taggable {
+	return map[Tagged]taggable{
+		TaggedNetworks:    taggableOf(store.Networks, n.GetNetwork, func(r *model.Network) *model.Meta { return &r.Meta }),
+		TaggedSubnets:     taggableOf(store.Subnets, n.GetSubnet, func(r *model.Subnet) *model.Meta { return &r.Meta }),
+		TaggedPorts:       taggableOf(store.Ports, n.GetPort, func(r *model.Port) *model.Meta { return &r.Meta }),
+		TaggedGroups:      taggableOf(store.SecurityGroups, n.GetGroup, func(r *model.SecurityGroup) *model.Meta { return &r.Meta }),
+		TaggedRouters:     taggableOf(store.Routers, n.GetRouter, func(r *model.Router) *model.Meta { return &r.Meta }),
+		TaggedFloatingIPs: taggableOf(store.FloatingIPs, n.GetFloatingIP, func(r *model.FloatingIP) *model.Meta { return &r.Meta }),
+		TaggedQoS:         taggableOf(store.QoSPolicies, n.GetQoSPolicy, func(r *model.QoSPolicy) *model.Meta { return &r.Meta }),
+	}
+}
 
 // Tags gives the tags of a resource that the scope sees.
 func (n *Network) Tags(r store.Reader, sc Scope, kind Tagged, id model.ID) ([]string, error) {
-	var m model.Meta
-	switch kind {
-	case TaggedNetworks:
-		w, err := n.GetNetwork(r, sc, id)
-		if err != nil {
-			return nil, err
-		}
-		m = w.Meta
-	case TaggedSubnets:
-		s, err := n.GetSubnet(r, sc, id)
-		if err != nil {
-			return nil, err
-		}
-		m = s.Meta
-	case TaggedPorts:
-		p, err := n.GetPort(r, sc, id)
-		if err != nil {
-			return nil, err
-		}
-		m = p.Meta
-	case TaggedGroups:
-		g, err := n.GetGroup(r, sc, id)
-		if err != nil {
-			return nil, err
-		}
-		m = g.Meta
-	case TaggedRouters:
-		x, err := n.GetRouter(r, sc, id)
-		if err != nil {
-			return nil, err
-		}
-		m = x.Meta
-	case TaggedFloatingIPs:
-		f, err := n.GetFloatingIP(r, sc, id)
-		if err != nil {
-			return nil, err
-		}
-		m = f.Meta
-	}
-	return m.Tags, nil
+	return n.taggables()[kind].tags(r, sc, id)
 }
 
 // SetTags replaces the tags of a resource that the scope owns.
 func (n *Network) SetTags(tx *store.Tx, sc Scope, kind Tagged, id model.ID, tags []string) error {
-	if _, err := n.Tags(tx, sc, kind, id); err != nil {
-		return err
-	}
 	tags = slices.Clone(tags)
 	slices.Sort(tags)
 	tags = slices.Compact(tags)
-	if len(tags) > MaxTags {
-		return invalid("a resource has at most %d tags.", MaxTags)
-	}
-	for _, t := range tags {
-		if t == "" || len([]rune(t)) > 255 {
-			return fault.Coded(fault.Invalid, "HTTPBadRequest", "Invalid input for tags. Reason: a tag has 1 to 255 characters.")
+	return n.taggables()[kind].put(tx, sc, id, func(m *model.Meta) error {
+		if len(tags) > MaxTags {
+			return invalid("a resource has at most %d tags.", MaxTags)
 		}
-	}
-	retag := func(m *model.Meta) error {
+		for _, t := range tags {
+			if t == "" || len([]rune(t)) > 255 {
+				return fault.Coded(fault.Invalid, "HTTPBadRequest", "Invalid input for tags. Reason: a tag has 1 to 255 characters.")
+			}
+		}
 		if !sc.Owns(m.ProjectID) {
 			return forbidden("another project's tags")
 		}
 		m.Tags = tags
 		m.Touch(n.now())
 		return nil
-	}
-	switch kind {
-	case TaggedNetworks:
-		old, _ := store.Networks.Get(tx, id)
-		w := *old
-		if err := retag(&w.Meta); err != nil {
-			return err
-		}
-		return store.Networks.Put(tx, &w)
-	case TaggedSubnets:
-		old, _ := store.Subnets.Get(tx, id)
-		s := *old
-		if err := retag(&s.Meta); err != nil {
-			return err
-		}
-		return store.Subnets.Put(tx, &s)
-	case TaggedPorts:
-		old, _ := store.Ports.Get(tx, id)
-		p := *old
-		if err := retag(&p.Meta); err != nil {
-			return err
-		}
-		return store.Ports.Put(tx, &p)
-	case TaggedGroups:
-		old, _ := store.SecurityGroups.Get(tx, id)
-		g := *old
-		if err := retag(&g.Meta); err != nil {
-			return err
-		}
-		return store.SecurityGroups.Put(tx, &g)
-	case TaggedRouters:
-		old, _ := store.Routers.Get(tx, id)
-		x := *old
-		if err := retag(&x.Meta); err != nil {
-			return err
-		}
-		return store.Routers.Put(tx, &x)
-	case TaggedFloatingIPs:
-		old, _ := store.FloatingIPs.Get(tx, id)
-		f := *old
-		if err := retag(&f.Meta); err != nil {
-			return err
-		}
-		return store.FloatingIPs.Put(tx, &f)
-	}
-	return nil
+	})
 }

@@ -256,7 +256,8 @@ var (
 	QoSPolicies = Define("qos_policy", func(r *model.QoSPolicy) string { return r.ID },
 		Claims(func(r *model.QoSPolicy) []string { return when(r.Default, "default,"+r.ProjectID) }),
 		Counted("project", func(r *model.QoSPolicy) []string { return []string{r.ProjectID} }),
-		By("shared", func(r *model.QoSPolicy) []string { return when(r.Shared, "yes") }),
+		By("shared", func(r *model.QoSPolicy) []string { return r.SharedWith }),
+		By("minimum", func(r *model.QoSPolicy) []string { return when(r.Promises(), "yes") }), // those that placement looks at
 		By("rule", func(r *model.QoSPolicy) []string {
 			out := make([]string, 0, len(r.Rules))
 			for _, x := range r.Rules {

@@ -1,0 +1,169 @@
+package network
+
+import (
+	"errors"
+
+	"yakumo/fault"
+	"yakumo/model"
+	"yakumo/store"
+)
+
+// QoSPolicySpec is what a request says of a QoS policy; nil: it does not say.
+type QoSPolicySpec struct {
+	ProjectID   *string
+	Name        *string
+	Description *string
+	Shared      *bool // with every project
+	Default     *bool // new networks of its project take it
+}
+
+// QoSRuleSpec is what a request says of a rule; nil: it does not say. For the units see
+// model.QoSRule.
+type QoSRuleSpec struct {
+	Direction *string
+	Rate      *int
+	Burst     *int
+	DSCP      *int
+}
+
+// QoSRuleRow is a rule with the policy that it is of.
+type QoSRuleRow struct {
+	Policy *model.QoSPolicy
+	model.QoSRule
+}
+
+func qosMark(id model.ID) string { return "qos," + id }
+
+func qosDefault(project model.ID) string { return "default," + project }
+
+// GetQoSPolicy gives a policy that the scope sees: its own, or one that is shared with it.
+func (n *Network) GetQoSPolicy(r store.Reader, sc Scope, id model.ID) (*model.QoSPolicy, error) {
+	p, ok := store.QoSPolicies.Get(r, id)
+	if !ok || !sc.SeesQoSPolicy(p) {
+		return nil, fault.Coded(fault.NotFound, "QosPolicyNotFound", "QoS policy %s could not be found.", clip(id))
+	}
+	return p, nil
+}
+
+// SeesQoSPolicy tells whether the scope may see and use the policy.
+func (s Scope) SeesQoSPolicy(p *model.QoSPolicy) bool {
+	return s.Owns(p.ProjectID) || p.With(s.ProjectID)
+}
+
+// CreateQoSPolicy makes a policy without rules.
+//
+// Errors: fault.Invalid (texts), fault.Forbidden (another project), fault.Conflict code
+// QoSPolicyDefaultAlreadyExists.
+func (n *Network) CreateQoSPolicy(tx *store.Tx, sc Scope, spec QoSPolicySpec) (*model.QoSPolicy, error) {
+	project, err := sc.project(spec.ProjectID)
+	if err != nil {
+		return nil, err
+	}
+	p := &model.QoSPolicy{Meta: model.NewMeta(project, "", n.now())}
+	return p, n.putQoSPolicy(tx, p, spec)
+}
+
+// UpdateQoSPolicy changes what the spec names; the scope must own the policy.
+func (n *Network) UpdateQoSPolicy(tx *store.Tx, sc Scope, id model.ID, spec QoSPolicySpec) (*model.QoSPolicy, error) {
+	old, err := n.GetQoSPolicy(tx, sc, id)
+	if err != nil {
+		return nil, err
+	}
+	if !sc.Owns(old.ProjectID) {
+		return nil, forbidden("another project's QoS policy")
+	}
+	p := *old
+	p.Touch(n.now())
+	return &p, n.putQoSPolicy(tx, &p, spec)
+}
+
+func (n *Network) putQoSPolicy(tx *store.Tx, p *model.QoSPolicy, spec QoSPolicySpec) error {
+	if err := checkText("name", spec.Name); err != nil {
+		return err
+	}
+	if err := checkText("description", spec.Description); err != nil {
+		return err
+	}
+	set(&p.Name, spec.Name)
+	set(&p.Description, spec.Description)
+	set(&p.Default, spec.Default)
+	if spec.Shared != nil && *spec.Shared != p.Open() {
+		p.SharedWith = nil
+		if *spec.Shared {
+			p.SharedWith = []model.ID{model.Everybody}
+		}
+	}
+	err := store.QoSPolicies.Put(tx, p)
+	var taken *store.TakenError
+	if errors.As(err, &taken) {
+		return fault.Coded(fault.Conflict, "QoSPolicyDefaultAlreadyExists", "A default QoS policy exists for project %s.", p.ProjectID)
+	}
+	return err
+}
+
+// DeleteQoSPolicy removes a policy that nothing names.
+//
+// Errors: fault.NotFound, fault.Forbidden, fault.Conflict code QosPolicyInUse.
+func (n *Network) DeleteQoSPolicy(tx *store.Tx, sc Scope, id model.ID) error {
+	p, err := n.GetQoSPolicy(tx, sc, id)
+	if err != nil {
+		return err
+	}
+	if !sc.Owns(p.ProjectID) {
+		return forbidden("another project's QoS policy")
+	}
+	tx.Guard(qosMark(id))
+	inUse := func(kind string, user model.ID) error {
+		return fault.Coded(fault.Conflict, "QosPolicyInUse", "QoS Policy %s is used by %s %s.", id, kind, user)
+	}
+	for w := range store.Networks.List(tx, "qos", id) {
+		return inUse("network", w.ID)
+	}
+	for x := range store.Ports.List(tx, "qos", id) {
+		return inUse("port", x.ID)
+	}
+	tx.Unmark(qosMark(id))
+	return store.QoSPolicies.Delete(tx, id)
+}
+
+// useQoS lets a resource use another policy; want nil: it does not ask, "": none.
+//
+// Errors: fault.NotFound code QosPolicyNotFound; fault.Forbidden code
+// PolicyRemoveAuthorizationError where somebody gave it a policy that is not the scope's.
+func (n *Network) useQoS(tx *store.Tx, sc Scope, have *model.ID, want *string) error {
+	if want == nil || *want == *have {
+		return nil
+	}
+	if *have != "" {
+		if _, err := n.GetQoSPolicy(tx, sc, *have); err != nil {
+			return fault.Coded(fault.Forbidden, "PolicyRemoveAuthorizationError", "Failed to remove provided policy %s because you are not authorized.", *have)
+		}
+	}
+	if *want != "" {
+		if _, err := n.GetQoSPolicy(tx, sc, *want); err != nil {
+			return err
+		}
+		tx.Mark(qosMark(*want))
+	}
+	*have = *want
+	return nil
+}
+
+// defaultQoS gives a new network of the project its default policy, where there is one.
+func defaultQoS(tx *store.Tx, w *model.Network) {
+	if id, ok := store.QoSPolicies.Holder(tx, qosDefault(w.ProjectID)); ok {
+		store.QoSPolicies.Get(tx, id) // compared at commit
+		tx.Mark(qosMark(id))
+		w.QoSPolicyID = id
+	}
+}
+
+// PortQoS gives what a port's policy, its own or its network's, makes of its traffic.
+func PortQoS(r store.Reader, p *model.Port) model.HostQoS {
+	w, ok := store.Networks.Get(r, p.NetworkID)
+	if !ok {
+		return model.HostQoS{}
+	}
+	policy, _ := store.QoSPolicies.Get(r, model.PolicyOf(p, w))
+	return policy.QoS()
+}
