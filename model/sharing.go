@@ -47,15 +47,20 @@ type Sharing struct {
 
 // With tells whether the object is shared with the project.
 func (s Sharing) With(project ID) bool {
-	return slices.Contains(s.SharedWith, Everybody) || project != "" && slices.Contains(s.SharedWith, project)
+	return s.Open() || project != "" && has(s.SharedWith, project)
 }
 
 // Open tells whether the object is shared with everybody.
-func (s Sharing) Open() bool { return slices.Contains(s.SharedWith, Everybody) }
+func (s Sharing) Open() bool { return has(s.SharedWith, Everybody) }
+
+func has(sorted []ID, id ID) bool {
+	_, ok := slices.BinarySearch(sorted, id)
+	return ok
+}
 
 // OutsideFor tells whether the network is the outside for routers of the project.
 func (w *Network) OutsideFor(project ID) bool {
-	return w.External && (len(w.ExternalTo) == 0 || slices.Contains(w.ExternalTo, Everybody) || project != "" && slices.Contains(w.ExternalTo, project))
+	return w.External && (len(w.ExternalTo) == 0 || has(w.ExternalTo, Everybody) || project != "" && has(w.ExternalTo, project))
 }
 
 // Targets gives whom the network is shared with or the outside of, each once.

@@ -55,7 +55,7 @@ func (n *Network) CreateFloatingIP(tx *store.Tx, sc Scope, spec FloatingIPSpec) 
 		return nil, err
 	}
 	w, err := n.GetNetwork(tx, sc, spec.NetworkID)
-	if err != nil || !w.External {
+	if err != nil || !sc.routesTo(w) {
 		return nil, badRequest("floatingip", "Network %s is not a valid external network.", clip(spec.NetworkID))
 	}
 	f := &model.FloatingIP{Meta: model.NewMeta(project, "", n.now()), NetworkID: w.ID, Status: model.FloatingIPDown}

@@ -25,7 +25,7 @@ func (n *Network) applyGateway(tx *store.Tx, sc Scope, r *model.Router, spec Gat
 	if err != nil {
 		return err
 	}
-	if !w.External {
+	if !sc.routesTo(w) {
 		return badRequest("router", "Network %s is not an external network.", w.ID)
 	}
 	g := model.RouterGateway{NetworkID: w.ID, SNAT: spec.SNAT == nil || *spec.SNAT}

@@ -96,6 +96,9 @@ func (n *Network) UpdateGroup(tx *store.Tx, sc Scope, id model.ID, spec GroupSpe
 	if err != nil {
 		return nil, err
 	}
+	if !sc.Owns(old.ProjectID) {
+		return nil, forbiddenShared("security group")
+	}
 	g := *old
 	if spec.Name != nil && *spec.Name != old.Name {
 		if old.Default {
@@ -134,6 +137,9 @@ func (n *Network) DeleteGroup(tx *store.Tx, sc Scope, id model.ID) error {
 	if err != nil {
 		return err
 	}
+	if !sc.Owns(g.ProjectID) {
+		return forbiddenShared("security group")
+	}
 	if g.Default && !sc.Admin {
 		return fault.Coded(fault.Conflict, "SecurityGroupCannotRemoveDefault", "Insufficient rights for removing default security group.")
 	}
@@ -147,6 +153,9 @@ func (n *Network) DeleteGroup(tx *store.Tx, sc Scope, id model.ID) error {
 		if err := store.SecurityRules.Delete(tx, r.ID); err != nil {
 			return err
 		}
+	}
+	if err := unshare(tx, id); err != nil {
+		return err
 	}
 	tx.Unmark(groupMark(id))
 	return store.SecurityGroups.Delete(tx, id)

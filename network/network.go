@@ -108,9 +108,19 @@ func (s Scope) Owns(project model.ID) bool {
 	return s.Admin || s.ProjectID != "" && s.ProjectID == project
 }
 
+// Sees tells whether the scope may see and use an object of the project that is shared so.
+func (s Scope) Sees(project model.ID, sharing model.Sharing) bool {
+	return s.Owns(project) || sharing.With(s.ProjectID)
+}
+
 // SeesNetwork tells whether the scope may see and use the network and its subnets.
 func (s Scope) SeesNetwork(w *model.Network) bool {
 	return s.Owns(w.ProjectID) || w.VisibleTo(s.ProjectID)
+}
+
+// routesTo tells whether the network is the outside for the scope's routers.
+func (s Scope) routesTo(w *model.Network) bool {
+	return w.External && (s.Owns(w.ProjectID) || w.OutsideFor(s.ProjectID))
 }
 
 // SeesPort tells whether the scope may see the port: its own, or on its own network.
@@ -171,7 +181,7 @@ func (n *Network) GetPort(r store.Reader, sc Scope, id model.ID) (*model.Port, e
 // GetGroup gives a security group that the scope sees.
 func (n *Network) GetGroup(r store.Reader, sc Scope, id model.ID) (*model.SecurityGroup, error) {
 	g, ok := store.SecurityGroups.Get(r, id)
-	if !ok || !sc.Owns(g.ProjectID) {
+	if !ok || !sc.Sees(g.ProjectID, g.Sharing) {
 		return nil, fault.Coded(fault.NotFound, "SecurityGroupNotFound", "Security group %s does not exist", id)
 	}
 	return g, nil
@@ -180,7 +190,11 @@ func (n *Network) GetGroup(r store.Reader, sc Scope, id model.ID) (*model.Securi
 // GetRule gives a security group rule that the scope sees.
 func (n *Network) GetRule(r store.Reader, sc Scope, id model.ID) (*model.SecurityRule, error) {
 	x, ok := store.SecurityRules.Get(r, id)
-	if !ok || !sc.Owns(x.ProjectID) {
+	if ok && !sc.Owns(x.ProjectID) {
+		g, there := store.SecurityGroups.Get(r, x.GroupID)
+		ok = there && g.With(sc.ProjectID)
+	}
+	if !ok {
 		return nil, fault.Coded(fault.NotFound, "SecurityGroupRuleNotFound", "Security group rule %s does not exist", id)
 	}
 	return x, nil
@@ -189,6 +203,11 @@ func (n *Network) GetRule(r store.Reader, sc Scope, id model.ID) (*model.Securit
 // forbidden refuses what the scope has no right to.
 func forbidden(what string) error {
 	return fault.Coded(fault.Forbidden, "PolicyNotAuthorized", "You are not authorized: only an administrator or the owner of the network may set %s.", what)
+}
+
+// forbiddenShared refuses to change what another project only shares.
+func forbiddenShared(what string) error {
+	return fault.Coded(fault.Forbidden, "PolicyNotAuthorized", "You are not authorized: the %s is another project's.", what)
 }
 
 // invalid refuses a value, in Neutron's words for it.

@@ -58,7 +58,7 @@ func (n *Network) CreatePort(tx *store.Tx, sc Scope, spec PortSpec) (*model.Port
 	if err != nil {
 		return nil, err
 	}
-	if w.External && !w.Shared && !sc.Owns(w.ProjectID) {
+	if w.External && !w.With(sc.ProjectID) && !sc.Owns(w.ProjectID) {
 		return nil, forbidden("ports of the external network")
 	}
 	if err := n.spend(tx, project, QuotaPort, 1); err != nil {
@@ -376,7 +376,7 @@ func (n *Network) portGroups(tx *store.Tx, sc Scope, project model.ID, ids []str
 		if err != nil {
 			return nil, err
 		}
-		if !sc.Admin && g.ProjectID != project {
+		if !sc.Admin && g.ProjectID != project && !g.With(project) {
 			return nil, fault.Coded(fault.NotFound, "SecurityGroupNotFound", "Security group %s does not exist", id)
 		}
 		if !slices.Contains(out, g.ID) {

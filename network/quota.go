@@ -20,16 +20,20 @@ const (
 	QuotaRule       = "security_group_rule"
 	QuotaRouter     = "router"
 	QuotaFloatingIP = "floatingip"
+	QuotaPool       = "subnetpool"
+	QuotaPolicy     = "rbac_policy"
+	QuotaAddresses  = "address_group"
 )
 
 // QuotaNames gives the resources that a quota limits.
 func QuotaNames() []string {
-	return []string{QuotaNetwork, QuotaSubnet, QuotaPort, QuotaGroup, QuotaRule, QuotaRouter, QuotaFloatingIP}
+	return []string{QuotaNetwork, QuotaSubnet, QuotaPort, QuotaGroup, QuotaRule, QuotaRouter, QuotaFloatingIP, QuotaPool, QuotaPolicy, QuotaAddresses}
 }
 
 // DefaultQuotas gives Neutron's defaults.
 func DefaultQuotas() map[string]int {
-	return map[string]int{QuotaNetwork: 100, QuotaSubnet: 100, QuotaPort: 500, QuotaGroup: 10, QuotaRule: 100, QuotaRouter: 10, QuotaFloatingIP: 50}
+	return map[string]int{QuotaNetwork: 100, QuotaSubnet: 100, QuotaPort: 500, QuotaGroup: 10, QuotaRule: 100, QuotaRouter: 10, QuotaFloatingIP: 50,
+		QuotaPool: -1, QuotaPolicy: 10, QuotaAddresses: -1}
 }
 
 // Defaults gives the limits of a project that has none of its own.
@@ -82,6 +86,12 @@ func Used(r store.Reader, project model.ID, resource string) int {
 		return store.SecurityGroups.Count(r, "project", project)
 	case QuotaRule:
 		return store.SecurityRules.Count(r, "project", project)
+	case QuotaPool:
+		return store.SubnetPools.Count(r, "project", project)
+	case QuotaPolicy:
+		return store.RBACPolicies.Count(r, "project", project)
+	case QuotaAddresses:
+		return store.AddressGroups.Count(r, "project", project)
 	case QuotaRouter:
 		return store.Routers.Count(r, "project", project)
 	case QuotaFloatingIP:

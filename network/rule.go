@@ -84,6 +84,9 @@ func (n *Network) CreateRule(tx *store.Tx, sc Scope, spec RuleSpec) (*model.Secu
 	if err != nil {
 		return nil, err
 	}
+	if !sc.Owns(g.ProjectID) {
+		return nil, forbiddenShared("security group")
+	}
 	if spec.ProjectID != nil && *spec.ProjectID != "" && *spec.ProjectID != g.ProjectID {
 		if _, err := sc.project(spec.ProjectID); err != nil {
 			return nil, err
@@ -124,6 +127,9 @@ func (n *Network) DeleteRule(tx *store.Tx, sc Scope, id model.ID) error {
 	r, err := n.GetRule(tx, sc, id)
 	if err != nil {
 		return err
+	}
+	if !sc.Owns(r.ProjectID) {
+		return forbiddenShared("security group")
 	}
 	if err := store.SecurityRules.Delete(tx, id); err != nil {
 		return err

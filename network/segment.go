@@ -55,6 +55,9 @@ func (n *Network) CreateNetwork(tx *store.Tx, sc Scope, spec NetworkSpec) (*mode
 	if err := n.applyNetwork(tx, sc, w, spec); err != nil {
 		return nil, err
 	}
+	if err := n.openNetwork(tx, nil, w); err != nil {
+		return nil, err
+	}
 	if err := store.Networks.Put(tx, w); err != nil {
 		return nil, err
 	}
@@ -77,13 +80,8 @@ func (n *Network) UpdateNetwork(tx *store.Tx, sc Scope, id model.ID, spec Networ
 	if err := n.applyNetwork(tx, sc, &w, spec); err != nil {
 		return nil, err
 	}
-	if old.Shared && !w.Shared {
-		for p := range store.Ports.List(tx, "network", id) {
-			if p.ProjectID != old.ProjectID {
-				return nil, fault.Coded(fault.Conflict, "InvalidSharedSetting", "Unable to reconfigure sharing settings for network %s. Multiple tenants are using it.", old.Name)
-			}
-		}
-		tx.Guard(networkMark(id))
+	if err := n.openNetwork(tx, old, &w); err != nil {
+		return nil, err
 	}
 	w.Touch(n.now())
 	if err := store.Networks.Put(tx, &w); err != nil {
@@ -171,6 +169,9 @@ func (n *Network) DeleteNetwork(tx *store.Tx, sc Scope, id model.ID) error {
 			return err
 		}
 		tx.Unmark(subnetMark(s.ID))
+	}
+	if err := unshare(tx, id); err != nil {
+		return err
 	}
 	tx.Unmark(networkMark(id))
 	return store.Networks.Delete(tx, id)

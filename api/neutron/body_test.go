@@ -272,7 +272,7 @@ func TestAgentsZonesExtensions(t *testing.T) {
 			t.Errorf("%s is not told", want)
 		}
 	}
-	for _, no := range []string{"router", "external-net", "rbac-policies", "subnet_allocation"} {
+	for _, no := range []string{"router", "external-net", "subnet_allocation"} {
 		if aliases[no] {
 			t.Errorf("%s is told and not served", no)
 		}

@@ -36,6 +36,7 @@ const (
 	red   = "11111111111111111111111111111111"
 	blue  = "22222222222222222222222222222222"
 	staff = "33333333333333333333333333333333"
+	green = "44444444444444444444444444444444"
 )
 
 func callers() tokens {
@@ -45,6 +46,7 @@ func callers() tokens {
 		"red-reader": {UserID: "u2", ProjectID: red, RoleNames: []string{"reader"}},
 		"red-admin":  {UserID: "u3", ProjectID: red, RoleNames: []string{"admin", "member", "reader"}},
 		"blue":       {UserID: "u4", ProjectID: blue, RoleNames: member},
+		"green":      {UserID: "u8", ProjectID: green, RoleNames: member},
 		"admin":      {UserID: "u5", ProjectID: staff, RoleNames: []string{"admin", "member", "reader"}, CloudAdmin: true},
 		"system":     {UserID: "u6", System: true, RoleNames: []string{"admin", "member", "reader"}, CloudAdmin: true},
 		"unscoped":   {UserID: "u7"},

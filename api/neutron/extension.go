@@ -39,6 +39,8 @@ func extensions() []extension {
 		{Alias: "provider", Name: "Provider Network", Description: "The segment of a network, for administrators.", Updated: "2012-09-07T10:00:00-00:00"},
 		{Alias: "quota_details", Name: "Quota details management support", Description: "What of a quota is in use.", Updated: "2017-02-10T10:00:00-00:00"},
 		{Alias: "quotas", Name: "Quota management support", Description: "Limits per project.", Updated: "2012-07-29T10:00:00-00:00"},
+		{Alias: "rbac-policies", Name: "RBAC Policies", Description: "What a project shares with others.", Updated: "2015-06-17T12:15:12-07:00"},
+		{Alias: "rbac-security-groups", Name: "Add security_group type to network RBAC", Description: "Security groups may be shared.", Updated: "2018-12-17T10:00:00-00:00"},
 		{Alias: "revision-if-match", Name: "If-Match constraints based on revision_number", Description: "A change may insist on the revision that it is about.", Updated: "2016-12-11T00:00:00-00:00"},
 		{Alias: "security-group", Name: "security-group", Description: "What traffic a port takes and sends.", Updated: "2012-10-05T10:00:00-00:00"},
 		{Alias: "security-groups-normalized-cidr", Name: "Normalized CIDR field for security group rules", Description: "The prefix of a rule without the bits outside its mask.", Updated: "2019-07-18T10:00:00-00:00"},

@@ -25,7 +25,7 @@ func (d *dialect) groupCollection() *collection[model.SecurityGroup, network.Gro
 		textAttr("description", everyone, everyone, func(g *R) string { return g.Description }, func(s *S) **string { return &s.Description }),
 		tagsAttr[R, S](meta),
 		boolAttr("stateful", everyone, everyone, func(g *R) bool { return g.Stateful }, func(s *S) **bool { return &s.Stateful }),
-		boolAttr[R, S]("shared", readOnly, readOnly, func(*R) bool { return false }, nil),
+		sharedAttr[R, S](readOnly, func(g *R) model.Sharing { return g.Sharing }, nil),
 		attribute[R, S]{name: "security_group_rules", emit: func(b []byte, v *view, g *R) []byte {
 			b = append(b, '[')
 			first := true
@@ -42,7 +42,7 @@ func (d *dialect) groupCollection() *collection[model.SecurityGroup, network.Gro
 	return &collection[R, S]{
 		path: "security-groups", single: "security_group", plural: "security_groups", attrs: attrs, tagged: true, meta: meta,
 		get:  d.net.GetGroup,
-		sees: func(v *view, g *R) bool { return v.scope.Owns(g.ProjectID) },
+		sees: func(v *view, g *R) bool { return v.scope.Sees(g.ProjectID, g.Sharing) },
 		candidates: func(v *view, q *query) iter.Seq[*R] {
 			if ids := q.filters["id"]; len(ids) > 0 {
 				return byID(store.SecurityGroups, v, ids)
@@ -51,7 +51,7 @@ func (d *dialect) groupCollection() *collection[model.SecurityGroup, network.Gro
 				return store.SecurityGroups.List(v.r, "project", p)
 			}
 			if !v.scope.Admin {
-				return store.SecurityGroups.List(v.r, "project", v.scope.ProjectID)
+				return visible(store.SecurityGroups, v)
 			}
 			if name, ok := q.one("name"); ok {
 				return store.SecurityGroups.List(v.r, "name", name)
@@ -189,8 +189,14 @@ func (d *dialect) ruleCollection() *collection[model.SecurityRule, network.RuleS
 	)
 	return &collection[R, S]{
 		path: "security-group-rules", single: "security_group_rule", plural: "security_group_rules", attrs: attrs, meta: meta,
-		get:  d.net.GetRule,
-		sees: func(v *view, r *R) bool { return v.scope.Owns(r.ProjectID) },
+		get: d.net.GetRule,
+		sees: func(v *view, r *R) bool {
+			if v.scope.Owns(r.ProjectID) {
+				return true
+			}
+			g, ok := store.SecurityGroups.Get(v.r, r.GroupID)
+			return ok && g.With(v.scope.ProjectID)
+		},
 		candidates: func(v *view, q *query) iter.Seq[*R] {
 			if ids := q.filters["id"]; len(ids) > 0 {
 				return byID(store.SecurityRules, v, ids)
@@ -207,7 +213,15 @@ func (d *dialect) ruleCollection() *collection[model.SecurityRule, network.RuleS
 			if v.scope.Admin {
 				return store.SecurityRules.All(v.r)
 			}
-			return store.SecurityRules.List(v.r, "project", v.scope.ProjectID)
+			return concat(store.SecurityRules.List(v.r, "project", v.scope.ProjectID), func(yield func(*R) bool) {
+				for g := range anyOf(store.SecurityGroups, v, "shared", []string{v.scope.ProjectID, model.Everybody}) {
+					for r := range store.SecurityRules.List(v.r, "group", g.ID) {
+						if !yield(r) {
+							return
+						}
+					}
+				}
+			})
 		},
 		create: d.net.CreateRule, remove: d.net.DeleteRule,
 		before: d.ensureDefault,

@@ -26,7 +26,7 @@ func (d *dialect) networkCollection() *collection[model.Network, network.Network
 		textAttr[R, S]("status", readOnly, readOnly, func(w *R) string { return "ACTIVE" }, nil),
 		attribute[R, S]{name: "subnets", emit: func(b []byte, v *view, w *R) []byte { return appendStrings(b, subnetsOf(v, w)) },
 			match: subnetsOf},
-		boolAttr("shared", adminOnly, adminOnly, func(w *R) bool { return w.Shared }, func(s *S) **bool { return &s.Shared }),
+		sharedAttr(adminOnly, func(w *R) model.Sharing { return w.Sharing }, func(s *S) **bool { return &s.Shared }),
 		boolAttr("router:external", adminOnly, adminOnly, func(w *R) bool { return w.External }, func(s *S) **bool { return &s.External }),
 		boolAttr("port_security_enabled", everyone, everyone, func(w *R) bool { return w.PortSecurity }, func(s *S) **bool { return &s.PortSecurity }),
 		intAttr("mtu", everyone, everyone, func(w *R) int { return w.MTU }, func(s *S) **int { return &s.MTU }),

@@ -37,6 +37,7 @@ type dialect struct {
 	ports    *collection[model.Port, network.PortSpec]
 	groups   *collection[model.SecurityGroup, network.GroupSpec]
 	rules    *collection[model.SecurityRule, network.RuleSpec]
+	policies *collection[model.RBACPolicy, network.PolicySpec]
 }
 
 // New gives the service at /network.
@@ -48,6 +49,7 @@ func New(cfg Config) api.Service {
 	d.networks, d.subnets, d.ports = d.networkCollection(), d.subnetCollection(), d.portCollection()
 	d.rules = d.ruleCollection()
 	d.groups = d.groupCollection()
+	d.policies = d.policyCollection()
 	return api.Service{Name: "network", Prefix: "/network", Routes: d.routes(), Error: writeError}
 }
 
@@ -84,6 +86,7 @@ func (d *dialect) routes() []api.Route {
 	out = append(out, d.ports.routes()...)
 	out = append(out, d.groups.routes()...)
 	out = append(out, d.rules.routes()...)
+	out = append(out, d.policies.routes()...)
 	for _, kind := range []network.Tagged{network.TaggedNetworks, network.TaggedSubnets, network.TaggedPorts, network.TaggedGroups} {
 		out = append(out, d.tagRoutes(kind)...)
 	}
@@ -118,6 +121,7 @@ func (d *dialect) resources(c *api.Context) error {
 		{Name: "security_group", Collection: "security-groups"}, {Name: "security_group_rule", Collection: "security-group-rules"},
 		{Name: "agent", Collection: "agents"}, {Name: "quota", Collection: "quotas"}, {Name: "extension", Collection: "extensions"},
 		{Name: "availability_zone", Collection: "availability_zones"}, {Name: "network_ip_availability", Collection: "network-ip-availabilities"},
+		{Name: "rbac_policy", Collection: "rbac-policies"},
 	} {
 		r.Links = []link{{"self", c.URL("/v2.0/" + r.Collection)}}
 		out = append(out, r)

@@ -24,6 +24,8 @@ func TestRightsOfEveryRoute(t *testing.T) {
 		"networks": w, "subnets": s, "ports": p, "security-groups": g["id"].(string), "security-group-rules": rule, "agents": host.ID,
 		"network-ip-availabilities": w,
 	}
+	mine["rbac-policies"] = c.must(201, "red", "POST", "/v2.0/rbac-policies", object{"rbac_policy": object{
+		"object_type": "network", "object_id": w, "action": "access_as_shared", "target_tenant": "somebody"}})["id"].(string)
 	for kind := range mine {
 		if slices.Contains([]string{"networks", "subnets", "ports", "security-groups"}, kind) {
 			c.must(200, "red", "PUT", "/v2.0/"+kind+"/"+mine[kind]+"/tags", object{"tags": []string{"t"}})
@@ -31,7 +33,7 @@ func TestRightsOfEveryRoute(t *testing.T) {
 	}
 	bodies := map[string]object{
 		"networks": {"network": object{"name": "x"}}, "subnets": {"subnet": object{"name": "x"}}, "ports": {"port": object{"name": "x"}},
-		"security-groups": {"security_group": object{"name": "x"}}, "agents": {"agent": object{"description": "x"}}, "quotas": {"quota": object{"port": 1}},
+		"security-groups": {"security_group": object{"name": "x"}}, "rbac-policies": {"rbac_policy": object{"target_tenant": "somebody else"}}, "agents": {"agent": object{"description": "x"}}, "quotas": {"quota": object{"port": 1}},
 	}
 	before := string(c.do("admin", "GET", "/v2.0/networks", nil).raw) + string(c.do("admin", "GET", "/v2.0/ports", nil).raw) +
 		string(c.do("admin", "GET", "/v2.0/subnets", nil).raw) + string(c.do("admin", "GET", "/v2.0/security-groups", nil).raw)
