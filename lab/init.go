@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -39,17 +40,13 @@ type Machine struct {
 	Name  string `json:"name"`
 	Dir   string `json:"dir"` // its folder: logs in log/, the init's own files
 	Units []Unit `json:"units"`
-	// Underlay, where set, is kept as an operator's network configuration would: a netdev
-	// bridge that holds the uplink and the machine's address, as Open vSwitch needs it for
-	// tunnels where the kernel has no datapath of its own.
-	Underlay *Underlay `json:"underlay,omitempty"`
-}
-
-// Underlay is a machine's way to the others.
-type Underlay struct {
-	Bridge  string `json:"bridge"`
-	Uplink  string `json:"uplink"`
-	Address string `json:"address"` // with prefix length
+	// Bridges and Devices are kept as an operator's network configuration would keep them.
+	Bridges []Bridge `json:"bridges,omitempty"`
+	Devices []Device `json:"devices,omitempty"`
+	// Prepare are commands that run once, before the first unit.
+	Prepare [][]string `json:"prepare,omitempty"`
+	// Sysctls are values of kernel parameters of the machine's network namespace, by their paths below /proc/sys/net.
+	Sysctls map[string]string `json:"sysctls,omitempty"`
 }
 
 // restartPause is how long an init waits before it starts an ended unit again.
@@ -69,7 +66,7 @@ func Init(specFile string, listener int) error {
 	if os.Getpid() != 1 {
 		return errors.New("a lab's init is started by the lab only: it must be process 1 of its own namespaces")
 	}
-	in := &initd{m: m, listener: listener, units: map[string]*unitState{}, log: os.Stderr}
+	in := &initd{specFile: specFile, m: m, listener: listener, units: map[string]*unitState{}, log: os.Stderr}
 	if err := in.mounts(); err != nil {
 		return fmt.Errorf("machine %s: %w", m.Name, err)
 	}
@@ -84,9 +81,10 @@ func Init(specFile string, listener int) error {
 	if err := in.control(); err != nil {
 		return fmt.Errorf("machine %s: %w", m.Name, err)
 	}
-	if m.Underlay != nil {
-		go in.underlay(ctx)
+	if err := in.prepare(ctx); err != nil {
+		return fmt.Errorf("machine %s: %w", m.Name, err)
 	}
+	go in.keepNetwork(ctx)
 	for _, u := range m.Units {
 		in.add(u)
 	}
@@ -103,12 +101,21 @@ func Init(specFile string, listener int) error {
 }
 
 type initd struct {
-	m        Machine
+	specFile string
 	listener int
 	log      io.Writer
 
-	mu    sync.Mutex
-	units map[string]*unitState
+	mu      sync.Mutex
+	m       Machine
+	units   map[string]*unitState
+	settled bool // the network is as the description says
+}
+
+// machine gives the description that counts now.
+func (in *initd) machine() Machine {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	return in.m
 }
 
 type unitState struct {
@@ -213,7 +220,10 @@ func (in *initd) start(u *unitState) error {
 		return err
 	}
 	defer null.Close()
-	path, err := exec.LookPath(u.unit.Argv[0])
+	u.mu.Lock()
+	argv := u.unit.Argv
+	u.mu.Unlock()
+	path, err := exec.LookPath(argv[0])
 	if err != nil {
 		return err
 	}
@@ -233,7 +243,7 @@ func (in *initd) start(u *unitState) error {
 	u.mu.Lock()
 	defer in.mu.Unlock()
 	defer u.mu.Unlock()
-	p, err := os.StartProcess(path, u.unit.Argv, &os.ProcAttr{Files: files, Env: env, Dir: "/", Sys: &syscall.SysProcAttr{Setsid: true}})
+	p, err := os.StartProcess(path, argv, &os.ProcAttr{Files: files, Env: env, Dir: "/", Sys: &syscall.SysProcAttr{Setsid: true}})
 	if err != nil {
 		return err
 	}
@@ -260,61 +270,19 @@ func (in *initd) await(ctx context.Context, u Unit) error {
 	return ctx.Err()
 }
 
-// underlay keeps the bridge, its port and its address.
-func (in *initd) underlay(ctx context.Context) {
-	u := in.m.Underlay
-	last := ""
-	for ctx.Err() == nil {
-		err := in.ensureUnderlay(ctx, u)
-		if err != nil && err.Error() != last {
-			fmt.Fprintf(in.log, "%s: underlay: %v\n", in.m.Name, err)
-			last = err.Error()
-		}
-		pause := 300 * time.Millisecond
-		if err != nil {
-			pause = 50 * time.Millisecond
-		}
-		select {
-		case <-time.After(pause):
-		case <-ctx.Done():
-		}
-	}
-}
-
-func (in *initd) ensureUnderlay(ctx context.Context, u *Underlay) error {
-	if i, err := net.InterfaceByName(u.Bridge); err == nil && i.Flags&net.FlagUp != 0 {
-		addrs, err := i.Addrs()
-		if err != nil {
+// prepare sets kernel parameters and runs the commands that come first.
+func (in *initd) prepare(ctx context.Context) error {
+	for path, value := range in.m.Sysctls {
+		if err := os.WriteFile(filepath.Join("/proc/sys/net", path), []byte(value), 0); err != nil {
 			return err
 		}
-		for _, a := range addrs {
-			if a.String() == u.Address {
-				return nil
-			}
+	}
+	for _, c := range in.m.Prepare {
+		if out, err := in.output(ctx, c[0], c[1:]...); err != nil {
+			return fmt.Errorf("%s: %w: %s", strings.Join(c, " "), err, out)
 		}
-		return in.ip("addr", "replace", u.Address, "dev", u.Bridge)
 	}
-	if _, err := os.Stat("/run/openvswitch/db.sock"); err != nil {
-		return errors.New("waiting for the switch's database")
-	}
-	if err := in.ip("link", "set", u.Uplink, "up"); err != nil {
-		return err
-	}
-	octx, cancel := context.WithTimeout(ctx, 5*time.Second)
-	defer cancel()
-	// Without the wait: vswitchd may not be there yet, and the device tells when it has acted.
-	out, err := in.output(octx, "ovs-vsctl", "--no-wait", "--may-exist", "add-br", u.Bridge, "--", "set", "bridge", u.Bridge, "datapath_type=netdev", "fail_mode=standalone",
-		"--", "--may-exist", "add-port", u.Bridge, u.Uplink)
-	if err != nil {
-		return fmt.Errorf("ovs-vsctl: %w: %s", err, out)
-	}
-	if _, err := net.InterfaceByName(u.Bridge); err != nil {
-		return errors.New("waiting for the switch to make the bridge")
-	}
-	if err := in.ip("addr", "replace", u.Address, "dev", u.Bridge); err != nil {
-		return err
-	}
-	return in.ip("link", "set", u.Bridge, "up")
+	return nil
 }
 
 func (in *initd) ip(args ...string) error {
@@ -381,13 +349,16 @@ type Status struct {
 }
 
 type request struct {
-	Do   string `json:"do"` // status, stop (TERM), halt (KILL), start, kill (KILL, and it starts again)
+	// Do is status, stop (TERM), halt (KILL), start, kill (KILL, and it starts again), or reload (take
+	// up the description as it is in the file now, and restart the units whose commands differ).
+	Do   string `json:"do"`
 	Unit string `json:"unit"`
 }
 
 type reply struct {
-	Units []Status `json:"units,omitempty"`
-	Error string   `json:"error,omitempty"`
+	Units   []Status `json:"units,omitempty"`
+	Settled bool     `json:"settled,omitempty"` // the network is as described
+	Error   string   `json:"error,omitempty"`
 }
 
 // control serves the lab's requests on a socket in the machine's folder.
@@ -419,9 +390,18 @@ func (in *initd) control() error {
 }
 
 func (in *initd) serve(q request) reply {
+	if q.Do == "reload" {
+		if err := in.reload(); err != nil {
+			return reply{Error: err.Error()}
+		}
+		return reply{}
+	}
 	if q.Do == "status" {
 		var r reply
-		for _, u := range in.m.Units {
+		in.mu.Lock()
+		r.Settled = in.settled
+		in.mu.Unlock()
+		for _, u := range in.machine().Units {
 			in.mu.Lock()
 			s := in.units[u.Name]
 			in.mu.Unlock()
@@ -471,11 +451,48 @@ func (in *initd) serve(q request) reply {
 	return reply{}
 }
 
+// reload takes up the description's networks and commands; units neither come nor go.
+func (in *initd) reload() error {
+	text, err := os.ReadFile(in.specFile)
+	if err != nil {
+		return err
+	}
+	var m Machine
+	if err := json.Unmarshal(text, &m); err != nil {
+		return fmt.Errorf("%s: %w", in.specFile, err)
+	}
+	in.mu.Lock()
+	in.m.Bridges, in.m.Devices, in.settled = m.Bridges, m.Devices, false
+	in.m.Units = slices.Clone(in.m.Units)
+	var changed []*unitState
+	for i, old := range in.m.Units {
+		for _, u := range m.Units {
+			if u.Name == old.Name && !slices.Equal(u.Argv, old.Argv) {
+				in.m.Units[i].Argv = u.Argv
+				in.units[u.Name].mu.Lock()
+				in.units[u.Name].unit.Argv = u.Argv
+				in.units[u.Name].mu.Unlock()
+				changed = append(changed, in.units[u.Name])
+			}
+		}
+	}
+	in.mu.Unlock()
+	for _, u := range changed {
+		u.mu.Lock()
+		if u.proc != nil {
+			err = errors.Join(err, u.proc.Signal(syscall.SIGTERM))
+		}
+		u.mu.Unlock()
+	}
+	return err
+}
+
 // shutdown ends units in reverse order, each with a moment to end by itself.
 func (in *initd) shutdown() {
-	for i := len(in.m.Units) - 1; i >= 0; i-- {
+	units := in.machine().Units
+	for i := len(units) - 1; i >= 0; i-- {
 		in.mu.Lock()
-		u := in.units[in.m.Units[i].Name]
+		u := in.units[units[i].Name]
 		in.mu.Unlock()
 		if u == nil {
 			continue

@@ -1,7 +1,6 @@
 package lab
 
 import (
-	"bytes"
 	"context"
 	"crypto/rand"
 	"encoding/hex"
@@ -36,6 +35,8 @@ type Config struct {
 	AdminPassword string `json:"admin_password"`
 	// Accelerator is what guests run on, kvm or tcg; "" is found out by the first Up.
 	Accelerator string `json:"accelerator"`
+	// Underlay are the underlay addresses of hosts that were renumbered, by host.
+	Underlay map[string]string `json:"underlay,omitempty"`
 	// ServerArgs and AgentArgs are added to the commands, for tests.
 	ServerArgs []string `json:"server_args,omitempty"`
 	AgentArgs  []string `json:"agent_args,omitempty"`
@@ -93,6 +94,9 @@ func New(cfg Config) (*Lab, error) {
 		if cfg.Accelerator == "" {
 			cfg.Accelerator = old.cfg.Accelerator
 		}
+		if cfg.Underlay == nil {
+			cfg.Underlay = old.cfg.Underlay
+		}
 		if cfg.API == "" || strings.HasSuffix(cfg.API, ":0") {
 			cfg.API = old.cfg.API
 		}
@@ -128,12 +132,16 @@ func HostName(n int) string { return "host" + strconv.Itoa(n) }
 // MachineDir is the folder of a machine.
 func (l *Lab) MachineDir(name string) string { return filepath.Join(l.cfg.Dir, name) }
 
-func (l *Lab) machines() []string {
-	out := []string{serverMachine}
+func (l *Lab) hosts() []string {
+	var out []string
 	for n := range l.cfg.Hosts {
 		out = append(out, HostName(n+1))
 	}
 	return out
+}
+
+func (l *Lab) machines() []string {
+	return append([]string{serverMachine, OutsideMachine}, l.hosts()...)
 }
 
 func (l *Lab) step(name string, f func() error) error {
@@ -167,7 +175,7 @@ func (l *Lab) Up(ctx context.Context) error {
 	if err := l.step("start the server's machine", func() error { return l.startMachine(ctx, serverMachine) }); err != nil {
 		return err
 	}
-	if err := l.step(fmt.Sprintf("start %d hosts", l.cfg.Hosts), func() error {
+	if err := l.step(fmt.Sprintf("start %d hosts and the outside", l.cfg.Hosts), func() error {
 		for _, m := range l.machines()[1:] {
 			if err := l.startMachine(ctx, m); err != nil {
 				return err
@@ -177,7 +185,7 @@ func (l *Lab) Up(ctx context.Context) error {
 	}); err != nil {
 		return err
 	}
-	if err := l.step("wire the underlay", func() error { return l.wire(ctx) }); err != nil {
+	if err := l.step("wire the underlay and the outside", func() error { return l.wire(ctx) }); err != nil {
 		return err
 	}
 	if err := l.step("wait for the API", func() error { return l.awaitAPI(ctx) }); err != nil {
@@ -186,7 +194,9 @@ func (l *Lab) Up(ctx context.Context) error {
 	if err := l.step("join the hosts", func() error { return l.join(ctx) }); err != nil {
 		return err
 	}
-	return l.step("wait for the hosts", func() error { return l.AwaitHosts(ctx, l.machines()[1:]...) })
+	return l.step("wait for the hosts and the outside", func() error {
+		return errors.Join(l.AwaitHosts(ctx, l.hosts()...), l.awaitNetworks(ctx))
+	})
 }
 
 // probePatience is how long a guest under KVM may take to show that it runs: it takes a
@@ -228,14 +238,19 @@ func (l *Lab) prepare() error {
 		l.cfg.API = ln.Addr().String()
 		ln.Close()
 	}
+	if err := l.save(); err != nil {
+		return err
+	}
+	return writeFile(filepath.Join(l.MachineDir(serverMachine), "admin-password"), []byte(l.cfg.AdminPassword+"\n"))
+}
+
+// save keeps the configuration for later commands.
+func (l *Lab) save() error {
 	b, err := json.MarshalIndent(l.cfg, "", "  ")
 	if err != nil {
 		return err
 	}
-	if err := writeFile(filepath.Join(l.cfg.Dir, "lab.json"), b); err != nil {
-		return err
-	}
-	return writeFile(filepath.Join(l.MachineDir(serverMachine), "admin-password"), []byte(l.cfg.AdminPassword+"\n"))
+	return writeFile(filepath.Join(l.cfg.Dir, "lab.json"), b)
 }
 
 func writeFile(path string, b []byte) error {
@@ -265,37 +280,52 @@ func (l *Lab) spec(name, bin string) (Machine, error) {
 			"--debug-listen", "127.0.0.1:" + strconv.Itoa(debugPort), "--name", name}, l.cfg.ServerArgs...)}}
 		return m, nil
 	}
-	n, err := strconv.Atoi(strings.TrimPrefix(name, "host"))
+	units, err := switchUnits(dir)
 	if err != nil {
 		return m, err
 	}
-	addr := underlayPrefix + strconv.Itoa(10+n)
+	if name == OutsideMachine {
+		return outside(m, bin, units), nil
+	}
+	addr, err := l.underlayAddress(name)
+	if err != nil {
+		return m, err
+	}
 	lv := libvirt.Daemon{Dir: filepath.Join(dir, "libvirt"), HostUUID: hostUUID(name)}
 	if err := lv.WriteConfig(); err != nil {
 		return m, err
 	}
+	m.Bridges = []Bridge{
+		{Name: "br-under", Ports: []string{"eth0"}, Addresses: []string{addr + underlayBits}},
+		{Name: providerBridge, Ports: []string{"eth1"}},
+	}
+	m.Sysctls = map[string]string{"ipv4/ping_group_range": "0 2147483647"} // for probes
+	m.Units = append(units,
+		Unit{Name: "libvirtd", Argv: lv.Command()},
+		Unit{Name: "agent", Argv: append([]string{bin, "agent", "--data-dir", filepath.Join(dir, "state"), "--host-name", name,
+			"--server", net.JoinHostPort(underlayPrefix+"1", strconv.Itoa(linkPort)), "--join-token-file", filepath.Join(dir, "join-token"),
+			"--tunnel-ip", addr, "--libvirt-socket", lv.SocketPath(), "--datapath-type", "netdev", "--accelerator", l.cfg.Accelerator,
+			"--bridge-mapping", PhysicalNetwork + ":" + providerBridge, "--debug-listen", "127.0.0.1:" + strconv.Itoa(debugPort)}, l.cfg.AgentArgs...)})
+	return m, nil
+}
+
+// switchUnits are the daemons of a machine's Open vSwitch, whose database is made where there is none.
+func switchUnits(dir string) ([]Unit, error) {
 	db := filepath.Join(dir, "ovs", "conf.db")
 	if _, err := os.Stat(db); errors.Is(err, os.ErrNotExist) {
 		if out, err := exec.Command("ovsdb-tool", "create", db+".tmp", "/usr/share/openvswitch/vswitch.ovsschema").CombinedOutput(); err != nil {
-			return m, fmt.Errorf("ovsdb-tool: %w: %s", err, out)
+			return nil, fmt.Errorf("ovsdb-tool: %w: %s", err, out)
 		}
 		if err := os.Rename(db+".tmp", db); err != nil {
-			return m, err
+			return nil, err
 		}
 	}
-	m.Underlay = &Underlay{Bridge: "br-under", Uplink: "eth0", Address: addr + underlayBits}
 	const sock = "/run/openvswitch/db.sock"
-	m.Units = []Unit{
+	return []Unit{
 		{Name: "ovsdb-server", Ready: sock, Argv: []string{"ovsdb-server", db, "--remote=punix:" + sock, "--no-chdir", "-vconsole:warn",
 			"--unixctl=/run/openvswitch/ovsdb-server.ctl"}},
 		{Name: "ovs-vswitchd", Argv: []string{"ovs-vswitchd", "unix:" + sock, "--no-chdir", "-vconsole:warn", "--unixctl=/run/openvswitch/ovs-vswitchd.ctl"}},
-		{Name: "libvirtd", Argv: lv.Command()},
-		{Name: "agent", Argv: append([]string{bin, "agent", "--data-dir", filepath.Join(dir, "state"), "--host-name", name,
-			"--server", net.JoinHostPort(underlayPrefix+"1", strconv.Itoa(linkPort)), "--join-token-file", filepath.Join(dir, "join-token"),
-			"--tunnel-ip", addr, "--libvirt-socket", lv.SocketPath(), "--datapath-type", "netdev", "--accelerator", l.cfg.Accelerator,
-			"--debug-listen", "127.0.0.1:" + strconv.Itoa(debugPort)}, l.cfg.AgentArgs...)},
-	}
-	return m, nil
+	}, nil
 }
 
 // hostUUID is made of the name, so that a host keeps it.
@@ -339,6 +369,14 @@ func inits(spec string) ([]int, error) {
 	return out, nil
 }
 
+func (l *Lab) writeSpec(m Machine) error {
+	b, err := json.MarshalIndent(m, "", "  ")
+	if err != nil {
+		return err
+	}
+	return writeFile(l.specFile(m.Name), b)
+}
+
 func (l *Lab) startMachine(ctx context.Context, name string) error {
 	if l.initPID(name) != 0 {
 		return nil
@@ -351,11 +389,7 @@ func (l *Lab) startMachine(ctx context.Context, name string) error {
 	if err != nil {
 		return fmt.Errorf("%s: %w", name, err)
 	}
-	b, err := json.MarshalIndent(m, "", "  ")
-	if err != nil {
-		return err
-	}
-	if err := writeFile(l.specFile(name), b); err != nil {
+	if err := l.writeSpec(m); err != nil {
 		return err
 	}
 	log, err := os.OpenFile(filepath.Join(m.Dir, "log", "init.log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
@@ -414,62 +448,6 @@ func (l *Lab) listen(ctx context.Context) (*os.File, error) {
 	}
 }
 
-// wire makes the underlay: a bridge in the server's namespace, a cable to each host.
-func (l *Lab) wire(ctx context.Context) error {
-	srv := l.initPID(serverMachine)
-	in := func(pid int, args ...string) error {
-		out, err := exec.CommandContext(ctx, "nsenter", append([]string{"-n", "-t", strconv.Itoa(pid)}, args...)...).CombinedOutput()
-		if err != nil {
-			return fmt.Errorf("%s: %w: %s", strings.Join(args, " "), err, bytes.TrimSpace(out))
-		}
-		return nil
-	}
-	// The switches of the hosts take packets as they are on the wire, so nothing may leave a
-	// checksum or a segmentation to a network card that does not exist.
-	bare := func(pid int, dev string) error {
-		return in(pid, "ethtool", "-K", dev, "tx", "off", "tso", "off", "gso", "off", "gro", "off")
-	}
-	if in(srv, "ip", "link", "show", "underlay") != nil {
-		for _, args := range [][]string{
-			{"ip", "link", "set", "lo", "up"}, {"ip", "link", "add", "underlay", "type", "bridge", "forward_delay", "0"},
-			{"ip", "addr", "add", underlayPrefix + "1" + underlayBits, "dev", "underlay"}, {"ip", "link", "set", "underlay", "up"},
-			{"ethtool", "-K", "underlay", "tx", "off", "tso", "off", "gso", "off"},
-		} {
-			if err := in(srv, args...); err != nil {
-				return err
-			}
-		}
-	}
-	for _, m := range l.machines()[1:] {
-		pid := l.initPID(m)
-		if pid == 0 {
-			return fmt.Errorf("%s does not run: see %s", m, filepath.Join(l.MachineDir(m), "log", "init.log"))
-		}
-		if in(pid, "ip", "link", "show", "eth0") == nil && in(srv, "ip", "link", "show", m) == nil {
-			continue
-		}
-		// The cable of a machine whose plug was pulled may be there still: the kernel takes a
-		// namespace apart in its own time.
-		if in(srv, "ip", "link", "show", m) == nil {
-			if err := in(srv, "ip", "link", "del", m); err != nil && in(srv, "ip", "link", "show", m) == nil {
-				return err
-			}
-		}
-		for _, args := range [][]string{
-			{"ip", "link", "add", m, "type", "veth", "peer", "name", "eth0", "netns", strconv.Itoa(pid)},
-			{"ip", "link", "set", m, "master", "underlay", "up"},
-		} {
-			if err := in(srv, args...); err != nil {
-				return err
-			}
-		}
-		if err := errors.Join(bare(srv, m), bare(pid, "eth0"), in(pid, "ip", "link", "set", "lo", "up"), in(pid, "ip", "link", "set", "eth0", "up")); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
 func (l *Lab) awaitAPI(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 60*time.Second)
 	defer cancel()
@@ -507,7 +485,7 @@ func (l *Lab) join(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	for _, m := range l.machines()[1:] {
+	for _, m := range l.hosts() {
 		if _, err := os.Stat(filepath.Join(l.MachineDir(m), "state", "host.crt")); err == nil {
 			continue
 		}
@@ -522,6 +500,28 @@ func (l *Lab) join(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// awaitNetworks waits until every machine's bridges and addresses are what they should be.
+func (l *Lab) awaitNetworks(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, 60*time.Second)
+	defer cancel()
+	for {
+		late := ""
+		for _, m := range l.Status() {
+			if !m.Settled {
+				late = m.Name
+			}
+		}
+		if late == "" {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("the network of %s is not as it should be: see %s", late, filepath.Join(l.MachineDir(late), "log", "init.log"))
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
 }
 
 // AwaitHosts waits until the hosts are up.
@@ -620,9 +620,10 @@ func gone(pid int) bool {
 
 // MachineStatus is what Status tells of a machine.
 type MachineStatus struct {
-	Name  string   `json:"name"`
-	PID   int      `json:"pid"` // of its init; 0: the machine is off
-	Units []Status `json:"units,omitempty"`
+	Name    string   `json:"name"`
+	PID     int      `json:"pid"`     // of its init; 0: the machine is off
+	Settled bool     `json:"settled"` // its bridges and addresses are as they should be
+	Units   []Status `json:"units,omitempty"`
 }
 
 // Status asks every machine.
@@ -632,7 +633,7 @@ func (l *Lab) Status() []MachineStatus {
 		st := MachineStatus{Name: m, PID: l.initPID(m)}
 		if st.PID != 0 {
 			if r, err := l.ask(m, request{Do: "status"}); err == nil {
-				st.Units = r.Units
+				st.Units, st.Settled = r.Units, r.Settled
 			}
 		}
 		out = append(out, st)

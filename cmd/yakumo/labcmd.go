@@ -9,18 +9,20 @@ import (
 	"time"
 
 	"yakumo/cli"
+	"yakumo/images/mini/probe"
 	"yakumo/lab"
 )
 
 type labCmd struct {
 	Dir string `help:"The lab's folder." default:".yakumo/lab" type:"path"`
 
-	Up     labUp     `cmd:"" help:"Start a lab, or what of it does not run."`
-	Down   labDown   `cmd:"" help:"End a lab and remove all of it."`
-	Status labStatus `cmd:"" help:"Show machines, hosts and guests."`
-	Demo   labDemo   `cmd:"" help:"Two guests on two hosts, and a ping between them."`
-	Exec   labExec   `cmd:"" help:"Run a command on a machine of the lab, as root there."`
-	Unit   labUnit   `cmd:"" help:"Stop, start or kill a daemon of a machine."`
+	Up       labUp       `cmd:"" help:"Start a lab, or what of it does not run."`
+	Down     labDown     `cmd:"" help:"End a lab and remove all of it."`
+	Status   labStatus   `cmd:"" help:"Show machines, hosts and guests."`
+	Demo     labDemo     `cmd:"" help:"Two guests on two hosts, and a ping between them."`
+	Renumber labRenumber `cmd:"" help:"Give a host another address on the underlay, under its running guests."`
+	Exec     labExec     `cmd:"" help:"Run a command on a machine of the lab, as root there."`
+	Unit     labUnit     `cmd:"" help:"Stop, start or kill a daemon of a machine."`
 }
 
 type labUp struct {
@@ -133,7 +135,7 @@ func (c *labDemo) Run(ctx context.Context, l *labCmd) error {
 }
 
 type labExec struct {
-	Machine string   `arg:"" help:"server, host1, host2, …"`
+	Machine string   `arg:"" help:"server, outside, host1, host2, …"`
 	Command []string `arg:"" help:"The command; a shell where it is missing." optional:"" passthrough:""`
 }
 
@@ -157,7 +159,7 @@ func (c *labExec) Run(ctx context.Context, l *labCmd) error {
 type labUnit struct {
 	Do      string `arg:"" enum:"stop,start,kill,halt" help:"stop (TERM), halt (KILL), kill (KILL; it starts again), start."`
 	Machine string `arg:""`
-	Name    string `arg:"" name:"unit" help:"server; ovsdb-server, ovs-vswitchd, libvirtd, agent."`
+	Name    string `arg:"" name:"unit" help:"server; ovsdb-server, ovs-vswitchd, libvirtd, agent; outside."`
 }
 
 // Run acts on a daemon.
@@ -182,3 +184,29 @@ func (c *labInitCmd) Run() error {
 	}
 	return lab.Init(c.Spec, fd)
 }
+
+type labRenumber struct {
+	Host    string `arg:"" help:"host1, host2, …"`
+	Address string `arg:"" help:"The new address, of 100.64.0.0/24."`
+}
+
+// Run renumbers a host.
+func (c *labRenumber) Run(l *labCmd) error {
+	lb, err := lab.Open(l.Dir, "")
+	if err != nil {
+		return err
+	}
+	return lb.Renumber(c.Host, c.Address)
+}
+
+type labOutsideCmd struct{}
+
+// Run is the program of the lab's outside.
+func (c *labOutsideCmd) Run(ctx context.Context) error { return lab.Outside(ctx) }
+
+type labProbeCmd struct {
+	Args []string `arg:"" optional:"" passthrough:""`
+}
+
+// Run asks whether addresses can be reached, from the machine it runs on.
+func (c *labProbeCmd) Run(ctx context.Context) error { return probe.Command(ctx, os.Stdout, c.Args) }

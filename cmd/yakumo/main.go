@@ -35,7 +35,9 @@ type root struct {
 	Host    cli.Host   `cmd:"" help:"Hosts of the cloud: make a join token, list, remove."`
 	Version versionCmd `cmd:"" help:"Show the version."`
 
-	LabInit labInitCmd `cmd:"" name:"lab-init" hidden:""`
+	LabInit    labInitCmd    `cmd:"" name:"lab-init" hidden:""`
+	LabOutside labOutsideCmd `cmd:"" name:"lab-outside" hidden:""`
+	LabProbe   labProbeCmd   `cmd:"" name:"lab-probe" hidden:""`
 }
 
 type versionCmd struct {

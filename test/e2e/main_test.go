@@ -117,7 +117,7 @@ func run(m *testing.M) (code int) {
 
 // showLogs prints the end of each daemon's log.
 func showLogs(l *lab.Lab) {
-	machines := []string{"server"}
+	machines := []string{"server", lab.OutsideMachine}
 	for n := range hosts {
 		machines = append(machines, lab.HostName(n+1))
 	}

@@ -86,7 +86,7 @@ func TestLabCommands(t *testing.T) {
 	}
 	running := func(when string, st labStatus) {
 		t.Helper()
-		if st.APIError != "" || len(st.Machines) != 3 || len(st.Hosts) != 2 || !st.Hosts[0].Up || !st.Hosts[1].Up {
+		if st.APIError != "" || len(st.Machines) != 4 || len(st.Hosts) != 2 || !st.Hosts[0].Up || !st.Hosts[1].Up {
 			t.Fatalf("%s: %+v", when, st)
 		}
 		for _, m := range st.Machines {
