@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"testing"
 
 	"github.com/insomniacslk/dhcp/dhcpv4"
@@ -19,18 +20,22 @@ const bigVNI = 9_876_543
 
 func ptr(n int) *int { return &n }
 
+// testCase is one test of the suite.
+type testCase struct {
+	name string
+	run  func(*testing.T, Fabric)
+}
+
 // Run runs the whole suite.
 func Run(t *testing.T, f Fabric) {
-	for _, c := range []struct {
-		name string
-		run  func(*testing.T, Fabric)
-	}{
+	cases := []testCase{
 		{"SameHost", testSameHost}, {"AcrossHosts", testAcrossHosts}, {"SameAddresses", testSameAddresses}, {"Spoof", testSpoof},
 		{"GroupDefault", testGroupDefault}, {"GroupRules", testGroupRules}, {"RuleRemoved", testRuleRemoved}, {"RemoteGroup", testRemoteGroup},
 		{"PortSecurityOff", testPortSecurityOff}, {"MovableAddress", testMovableAddress}, {"Broadcast", testBroadcast}, {"DHCP", testDHCP},
 		{"MetadataOwner", testMetadataOwner}, {"AdminDown", testAdminDown}, {"Removal", testRemoval}, {"DriverRestart", testDriverRestart}, {"SwitchRestart", testSwitchRestart},
 		{"ManyNetworks", testManyNetworks},
-	} {
+	}
+	for _, c := range slices.Concat(cases, segmentCases) {
 		t.Run(c.name, func(t *testing.T) { c.run(t, f) })
 	}
 }

@@ -33,6 +33,9 @@ type Host interface {
 	TunnelIP() netip.Addr
 	// NewNIC makes a network device; its other end is the guest's.
 	NewNIC(t testing.TB) NIC
+	// NewProvider makes the device of a machine that is plugged into the far side of the host's
+	// provider bridge for the physical network Physical. The provider bridges of a Fabric's hosts are one segment.
+	NewProvider(t testing.TB) NIC
 	// RestartDriver closes the driver and starts another, with the same ordinal store, on the
 	// same switch; nothing is lost but the driver's memory.
 	RestartDriver(t testing.TB)
@@ -76,7 +79,13 @@ type Guest struct {
 	Port *model.HostPort
 	nic  NIC
 	seen []sim.Packet // frames that no Expect has taken
+	// tag goes on what it sends, with the bit 0x1000; 0: none.
+	tag     uint16
+	outside bool // on a physical network, where no switch of ours answers
 }
+
+// Physical is the physical network that every host of a Fabric maps.
+const Physical = "physnet1"
 
 // fenceVNI is the network that the suite uses to flush hosts' queues.
 const fenceVNI = 16_000_001
@@ -252,6 +261,9 @@ func (g *Guest) IP() netip.Addr { return g.Port.FixedIPs[0].Address }
 // Send sends a packet as it is.
 func (g *Guest) Send(p sim.Packet) {
 	g.t.Helper()
+	if p.VLAN == 0 {
+		p.VLAN = g.tag
+	}
 	g.nic.Send(g.t, p.Frame())
 }
 
@@ -328,10 +340,16 @@ func (g *Guest) Dropped(p sim.Packet, is func(sim.Packet) bool, to ...*Guest) {
 			g.h.w.fence(g.h, o.h)
 		}
 		o.flush()
-		for _, q := range o.seen {
-			if is(q) {
-				g.t.Fatalf("%s got what must be dropped: %s", o.Port.ID, q.Summary())
-			}
+		o.Lacks(is)
+	}
+}
+
+// Lacks fails where one of the frames that came so far, and that no Expect has taken, is such.
+func (g *Guest) Lacks(is func(sim.Packet) bool) {
+	g.t.Helper()
+	for _, q := range g.seen {
+		if is(q) {
+			g.t.Fatalf("%s got what must be dropped: %s", g.Port.ID, q.Summary())
 		}
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"iter"
 	"net/netip"
+	"slices"
 	"sync"
 
 	"yakumo/datapath"
@@ -23,12 +24,21 @@ import (
 
 // Underlay joins fakes: a packet to a tunnel address reaches the driver that has it.
 type Underlay struct {
-	mu    sync.Mutex // orders all packets of all hosts
-	hosts map[netip.Addr]*Switch
+	mu       sync.Mutex // orders all packets of all hosts
+	hosts    map[netip.Addr]*Switch
+	segments map[string]*segment
+}
+
+// segment is a physical network: what one sends, all others get.
+type segment struct {
+	switches []*Switch
+	devices  []*Device
 }
 
 // NewUnderlay makes an underlay without hosts.
-func NewUnderlay() *Underlay { return &Underlay{hosts: map[netip.Addr]*Switch{}} }
+func NewUnderlay() *Underlay {
+	return &Underlay{hosts: map[netip.Addr]*Switch{}, segments: map[string]*segment{}}
+}
 
 // Switch is the switch behind a fake driver. It outlives drivers, as a real one does.
 type Switch struct {
@@ -40,11 +50,13 @@ type Switch struct {
 	drv      *Driver             // nil: no driver
 }
 
-// Device is a network device; its other end is a guest's.
+// Device is a network device; its other end is a guest's, or a machine's on a physical network.
 type Device struct {
-	Name string
-	sw   *Switch
-	out  func(frame []byte)
+	Name     string
+	sw       *Switch // nil: on a physical network
+	underlay *Underlay
+	physical string
+	out      func(frame []byte)
 }
 
 // NewSwitch makes a switch with a tunnel address on the underlay.
@@ -61,9 +73,63 @@ func NewSwitch(u *Underlay, tunnelIP netip.Addr) *Switch {
 func (s *Switch) AddDevice(name string, out func(frame []byte)) *Device {
 	s.underlay.mu.Lock()
 	defer s.underlay.mu.Unlock()
-	d := &Device{name, s, out}
+	d := &Device{Name: name, sw: s, underlay: s.underlay, out: out}
 	s.devices[name] = d
 	return d
+}
+
+// AddProvider makes a device of a machine on a physical network.
+func (u *Underlay) AddProvider(physical string, out func(frame []byte)) *Device {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	d := &Device{Name: physical, underlay: u, physical: physical, out: out}
+	s := u.segment(physical)
+	s.devices = append(s.devices, d)
+	return d
+}
+
+// segment gives the physical network of a name. u.mu is held.
+func (u *Underlay) segment(physical string) *segment {
+	if u.segments[physical] == nil {
+		u.segments[physical] = &segment{}
+	}
+	return u.segments[physical]
+}
+
+// carry hands a frame to all on a physical network but who sent it. u.mu is held.
+func (u *Underlay) carry(physical string, p sim.Packet, from *Switch, dev *Device) {
+	seg := u.segment(physical)
+	for _, d := range seg.devices {
+		if d != dev {
+			d.out(p.Frame())
+		}
+	}
+	for _, s := range seg.switches {
+		if s == from || s.drv == nil {
+			continue
+		}
+		if n, err := s.drv.cfg.Ordinals.Get(pipeline.OrdinalProvider, physical, pipeline.MaxProvider); err == nil {
+			s.arrive(sim.Arrival{In: pipeline.PortProvider + uint64(n), Packet: p})
+		}
+	}
+}
+
+// Leave takes the switch from the underlay and from all physical networks.
+func (s *Switch) Leave() {
+	s.underlay.mu.Lock()
+	defer s.underlay.mu.Unlock()
+	delete(s.underlay.hosts, s.addr)
+	for _, seg := range s.underlay.segments {
+		seg.switches = slices.DeleteFunc(seg.switches, func(o *Switch) bool { return o == s })
+	}
+}
+
+// Remove takes the device of a machine off its physical network.
+func (d *Device) Remove() {
+	d.underlay.mu.Lock()
+	defer d.underlay.mu.Unlock()
+	seg := d.underlay.segment(d.physical)
+	seg.devices = slices.DeleteFunc(seg.devices, func(o *Device) bool { return o == d })
 }
 
 // Clear empties the switch, as a restart does; the driver writes everything again.
@@ -87,11 +153,18 @@ func (s *Switch) Entries() int {
 // Send makes the device receive a frame from the guest. A frame that cannot be parsed, or
 // comes on a device that is not plugged in, is dropped.
 func (d *Device) Send(frame []byte) {
-	d.sw.underlay.mu.Lock()
-	defer d.sw.underlay.mu.Unlock()
+	d.underlay.mu.Lock()
+	defer d.underlay.mu.Unlock()
 	p, err := sim.Parse(frame)
+	if err != nil {
+		return
+	}
+	if d.sw == nil {
+		d.underlay.carry(d.physical, p, nil, d)
+		return
+	}
 	drv := d.sw.drv
-	if err != nil || drv == nil {
+	if drv == nil {
 		return
 	}
 	for id, name := range d.sw.ports {
@@ -116,9 +189,13 @@ func (s *Switch) emit(res sim.Result) {
 		switch {
 		case out.Responder != 0:
 			s.drv.respond(pipeline.ToAgent{Responder: out.Responder, Port: uint32(out.To), Arg: out.Arg}, out.Packet)
-		case out.To == pipeline.PortTunnel:
+		case out.To >= pipeline.PortTunnel && out.To <= pipeline.PortTunnelGeneve:
 			if far := s.underlay.hosts[out.Host]; far != nil {
-				far.arrive(sim.Arrival{In: pipeline.PortTunnel, VNI: out.VNI, Packet: out.Packet})
+				far.arrive(sim.Arrival{In: out.To, VNI: out.VNI, Packet: out.Packet})
+			}
+		case out.To > pipeline.PortProvider:
+			if physical, ok := s.drv.cfg.Ordinals.Find(pipeline.OrdinalProvider, uint32(out.To-pipeline.PortProvider)); ok {
+				s.underlay.carry(physical, out.Packet, s, nil)
 			}
 		case out.To < pipeline.PortTunnel:
 			s.deliver(uint32(out.To), out.Packet.Frame())
@@ -151,6 +228,7 @@ type Config struct {
 	Switch   *Switch              // nil: a switch of its own, joined to nothing
 	Ordinals datapath.Ordinals    // nil: in memory
 	Env      pipeline.Env         // DefaultEnv
+	Physical []string             // the physical networks that the switch is joined to
 	Notify   func(datapath.Event) // called with the driver locked: it must not call the driver
 	Failures []Failure
 }
@@ -176,9 +254,10 @@ func New(cfg Config) (*Driver, error) {
 	if cfg.Ordinals == nil {
 		cfg.Ordinals = datapath.NewMemoryOrdinals()
 	}
-	if cfg.Env == (pipeline.Env{}) {
+	if !cfg.Env.MetadataPrefix.IsValid() {
 		cfg.Env = pipeline.DefaultEnv()
 	}
+	cfg.Env.PhysicalNetworks = cfg.Physical
 	if err := cfg.Env.Validate(); err != nil {
 		return nil, fmt.Errorf("make fake driver: %w", err)
 	}
@@ -187,6 +266,11 @@ func New(cfg Config) (*Driver, error) {
 	d.lock()
 	defer d.unlock()
 	d.sw.drv = d
+	for _, physical := range cfg.Physical {
+		if seg := d.sw.underlay.segment(physical); !slices.Contains(seg.switches, d.sw) {
+			seg.switches = append(seg.switches, d.sw)
+		}
+	}
 	return d, d.change(nil, nil)
 }
 

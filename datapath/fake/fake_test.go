@@ -19,24 +19,27 @@ type fabric struct {
 }
 
 type host struct {
-	sw   *fake.Switch
-	addr netip.Addr
-	ord  datapath.Ordinals
-	drv  *fake.Driver
-	nics int
+	sw       *fake.Switch
+	underlay *fake.Underlay
+	addr     netip.Addr
+	ord      datapath.Ordinals
+	drv      *fake.Driver
+	nics     int
 }
 
 func (f *fabric) NewHost(t testing.TB) dptest.Host {
 	f.next++
 	h := &host{addr: netip.AddrFrom4([4]byte{192, 0, 2, f.next}), ord: datapath.NewMemoryOrdinals()}
 	h.sw = fake.NewSwitch(f.underlay, h.addr)
+	h.underlay = f.underlay
+	t.Cleanup(h.sw.Leave)
 	h.start(t)
 	return h
 }
 
 func (h *host) start(t testing.TB) {
 	var err error
-	if h.drv, err = fake.New(fake.Config{Switch: h.sw, Ordinals: h.ord}); err != nil {
+	if h.drv, err = fake.New(fake.Config{Switch: h.sw, Ordinals: h.ord, Physical: []string{dptest.Physical}}); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -62,6 +65,14 @@ func (h *host) NewNIC(testing.TB) dptest.NIC {
 	h.nics++
 	n := &nic{frames: make(chan []byte, 1024)}
 	n.dev = h.sw.AddDevice(fmt.Sprintf("tap%d", h.nics), func(b []byte) { n.frames <- b })
+	return n
+}
+
+// NewProvider implements dptest.Host.
+func (h *host) NewProvider(t testing.TB) dptest.NIC {
+	n := &nic{frames: make(chan []byte, 1024)}
+	n.dev = h.underlay.AddProvider(dptest.Physical, func(b []byte) { n.frames <- b })
+	t.Cleanup(n.dev.Remove)
 	return n
 }
 

@@ -28,8 +28,10 @@ import (
 	"fmt"
 	"iter"
 	"log/slog"
+	"maps"
 	"net/netip"
 	"path/filepath"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -103,7 +105,10 @@ func (c Config) withDefaults() (Config, error) {
 	c.TunnelUDPPort = orDefault(c.TunnelUDPPort, 4789)
 	c.TunnelDevice = orDefault(c.TunnelDevice, "yk-vx0")
 	c.MetadataDevice = orDefault(c.MetadataDevice, "yk-md0")
-	c.Env = orDefault(c.Env, pipeline.DefaultEnv())
+	if !c.Env.MetadataPrefix.IsValid() {
+		c.Env = pipeline.DefaultEnv()
+	}
+	c.Env.PhysicalNetworks = slices.Sorted(maps.Keys(c.Providers))
 	c.ResponderRate = orDefault(c.ResponderRate, 10)
 	c.Patience = orDefault(c.Patience, 5*time.Second)
 	c.Log = orDefault(c.Log, slog.Default())
@@ -143,7 +148,8 @@ type Driver struct {
 	pruned  bool
 	synced  bool              // the switch holds what flows says
 	change  chan struct{}     // closed, and replaced, when conn, db or synced change
-	special map[uint64]uint32 // PortTunnel and PortService → OpenFlow port
+	special map[uint64]uint32 // places beyond the ports' ordinals → OpenFlow port
+	bridged map[string]string // physical network → what kept it from being joined to its bridge, last time
 	devices map[model.ID]device
 	wired   map[model.ID]bool
 	refused map[pipeline.Key]error // entries that the switch did not take
@@ -177,7 +183,7 @@ func Open(cfg Config) (*Driver, error) {
 	ctx, cancel := context.WithCancel(context.Background())
 	d := &Driver{
 		cfg: cfg, ctx: ctx, cancel: cancel,
-		prog: pipeline.NewProgram(cfg.Env, cfg.Ordinals), change: make(chan struct{}), special: map[uint64]uint32{},
+		prog: pipeline.NewProgram(cfg.Env, cfg.Ordinals), change: make(chan struct{}), special: map[uint64]uint32{}, bridged: map[string]string{},
 		devices: map[model.ID]device{}, wired: map[model.ID]bool{}, refused: map[pipeline.Key]error{}, meters: map[uint32]meter{},
 		notify: make(chan struct{}, 1),
 	}
@@ -330,7 +336,7 @@ func (d *Driver) isWired(port model.ID) bool {
 		return false
 	}
 	rows, err := d.prog.Complete(port)
-	if err != nil {
+	if err != nil || !d.joined(port) {
 		return false
 	}
 	if len(d.refused) == 0 {

@@ -96,6 +96,9 @@ func newFabric(t testing.TB) *fabric {
 	f := &fabric{underlay: newNetns(t)}
 	ip(t, "-n", f.underlay, "link", "add", "br0", "type", "bridge")
 	ip(t, "-n", f.underlay, "link", "set", "br0", "mtu", "1500", "up")
+	// The physical network of the provider bridges.
+	ip(t, "-n", f.underlay, "link", "add", "br1", "type", "bridge")
+	ip(t, "-n", f.underlay, "link", "set", "br1", "mtu", "1500", "up")
 	return f
 }
 
@@ -123,6 +126,11 @@ func (f *fabric) newHost(t testing.TB) *host {
 	h.sw = ovstest.Start(t, ovstest.InNetns(h.ns))
 	// User-space tunnels need their source address on a bridge of the same switch.
 	h.sw.Vsctl("add-br", "br-ul", "--", "set", "bridge", "br-ul", "datapath_type=netdev", "--", "add-port", "br-ul", near)
+	ip(t, "-n", f.underlay, "link", "add", far+"p", "type", "veth", "peer", "name", "physical", "netns", h.ns)
+	t.Cleanup(func() { ip(t, "-n", f.underlay, "link", "del", far+"p") })
+	ip(t, "-n", f.underlay, "link", "set", far+"p", "master", "br1", "up")
+	ip(t, "-n", h.ns, "link", "set", "physical", "up")
+	h.sw.Vsctl("add-br", "br-ph", "--", "set", "bridge", "br-ph", "datapath_type=netdev", "--", "add-port", "br-ph", "physical")
 	h.addressUnderlay(t)
 	h.start(t)
 	t.Cleanup(func() {
@@ -145,7 +153,7 @@ func (h *host) start(t testing.TB) {
 		t.Fatal(err)
 	}
 	h.drv, err = ovs.Open(ovs.Config{
-		OVSDB: h.sw.DB(), RunDir: h.sw.Rundir, Datapath: ovs.DatapathNetdev, TunnelIP: h.addr, Ordinals: ord, Netns: "/run/netns/" + h.ns,
+		OVSDB: h.sw.DB(), RunDir: h.sw.Rundir, Datapath: ovs.DatapathNetdev, TunnelIP: h.addr, Providers: map[string]string{dptest.Physical: "br-ph"}, Ordinals: ord, Netns: "/run/netns/" + h.ns,
 		Log: slog.New(slog.NewTextHandler(testWriter{t}, &slog.HandlerOptions{Level: slog.LevelWarn})),
 		Notify: func(e datapath.Event) {
 			if h.events != nil {
@@ -257,6 +265,15 @@ func (h *host) NewNIC(t testing.TB) dptest.NIC {
 			n.frames <- b[:k]
 		}
 	}()
+	return n
+}
+
+// NewProvider implements dptest.Host.
+func (h *host) NewProvider(t testing.TB) dptest.NIC {
+	t.Helper()
+	n := h.NewNIC(t)
+	h.sw.Vsctl("add-port", "br-ph", n.Device())
+	t.Cleanup(func() { h.sw.Vsctl("del-port", "br-ph", n.Device()) })
 	return n
 }
 

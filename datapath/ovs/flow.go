@@ -160,7 +160,9 @@ func actions(list []pipeline.Action, at ports) ([]openflow.Action, bool) {
 				openflow.CopyField{Src: whole(openflow.FieldARPTPA), Dst: swap},
 				openflow.CopyField{Src: whole(openflow.FieldARPSPA), Dst: whole(openflow.FieldARPTPA)},
 				openflow.CopyField{Src: swap, Dst: whole(openflow.FieldARPSPA)},
-				openflow.ToPort(openflow.PortInPort))
+				openflow.ResubmitTable(uint8(pipeline.Return)))
+		case pipeline.TurnBack:
+			out = append(out, openflow.ToPort(openflow.PortInPort))
 		case pipeline.ToAgent:
 			out = append(out, openflow.Meter{ID: a.Port}, openflow.Controller{UserData: userData(a)})
 		case pipeline.DecTTL:
@@ -225,7 +227,7 @@ func answerND(a pipeline.AnswerND) []openflow.Action {
 		openflow.Set(openflow.Exact(openflow.FieldNDReserved, openflow.U64(flags))),
 		openflow.Set(openflow.Exact(openflow.FieldNDOptionsType, openflow.U64(2))),
 		openflow.Set(openflow.NDTLL(mac)),
-		openflow.ToPort(openflow.PortInPort),
+		openflow.ResubmitTable(uint8(pipeline.Return)),
 	}
 }
 

@@ -33,6 +33,8 @@ const (
 	// OpenFlow ports of the driver's own devices, above those of all ordinals.
 	tunnelOFPort  = pipeline.MaxPort + 1
 	serviceOFPort = pipeline.MaxPort + 2
+	// From here on, one for each physical network. 0xff00 and above are reserved (OpenFlow 1.5, 7.2.1).
+	providerOFPort = pipeline.MaxPort + 10
 )
 
 // run keeps a session with the switch until Close.
@@ -161,6 +163,7 @@ func (d *Driver) setup(ctx context.Context) (round uint16, err error) {
 	if err := d.addressMetadata(); err != nil {
 		return 0, fmt.Errorf("set up %s: %w", d.cfg.MetadataDevice, err)
 	}
+	d.joinProviders(ctx, d.db)
 	return round, nil
 }
 
@@ -235,6 +238,7 @@ func (d *Driver) watchPorts(db *ovsdb.Switch) {
 		case <-w.Ready():
 		}
 		w.Take()
+		d.joinProviders(d.ctx, db)
 		d.mu.Lock()
 		if err := d.refreshPorts(); err != nil {
 			d.cfg.Log.Error("follow switch ports", "bridge", d.cfg.Bridge, "error", err)
@@ -273,6 +277,12 @@ func (d *Driver) readPorts() error {
 				special[place] = uint32(p.OFPort)
 			}
 		default:
+			if physical := p.Interface.ExternalIDs[providerKey]; physical != "" {
+				if place, ok := d.providerPlace(physical); ok && p.OFPort != 0 {
+					special[place] = uint32(p.OFPort)
+				}
+				continue
+			}
 			if id := p.Interface.ExternalIDs[ifaceKey]; id != "" {
 				dev := device{name: name, ofport: uint32(p.OFPort)}
 				if p.Interface.IfIndex != nil {
@@ -282,8 +292,13 @@ func (d *Driver) readPorts() error {
 			}
 		}
 	}
-	for _, place := range [...]uint64{pipeline.PortTunnel, pipeline.PortService} {
-		if special[place] != d.special[place] {
+	for place, n := range special {
+		if d.special[place] != n {
+			d.flows.moved(place)
+		}
+	}
+	for place := range d.special {
+		if special[place] == 0 {
 			d.flows.moved(place)
 		}
 	}

@@ -67,7 +67,7 @@ type CheckSize struct{ Bytes uint16 }
 type AnswerEcho struct{ V6 bool }
 
 // AnswerND turns a neighbour solicitation into the advertisement that MAC owns the target (RFC 4861,
-// 4.4), and sends it back to where it came from. Router sets the flag of that name.
+// 4.4), and sends it back by stage Return. Router sets the flag of that name.
 type AnswerND struct {
 	MAC    MAC
 	Router bool
@@ -120,8 +120,11 @@ func (a Tunnel) Place() uint64 {
 	return a.Via
 }
 
+// TurnBack sends the packet back where it came in, as it is.
+type TurnBack struct{}
+
 // AnswerARP turns a request into the reply that MAC owns the address asked for, and sends
-// it back to where it came from.
+// it back by stage Return.
 type AnswerARP struct{ MAC MAC }
 
 // ToAgent hands the packet to a responder in the agent, at a limited rate for each port.
@@ -228,9 +231,10 @@ func (a AnswerND) appendKey(b []byte) []byte {
 func (a PushVLAN) appendKey(b []byte) []byte {
 	return binary.BigEndian.AppendUint16(append(b, 17), a.ID)
 }
-func (a PopVLAN) appendKey(b []byte) []byte { return append(b, 18) }
-func (a Reenter) appendKey(b []byte) []byte { return append(b, 19) }
-func (a Branch) appendKey(b []byte) []byte  { return append(b, 20, byte(a.Stage)) }
+func (a PopVLAN) appendKey(b []byte) []byte  { return append(b, 18) }
+func (a Reenter) appendKey(b []byte) []byte  { return append(b, 19) }
+func (a TurnBack) appendKey(b []byte) []byte { return append(b, 22) }
+func (a Branch) appendKey(b []byte) []byte   { return append(b, 20, byte(a.Stage)) }
 func (a Limit) appendKey(b []byte) []byte {
 	b = binary.BigEndian.AppendUint32(append(b, 21, bit(a.Packets)), a.ID)
 	return binary.BigEndian.AppendUint32(binary.BigEndian.AppendUint32(b, a.Rate), a.Burst)
@@ -290,6 +294,7 @@ func (a AnswerND) String() string {
 func (a PushVLAN) String() string { return fmt.Sprintf("push-vlan %d", a.ID) }
 func (a PopVLAN) String() string  { return "pop-vlan" }
 func (a Reenter) String() string  { return "reenter" }
+func (a TurnBack) String() string { return "turn-back" }
 func (a Branch) String() string   { return fmt.Sprintf("branch %v", a.Stage) }
 func (a Limit) String() string {
 	unit := "kbps"

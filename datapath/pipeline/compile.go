@@ -45,6 +45,7 @@ const (
 	prioMovables  = 150 // respond: a prefix that several ports may hold from
 	prioService   = 100 // respond: ARP for the pipeline's own addresses
 	prioServiceIP = 30  // respond: other traffic to ServiceAddr
+	prioFloodARP  = 20  // respond: ARP requests that somebody outside may answer
 	prioUnknown   = 10  // respond: ARP requests that nobody answers
 	prioPass      = 100 // track: a port without port security
 	prioARP       = 50
@@ -63,6 +64,7 @@ const (
 	prioMovableMAC = 180
 	prioRemote     = 150 // lookup: what came by a tunnel stays here
 	prioPeer       = 100
+	prioOutside    = 60 // lookup: whoever is not here is outside
 
 	prioFromTunnel = 100 // flood
 	prioNetwork    = 50
@@ -185,6 +187,8 @@ func Base(env *Env) []Entry {
 		base(d.accept, prioMiss, nil, Goto{next})
 	}
 
+	base(Arrive, prioMiss, nil, Goto{Lookup})
+	base(Return, prioMiss, nil, TurnBack{})
 	base(Lookup, prioGroupAddr, MatchOf(Masked(EthDst, multicast, multicast)), Goto{FloodOut})
 	base(Lookup, prioRemote, MatchOf(Is(Landed, 1)))
 	base(FloodOut, prioFromTunnel, MatchOf(Is(Landed, 1)), Goto{FloodIn})
@@ -335,7 +339,7 @@ func (c *compiler) dhcp(r *model.HostPort) bool {
 // peer compiles a port on another host.
 func (c *compiler) peer(r *model.HostPeer) {
 	mac, vni := c.mac(r.MAC), c.vni(r.VNI)
-	if !r.TunnelIP.IsValid() {
+	if !r.TunnelIP.IsValid() && r.Type != model.NetworkFlat && r.Type != model.NetworkVLAN {
 		c.fail(fmt.Errorf("no tunnel address"))
 		return
 	}
@@ -346,13 +350,31 @@ func (c *compiler) peer(r *model.HostPeer) {
 		}
 	}
 	c.pairs(net, mac, r.Pairs)
-	c.add(Lookup, prioPeer, FeatureLookup, MatchOf(net, IsMAC(EthDst, mac)), Tunnel{Host: r.TunnelIP, VNI: r.VNI})
+	if r.TunnelIP.IsValid() { // else it is found on the wire of its network
+		c.add(Lookup, prioPeer, FeatureLookup, MatchOf(net, IsMAC(EthDst, mac)), Tunnel{Host: r.TunnelIP, VNI: r.VNI, Via: tunnelPlace(r.Type)})
+	}
+}
+
+// tunnelPlace is the place of a network type's tunnels.
+func tunnelPlace(networkType string) uint64 {
+	switch networkType {
+	case model.NetworkGRE:
+		return PortTunnelGRE
+	case model.NetworkGeneve:
+		return PortTunnelGeneve
+	}
+	return PortTunnel
 }
 
 // network compiles a network that has a port here.
 func (c *compiler) network(r *model.HostNetwork) {
 	vni := c.vni(r.VNI)
-	c.add(Classify, prioClassify, FeatureClassify, MatchOf(Is(InPort, PortTunnel), Is(TunnelID, vni), Is(VLAN, 0)), Put(Net, vni), Put(Landed, 1), Goto{Lookup})
+	if r.Provider() {
+		c.provider(r, vni)
+		return
+	}
+	via := tunnelPlace(r.Type)
+	c.add(Classify, prioClassify, FeatureClassify, MatchOf(Is(InPort, via), Is(TunnelID, vni), Is(VLAN, 0)), Put(Net, vni), Put(Landed, 1), Goto{Lookup})
 	if len(r.Flood) == 0 {
 		return
 	}
@@ -361,7 +383,7 @@ func (c *compiler) network(r *model.HostNetwork) {
 		if !h.IsValid() {
 			c.fail(fmt.Errorf("invalid flood address"))
 		}
-		as = append(as, Tunnel{Host: h, VNI: r.VNI})
+		as = append(as, Tunnel{Host: h, VNI: r.VNI, Via: via})
 	}
 	c.add(FloodOut, prioNetwork, FeatureFlood, MatchOf(Is(Net, vni)), append(as, Goto{FloodIn})...)
 }

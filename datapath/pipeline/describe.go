@@ -15,6 +15,7 @@ func Describe() (string, error) {
 	var b strings.Builder
 	p := func(format string, args ...any) { fmt.Fprintf(&b, format, args...) }
 	env := DefaultEnv()
+	env.PhysicalNetworks = []string{"physnet1"}
 	p("# The pipeline\n\n<!-- Made by `go generate ./datapath/pipeline`. Do not edit. -->\n\n")
 	p("Every packet of a guest walks through the stages below, on the host of the sender, and again on the host of the\n")
 	p("receiver where that is another one. A row that a host is told becomes *entries*; an entry stands in one stage, has a\n")
@@ -84,6 +85,7 @@ var actionTexts = [][2]string{
 	{"`answer-echo`, `answer-echo6`", "turn an echo request into its reply"},
 	{"`answer-nd m`", "turn a neighbour solicitation into the advertisement that `m` has the address, send it back"},
 	{"`push-vlan n`, `pop-vlan`", "put a tag on, take it off"},
+	{"`turn-back`", "back where the packet came in"},
 	{"`reenter`", "forget where the packet came in, so that it may leave there"},
 	{"`branch s`", "a copy goes on in `s`, the packet with the next action"},
 	{"`limit i r burst=b`", "drop what exceeds a rate"},
@@ -91,7 +93,8 @@ var actionTexts = [][2]string{
 }
 
 var principles = []string{
-	"The switch learns nothing and floods no unknown unicast. What came by a tunnel never leaves by a tunnel.",
+	"A flat or VLAN network's frames leave by a provider bridge, which learns where who is: unknown unicast and questions for unknown addresses go there too, with the network's tag. What comes from a provider bridge stays on the host.",
+	"In a network of tunnels the switch learns nothing and floods no unknown unicast. What came by a tunnel never leaves by a tunnel.",
 	"ARP requests for addresses of ports are answered by the switch that the guest is plugged into. A request for an address in an allowed address pair is flooded, since it may move; for any other it is dropped. A guest's question for its own address is not answered.",
 	"A port with port security sends only from its MAC and addresses and from its pairs, untagged IPv4 and ARP only; it cannot act as a DHCP server. IPv6 has no entries yet: such a port neither sends nor gets it. A port without port security carries any untagged frame, and its groups do not count.",
 	"Rules of security groups are conjunctions of membership, remote side and service, so a rule for m ports and n remote addresses costs m + n entries. Rules for IPv6, and for ports of protocols other than TCP, UDP, SCTP and ICMP, have no entries and so allow nothing. A group that is not stateful is treated as stateful.",

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 
 	"yakumo/model"
 )
@@ -30,6 +31,9 @@ var (
 // above it for the switch's own ports.
 const MaxPort = 65000
 
+// MaxProvider is the highest ordinal of a physical network.
+const MaxProvider = 200
+
 // Env is what the pipeline must know of its host.
 type Env struct {
 	// MetadataPrefix holds the address of the metadata listener and, above it, one address
@@ -38,7 +42,13 @@ type Env struct {
 	// MetadataListener is where the host's metadata server listens: the first address of
 	// MetadataPrefix, any port.
 	MetadataListener netip.AddrPort
+	// PhysicalNetworks are those that the host has a provider bridge for. Ports in networks on any
+	// other cannot be wired here.
+	PhysicalNetworks []string
 }
+
+// Maps tells whether the host has a provider bridge for a physical network.
+func (e *Env) Maps(physical string) bool { return slices.Contains(e.PhysicalNetworks, physical) }
 
 // DefaultEnv uses 169.254.64.0/18 and port 8775.
 func DefaultEnv() Env {
@@ -104,8 +114,10 @@ func (e *Env) Limit(k OrdinalKind) uint32 {
 	switch k {
 	case OrdinalPort:
 		return MaxPort
-	case OrdinalProvider, OrdinalLimit:
-		return MaxPort
+	case OrdinalLimit:
+		return 4 * MaxPort // two directions, two units
+	case OrdinalProvider:
+		return MaxProvider
 	case OrdinalAlias:
 		return uint32(1)<<(32-e.MetadataPrefix.Bits()) - 3 // but network, listener, broadcast
 	}

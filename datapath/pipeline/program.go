@@ -470,7 +470,7 @@ func (p *Program) OwnersOf(k Key) []model.RowID {
 }
 
 // Complete tells whether everything that a port refers to is known and compiled: its row,
-// its network and its groups. The error says what is missing.
+// its network and its groups, and whether the host has a bridge to its physical network. The error says what is missing.
 func (p *Program) Complete(port model.ID) ([]model.RowID, error) {
 	id := model.RowID{Kind: model.RowPort, Key: port}
 	r, ok := p.Row(id).(*model.HostPort)
@@ -490,6 +490,9 @@ func (p *Program) Complete(port model.ID) ([]model.RowID, error) {
 		if err := p.errs[id]; err != nil {
 			return nil, err
 		}
+	}
+	if n := (*lookup)(p).Network(r.NetworkID); n.Provider() && !p.env.Maps(n.PhysicalNetwork) {
+		return nil, fmt.Errorf("port %s: this host has no bridge to physical network %q", port, n.PhysicalNetwork)
 	}
 	return ids, nil
 }

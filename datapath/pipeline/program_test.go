@@ -14,7 +14,9 @@ import (
 )
 
 func newProgram() *pipeline.Program {
-	return pipeline.NewProgram(pipeline.DefaultEnv(), datapath.NewMemoryOrdinals())
+	env := pipeline.DefaultEnv()
+	env.PhysicalNetworks = []string{"physnet1"}
+	return pipeline.NewProgram(env, datapath.NewMemoryOrdinals())
 }
 
 func apply(t interface{ Fatalf(string, ...any) }, p *pipeline.Program, rows ...model.HostRow) pipeline.Delta {

@@ -36,6 +36,7 @@ const (
 	AcceptIn  Stage = 52
 	Shape     Stage = 55
 	Output    Stage = 60
+	Return    Stage = 61
 	Mirror    Stage = 62
 )
 
@@ -52,7 +53,7 @@ type StageInfo struct {
 var stages = [...]StageInfo{
 	{Classify, "classify", true, false, "Where a packet comes from: a local port, the tunnel or the metadata device. Sets net and from. Tagged frames, unknown ports and unknown tunnel ids end here."},
 	{AntiSpoof, "anti-spoof", true, false, "A port with port security may send only from its own MAC and addresses and from its allowed address pairs. Miss: drop."},
-	{Arrive, "arrive", false, true, "What comes in from a provider bridge: ARP and neighbour discovery for floating and gateway addresses, answers of neighbours outside, packets for routers."},
+	{Arrive, "arrive", true, true, "What comes in from a provider bridge: ARP and neighbour discovery for floating and gateway addresses, answers of neighbours outside, packets for routers. Miss: lookup."},
 	{Respond, "respond", true, false, "Answers given on the spot: ARP by the switch, DHCP by the agent, metadata by a stateless rewrite to the host's listener. An ARP request for an address that nobody owns is dropped."},
 	{TrackOut, "track-out", true, false, "Looks the connection up in the conntrack zone of the sending port. ARP and ports without port security pass by."},
 	{GroupOut, "group-out", true, true, "Egress rules of the sending port's security groups, as conjunctive matches. Miss: drop, and the connection is marked blocked."},
@@ -76,6 +77,7 @@ var stages = [...]StageInfo{
 	{AcceptIn, "accept-in", true, true, "Commits a connection that a rule allows, or clears its mark."},
 	{Shape, "shape", false, false, "Bandwidth limits and DSCP marks."},
 	{Output, "output", true, false, "To the device of the local port. A packet is never sent back where it came in."},
+	{Return, "return", true, true, "An answer that the switch has made goes back where its question came from, with the tag that it had."},
 	{Mirror, "mirror", false, true, "Copies for mirrors."},
 }
 

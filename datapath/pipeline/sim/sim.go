@@ -370,6 +370,8 @@ func (w *walk) stage(st pipeline.Stage) {
 			p.EthDst, p.EthSrc, p.ARPOp = p.EthSrc, a.MAC, pipeline.ARPReply
 			p.ARPTHA, p.ARPSHA = p.ARPSHA, a.MAC
 			p.ARPTPA, p.ARPSPA = p.ARPSPA, p.ARPTPA
+			w.stage(pipeline.Return)
+		case pipeline.TurnBack:
 			w.depart(Departure{To: w.in})
 		case pipeline.ToAgent:
 			w.depart(Departure{To: uint64(a.Port), Responder: a.Responder, Arg: a.Arg})
@@ -396,7 +398,7 @@ func (w *walk) stage(st pipeline.Stage) {
 			if a.Router {
 				p.NDFlags |= 0x80
 			}
-			w.depart(Departure{To: w.in})
+			w.stage(pipeline.Return)
 		case pipeline.PushVLAN:
 			w.p.VLAN = a.ID | 0x1000
 		case pipeline.PopVLAN:
