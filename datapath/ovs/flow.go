@@ -136,6 +136,8 @@ func actions(list []pipeline.Action, at ports) ([]openflow.Action, bool) {
 			out = append(out, openflow.CT{Commit: true, ZoneFrom: zone(a.Zone), Recirculate: true, Table: uint8(a.Stage), Actions: []openflow.Action{nat}})
 		case pipeline.Commit:
 			out = append(out, openflow.CT{Commit: true, ZoneFrom: zone(a.Zone), Table: openflow.TableAll, Actions: []openflow.Action{openflow.Set(openflow.CTMark(a.Mark))}})
+		case pipeline.Untrack:
+			out = append(out, openflow.CTClear{})
 		case pipeline.Deliver:
 			n, ok := at(a.Port)
 			if !ok {
@@ -179,6 +181,9 @@ func actions(list []pipeline.Action, at ports) ([]openflow.Action, bool) {
 			out = append(out, openflow.Set(typ), openflow.Set(openflow.IPTTL(64)))
 		case pipeline.AnswerND:
 			out = append(out, answerND(a)...)
+		case pipeline.AdvertiseND:
+			out = append(out, openflow.Set(openflow.Exact(openflow.FieldNDOptionsType, openflow.U64(2))),
+				openflow.CopyField{Src: openflow.Whole(openflow.FieldEthSrc), Dst: openflow.Whole(openflow.FieldNDTLL)})
 		case pipeline.PushVLAN:
 			out = append(out, openflow.PushVLAN{EtherType: 0x8100}, openflow.Set(openflow.VLANVID(a.ID)))
 		case pipeline.PopVLAN:
@@ -209,8 +214,9 @@ func exchange(a, b, swap openflow.Field) []openflow.Action {
 	return []openflow.Action{openflow.CopyField{Src: w(a), Dst: w(swap)}, openflow.CopyField{Src: w(b), Dst: w(a)}, openflow.CopyField{Src: w(swap), Dst: w(b)}}
 }
 
-// answerND makes the advertisement of a solicitation: flags router, solicited and override (RFC 4861, 4.4),
-// and the option of the source's address becomes that of the target's.
+// answerND makes the advertisement of a solicitation: flags router, solicited and override (RFC 4861, 4.4).
+// The option is left to AdvertiseND: Open vSwitch lets a flow set that of an advertisement only where
+// its match says that there is one.
 func answerND(a pipeline.AnswerND) []openflow.Action {
 	mac, w := openflow.MAC(a.MAC), openflow.Whole
 	const router, solicited, override = 1 << 31, 1 << 30, 1 << 29
@@ -218,17 +224,23 @@ func answerND(a pipeline.AnswerND) []openflow.Action {
 	if a.Router {
 		flags |= router
 	}
-	return []openflow.Action{
+	to := []openflow.Action{
 		openflow.CopyField{Src: w(openflow.FieldEthSrc), Dst: w(openflow.FieldEthDst)},
-		openflow.Set(openflow.EthSrc(mac)),
 		openflow.CopyField{Src: w(openflow.FieldIPv6Src), Dst: w(openflow.FieldIPv6Dst)},
+	}
+	if a.All {
+		flags &^= solicited
+		to = []openflow.Action{
+			openflow.Set(openflow.EthDst(openflow.MAC(pipeline.GroupMAC(pipeline.AllNodes)))),
+			openflow.Set(openflow.Exact(openflow.FieldIPv6Dst, value(pipeline.AddrNumbers(pipeline.AllNodes)))),
+		}
+	}
+	return append(to,
+		openflow.Set(openflow.EthSrc(mac)),
 		openflow.CopyField{Src: w(openflow.FieldNDTarget), Dst: w(openflow.FieldIPv6Src)},
 		openflow.Set(openflow.ICMPv6Type(136)),
 		openflow.Set(openflow.Exact(openflow.FieldNDReserved, openflow.U64(flags))),
-		openflow.Set(openflow.Exact(openflow.FieldNDOptionsType, openflow.U64(2))),
-		openflow.Set(openflow.NDTLL(mac)),
-		openflow.ResubmitTable(uint8(pipeline.Return)),
-	}
+		openflow.ResubmitTable(uint8(pipeline.Advertise)))
 }
 
 // addFlow makes the message that writes an entry; false where it names a port that is not plugged in.

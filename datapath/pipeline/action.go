@@ -67,11 +67,16 @@ type CheckSize struct{ Bytes uint16 }
 type AnswerEcho struct{ V6 bool }
 
 // AnswerND turns a neighbour solicitation into the advertisement that MAC owns the target (RFC 4861,
-// 4.4), and sends it back by stage Return. Router sets the flag of that name.
+// 4.4), but for its option, and goes on in Advertise. Router sets the flag of that name. All: the asker
+// has no address yet, so the answer goes to all nodes.
 type AnswerND struct {
 	MAC    MAC
 	Router bool
+	All    bool
 }
+
+// AdvertiseND makes the option of such an advertisement tell the frame's source MAC. It has an entry of its own because a switch must know that it is an advertisement.
+type AdvertiseND struct{}
 
 // PushVLAN puts an 802.1Q tag on the frame; PopVLAN takes the outer one off.
 type PushVLAN struct{ ID uint16 }
@@ -99,6 +104,9 @@ type Commit struct {
 	Zone Field
 	Mark uint32
 }
+
+// Untrack forgets what Track has found: TrackState and TrackMark are zero again.
+type Untrack struct{}
 
 // Deliver sends to the device of a local port, given by its ordinal, or to the metadata
 // device (PortService). It never sends a packet back where it came in.
@@ -226,15 +234,17 @@ func (a CheckSize) appendKey(b []byte) []byte {
 }
 func (a AnswerEcho) appendKey(b []byte) []byte { return append(b, 15, bit(a.V6)) }
 func (a AnswerND) appendKey(b []byte) []byte {
-	return append(append(b, 16, bit(a.Router)), a.MAC[:]...)
+	return append(append(b, 16, bit(a.Router)<<1|bit(a.All)), a.MAC[:]...)
 }
 func (a PushVLAN) appendKey(b []byte) []byte {
 	return binary.BigEndian.AppendUint16(append(b, 17), a.ID)
 }
-func (a PopVLAN) appendKey(b []byte) []byte  { return append(b, 18) }
-func (a Reenter) appendKey(b []byte) []byte  { return append(b, 19) }
-func (a TurnBack) appendKey(b []byte) []byte { return append(b, 22) }
-func (a Branch) appendKey(b []byte) []byte   { return append(b, 20, byte(a.Stage)) }
+func (a PopVLAN) appendKey(b []byte) []byte     { return append(b, 18) }
+func (a AdvertiseND) appendKey(b []byte) []byte { return append(b, 23) }
+func (a Untrack) appendKey(b []byte) []byte     { return append(b, 24) }
+func (a Reenter) appendKey(b []byte) []byte     { return append(b, 19) }
+func (a TurnBack) appendKey(b []byte) []byte    { return append(b, 22) }
+func (a Branch) appendKey(b []byte) []byte      { return append(b, 20, byte(a.Stage)) }
 func (a Limit) appendKey(b []byte) []byte {
 	b = binary.BigEndian.AppendUint32(append(b, 21, bit(a.Packets)), a.ID)
 	return binary.BigEndian.AppendUint32(binary.BigEndian.AppendUint32(b, a.Rate), a.Burst)
@@ -286,16 +296,22 @@ func (a AnswerEcho) String() string {
 	return "answer-echo"
 }
 func (a AnswerND) String() string {
+	text := "answer-nd " + a.MAC.String()
 	if a.Router {
-		return "answer-nd " + a.MAC.String() + " router"
+		text += " router"
 	}
-	return "answer-nd " + a.MAC.String()
+	if a.All {
+		text += " to all"
+	}
+	return text
 }
-func (a PushVLAN) String() string { return fmt.Sprintf("push-vlan %d", a.ID) }
-func (a PopVLAN) String() string  { return "pop-vlan" }
-func (a Reenter) String() string  { return "reenter" }
-func (a TurnBack) String() string { return "turn-back" }
-func (a Branch) String() string   { return fmt.Sprintf("branch %v", a.Stage) }
+func (a PushVLAN) String() string    { return fmt.Sprintf("push-vlan %d", a.ID) }
+func (a PopVLAN) String() string     { return "pop-vlan" }
+func (a AdvertiseND) String() string { return "advertise-nd" }
+func (a Untrack) String() string     { return "untrack" }
+func (a Reenter) String() string     { return "reenter" }
+func (a TurnBack) String() string    { return "turn-back" }
+func (a Branch) String() string      { return fmt.Sprintf("branch %v", a.Stage) }
 func (a Limit) String() string {
 	unit := "kbps"
 	if a.Packets {

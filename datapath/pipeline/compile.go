@@ -13,8 +13,9 @@ type Rows interface {
 	Network(id model.ID) *model.HostNetwork
 	// Group gives a group, nil where it is not known (yet).
 	Group(id model.ID) *model.HostGroup
-	// Referring gives the rules, of groups known here, whose remote group is id, by rule id.
-	Referring(id model.ID) []*model.HostRule
+	// Referring gives the rules, of groups known here, whose remote side is the security group
+	// (RowGroup) or the address group (RowAddresses) id, by rule id.
+	Referring(kind model.RowKind, id model.ID) []*model.HostRule
 	// Ordinal gives the number of a port, an alias or a rule.
 	Ordinal(kind OrdinalKind, key string) (uint32, error)
 }
@@ -49,6 +50,7 @@ const (
 	prioUnknown   = 10  // respond: ARP requests that nobody answers
 	prioPass      = 100 // track: a port without port security
 	prioARP       = 50
+	prioStateless = 40 // track: a port of stateless groups
 	prioIP        = 10
 
 	prioInvalid = 1000 // group
@@ -71,6 +73,9 @@ const (
 
 	prioMiss = 0
 )
+
+// families are the terms of the two versions of IP.
+var families = [...]Term{Is(EthType, TypeIPv4), Is(EthType, TypeIPv6)}
 
 // dropAll are the actions of an entry that drops.
 var dropAll []Action
@@ -100,6 +105,8 @@ func Compile(env *Env, row model.HostRow, rows Rows) (Compiled, error) {
 		c.group(r)
 	case *model.HostMember:
 		c.member(r)
+	case *model.HostAddresses:
+		c.addresses(r)
 	}
 	if c.err != nil {
 		return Compiled{Owns: c.out.Owns}, fmt.Errorf("compile %v: %w", row.RowID(), c.err)
@@ -161,6 +168,7 @@ func Base(env *Env) []Entry {
 	base(Respond, prioServiceIP, MatchOf(Is(EthType, TypeIPv4), Is(IPDst, AddrNumber(ServiceAddr))))
 	base(Respond, prioUnknown, MatchOf(request...))
 	base(Respond, prioMiss, nil, Goto{Next(Respond)})
+	c.baseND()
 
 	for _, d := range [...]struct {
 		zone                 Field
@@ -168,7 +176,11 @@ func Base(env *Env) []Entry {
 	}{{From, TrackOut, GroupOut, AcceptOut}, {To, TrackIn, GroupIn, AcceptIn}} {
 		next := Next(d.accept)
 		base(d.track, prioARP, MatchOf(Is(EthType, TypeARP)), Goto{next})
+		for _, typ := range linkTypes {
+			base(d.track, prioARP, MatchOf(icmp6(typ)...), Goto{next})
+		}
 		base(d.track, prioIP, MatchOf(Is(EthType, TypeIPv4)), Track{Zone: d.zone, Stage: d.group})
+		base(d.track, prioIP, MatchOf(Is(EthType, TypeIPv6)), Track{Zone: d.zone, Stage: d.group})
 
 		// Packets in the opening direction of a connection meet the rules each time, so a
 		// rule that goes takes its connections with it: they are marked, and replies of a
@@ -179,13 +191,17 @@ func Base(env *Env) []Entry {
 		base(d.group, prioBlocked, MatchOf(State(Tracked|Reply, 0)))
 		base(d.group, prioBlocked-1, MatchOf(State(Tracked|Related, 0)))
 		base(d.group, prioCut, MatchOf(State(Tracked|Established, 0), Is(TrackMark, 1)))
-		ip := Is(EthType, TypeIPv4) // switches want to know what they commit
-		base(d.group, prioBlock, MatchOf(ip, State(Tracked|Established, 0)), Commit{d.zone, 1})
-
-		base(d.accept, prioDirect, MatchOf(ip, State(New, 0)), Commit{d.zone, 0}, Goto{next})
-		base(d.accept, prioConj, MatchOf(ip, Is(TrackMark, 1)), Commit{d.zone, 0}, Goto{next})
+		for _, ip := range families { // switches want to know what they commit
+			base(d.group, prioBlock, MatchOf(ip, State(Tracked|Established, 0)), Commit{d.zone, 1})
+			base(d.accept, prioDirect, MatchOf(ip, State(New, 0)), Commit{d.zone, 0}, Goto{next})
+			base(d.accept, prioConj, MatchOf(ip, Is(TrackMark, 1)), Commit{d.zone, 0}, Goto{next})
+		}
 		base(d.accept, prioMiss, nil, Goto{next})
 	}
+	// What a server of addresses says may come in, whatever the rules; only ports without port security,
+	// and what is outside, can say it.
+	base(TrackIn, prioARP, MatchOf(Is(EthType, TypeIPv4), Is(IPProto, ProtoUDP), Is(UDPSrc, 67), Is(UDPDst, 68)), Goto{Next(AcceptIn)})
+	base(TrackIn, prioARP, MatchOf(Is(EthType, TypeIPv6), Is(IPProto, ProtoUDP), Is(UDPSrc, 547), Is(UDPDst, 546)), Goto{Next(AcceptIn)})
 
 	base(Arrive, prioMiss, nil, Goto{Lookup})
 	base(Return, prioMiss, nil, TurnBack{})
@@ -206,12 +222,15 @@ func (c *compiler) port(r *model.HostPort) {
 	from, net := Is(From, ord), Is(Net, vni)
 	src := IsMAC(EthSrc, mac)
 	ip, arp := Is(EthType, TypeIPv4), Is(EthType, TypeARP)
-	var addrs []netip.Addr
+	var addrs, addrs6 []netip.Addr
 	for _, f := range r.FixedIPs {
 		if a := f.Address.Unmap(); a.Is4() {
 			addrs = append(addrs, a)
+		} else if a.IsValid() {
+			addrs6 = append(addrs6, a)
 		}
 	}
+	six := Speaks6(addrs6, r.Pairs)
 
 	c.add(Classify, prioClassify, FeatureClassify, MatchOf(Is(InPort, ord), Is(VLAN, 0)), Put(Net, vni), Put(From, ord), Goto{Next(Classify)})
 
@@ -234,6 +253,9 @@ func (c *compiler) port(r *model.HostPort) {
 		}
 		c.add(AntiSpoof, prioSource+1, FeatureAntiSpoof, MatchOf(from, src, ip, Is(IPProto, ProtoUDP), Is(IPSrc, AddrNumber(zeroAddr)),
 			Is(IPDst, AddrNumber(broadcast)), Is(UDPSrc, 68), Is(UDPDst, 67)), Goto{next})
+		if six {
+			c.sources6(from, mac, addrs6, r.Pairs)
+		}
 		// A client may ask whether an address is free before it uses it (RFC 5227, 2.1.1).
 		c.add(AntiSpoof, prioSource+1, FeatureAntiSpoof, MatchOf(from, src, arp, Is(ARPOp, ARPRequest), IsMAC(ARPSenderMAC, mac), Is(ARPSenderIP, 0)), Goto{next})
 	} else {
@@ -250,6 +272,9 @@ func (c *compiler) port(r *model.HostPort) {
 		c.metadata(r, ord, mac, a)
 	}
 	c.pairs(net, mac, r.Pairs)
+	if six {
+		c.own6(r, ord32, net, from, mac, addrs6)
+	}
 	if c.dhcp(r) {
 		for _, dst := range [...]netip.Addr{broadcast, ServiceAddr} {
 			c.add(Respond, prioAnswer, FeatureDHCP, MatchOf(from, ip, Is(IPProto, ProtoUDP), Is(IPDst, AddrNumber(dst)), Is(UDPSrc, 68), Is(UDPDst, 67)),
@@ -290,14 +315,18 @@ func (c *compiler) answer(net Term, a netip.Addr, mac MAC) {
 // answers; and so are frames to a MAC that several ports may use.
 func (c *compiler) pairs(net Term, own MAC, pairs []model.AddressPair) {
 	for _, p := range pairs {
-		if !p.Prefix.IsValid() || !p.Prefix.Addr().Is4() {
+		if !p.Prefix.IsValid() {
 			continue
 		}
 		prio := uint16(prioMovables)
-		if p.Prefix.Bits() == 32 {
+		if p.Prefix.IsSingleIP() {
 			prio = prioMovable
 		}
-		c.add(Respond, prio, FeatureARP, MatchOf(net, Is(EthType, TypeARP), Is(ARPOp, ARPRequest), Within(ARPTargetIP, p.Prefix)), Goto{Next(Respond)})
+		if p.Prefix.Addr().Is4() {
+			c.add(Respond, prio, FeatureARP, MatchOf(net, Is(EthType, TypeARP), Is(ARPOp, ARPRequest), Within(ARPTargetIP, p.Prefix)), Goto{Next(Respond)})
+		} else {
+			c.add(Respond, prio, FeatureND, MatchOf(icmp6(TypeSolicit, net, Within(NDTarget, p.Prefix))...), Goto{Next(Respond)})
+		}
 		if p.MAC == "" {
 			continue
 		}
@@ -347,7 +376,12 @@ func (c *compiler) peer(r *model.HostPeer) {
 	for _, a := range r.Addresses {
 		if a = a.Unmap(); a.Is4() {
 			c.answer(net, a, mac)
+		} else {
+			c.answerND(net, a, mac, false)
 		}
+	}
+	if Speaks6(r.Addresses, r.Pairs) {
+		c.answerND(net, LinkLocal(mac), mac, false)
 	}
 	c.pairs(net, mac, r.Pairs)
 	if r.TunnelIP.IsValid() { // else it is found on the wire of its network

@@ -2,6 +2,7 @@ package pipeline
 
 import (
 	"fmt"
+	"net/netip"
 	"slices"
 	"strconv"
 
@@ -33,15 +34,43 @@ func groupStage(r *model.HostRule) (stage, accept Stage) {
 	return GroupIn, AcceptIn
 }
 
-// shape numbers a rule's clauses; false for a rule that has no entries: one for IPv6, or
-// one on the ports of a protocol whose ports no switch can match. Such a rule allows nothing.
+// family gives the term of a rule's version of IP; false where it names none.
+func family(r *model.HostRule) (Term, bool) {
+	switch r.EtherType {
+	case model.IPv4:
+		return families[0], true
+	case model.IPv6:
+		return families[1], true
+	}
+	return Term{}, false
+}
+
+// inFamily tells whether the rule is about the prefix's version of IP.
+func inFamily(r *model.HostRule, p netip.Prefix) bool {
+	return p.IsValid() && p.Addr().Is4() == (r.EtherType == model.IPv4)
+}
+
+// referred gives the kind and the id of the set of addresses that a rule names as its remote side.
+func referred(r *model.HostRule) model.RowID {
+	switch {
+	case r.RemoteGroupID != "":
+		return model.RowID{Kind: model.RowGroup, Key: r.RemoteGroupID}
+	case r.AddressGroupID != "":
+		return model.RowID{Kind: model.RowAddresses, Key: r.AddressGroupID}
+	}
+	return model.RowID{}
+}
+
+// shape numbers a rule's clauses; false for a rule that has no entries: one on the ports of a
+// protocol whose ports no switch can match. Such a rule allows nothing.
 func shape(r *model.HostRule) (clauses, bool) {
-	if r.EtherType != model.IPv4 || r.Direction != model.Egress && r.Direction != model.Ingress {
+	if _, ok := family(r); !ok || r.Direction != model.Egress && r.Direction != model.Ingress {
 		return clauses{}, false
 	}
 	cl := clauses{of: 1}
-	if r.RemoteGroupID != "" || r.RemotePrefix.IsValid() && r.RemotePrefix.Bits() > 0 {
-		if r.RemoteGroupID == "" && !r.RemotePrefix.Addr().Is4() {
+	set := referred(r).Key != ""
+	if set || r.RemotePrefix.IsValid() && r.RemotePrefix.Bits() > 0 {
+		if !set && !inFamily(r, r.RemotePrefix) {
 			return clauses{}, false
 		}
 		cl.of++
@@ -67,18 +96,29 @@ func services(r *model.HostRule) ([][]Term, error) {
 		}
 		proto = uint8(n)
 	}
-	ip := []Term{Is(EthType, TypeIPv4), Is(IPProto, uint64(proto))}
+	fam, _ := family(r)
+	icmpType, icmpCode := ICMPType, ICMPCode
+	if r.EtherType == model.IPv6 {
+		icmpType, icmpCode = ICMP6Type, ICMP6Code
+		if proto == ProtoICMP { // "icmp" is that of the rule's version of IP
+			proto = ProtoICMPv6
+		}
+	}
+	ip := []Term{fam, Is(IPProto, uint64(proto))}
 	if r.PortMin == nil && r.PortMax == nil {
 		return [][]Term{ip}, nil
 	}
 	var port Field
 	switch proto {
-	case ProtoICMP:
+	case ProtoICMP, ProtoICMPv6:
+		if (proto == ProtoICMP) != (r.EtherType == model.IPv4) {
+			return nil, fmt.Errorf("rule %s: types of protocol %q in %s", r.ID, r.Protocol, r.EtherType)
+		}
 		if r.PortMin != nil {
-			ip = append(ip, Is(ICMPType, uint64(uint8(*r.PortMin))))
+			ip = append(ip, Is(icmpType, uint64(uint8(*r.PortMin))))
 		}
 		if r.PortMax != nil {
-			ip = append(ip, Is(ICMPCode, uint64(uint8(*r.PortMax))))
+			ip = append(ip, Is(icmpCode, uint64(uint8(*r.PortMax))))
 		}
 		return [][]Term{ip}, nil
 	case ProtoTCP:
@@ -145,9 +185,10 @@ func (c *compiler) group(g *model.HostGroup) {
 			return
 		}
 		stage, accept := groupStage(r)
-		c.add(stage, prioConj, FeatureGroup, MatchOf(Is(ConjID, uint64(cl.id)), Is(EthType, TypeIPv4)), Goto{accept})
-		if cl.remote > 0 && r.RemoteGroupID == "" {
-			c.add(stage, prioConj, FeatureGroup, MatchOf(Is(EthType, TypeIPv4), Within(remoteField(r), r.RemotePrefix)), Conj{cl.id, cl.remote, cl.of})
+		fam, _ := family(r)
+		c.add(stage, prioConj, FeatureGroup, MatchOf(Is(ConjID, uint64(cl.id)), fam), Goto{accept})
+		if cl.remote > 0 && referred(r).Key == "" {
+			c.add(stage, prioConj, FeatureGroup, MatchOf(fam, Within(remoteField(r), r.RemotePrefix)), Conj{cl.id, cl.remote, cl.of})
 		}
 		if cl.service > 0 {
 			all, err := services(r)
@@ -164,75 +205,111 @@ func (c *compiler) group(g *model.HostGroup) {
 
 // remoteField is where a rule's remote side stands in a packet.
 func remoteField(r *model.HostRule) Field {
-	if out(r) {
+	switch v4 := r.EtherType == model.IPv4; {
+	case out(r) && v4:
 		return IPDst
+	case out(r):
+		return IP6Dst
+	case v4:
+		return IPSrc
 	}
-	return IPSrc
+	return IP6Src
 }
 
 // member compiles one member of a remote group: its addresses, for each rule that refers to it.
 func (c *compiler) member(m *model.HostMember) {
-	rules := c.rows.Referring(m.GroupID)
+	c.remotes(c.rows.Referring(model.RowGroup, m.GroupID), m.Prefixes)
+}
+
+// addresses compiles an address group: its prefixes, for each rule that refers to it.
+func (c *compiler) addresses(a *model.HostAddresses) {
+	c.remotes(c.rows.Referring(model.RowAddresses, a.ID), a.Prefixes)
+}
+
+// remotes compiles prefixes as the remote side of rules: one entry each for a direction.
+func (c *compiler) remotes(rules []*model.HostRule, prefixes []netip.Prefix) {
 	for _, stage := range [...]Stage{GroupOut, GroupIn} {
-		var as []Action
-		var field Field
-		for _, r := range rules {
-			if s, _ := groupStage(r); s != stage {
+		for i, etherType := range [...]string{model.IPv4, model.IPv6} {
+			var as []Action
+			var field Field
+			for _, r := range rules {
+				if s, _ := groupStage(r); s != stage || r.EtherType != etherType {
+					continue
+				}
+				if cl, ok := shape(r); ok && cl.remote > 0 {
+					cl = c.conj(r, cl)
+					as = append(as, Conj{cl.id, cl.remote, cl.of})
+					field = remoteField(r)
+				}
+			}
+			if len(as) == 0 {
 				continue
 			}
-			if cl, ok := shape(r); ok && cl.remote > 0 {
-				cl = c.conj(r, cl)
-				as = append(as, Conj{cl.id, cl.remote, cl.of})
-				field = remoteField(r)
-			}
-		}
-		if len(as) == 0 {
-			continue
-		}
-		for _, p := range m.Prefixes {
-			if p.IsValid() && p.Addr().Is4() {
-				c.add(stage, prioConj, FeatureGroup, MatchOf(Is(EthType, TypeIPv4), Within(field, p)), as...)
+			sortConj(as)
+			for _, p := range prefixes {
+				if p.IsValid() && p.Addr().Is4() == (i == 0) {
+					c.add(stage, prioConj, FeatureGroup, MatchOf(families[i], Within(field, p)), as...)
+				}
 			}
 		}
 	}
 }
 
+// stateless tells whether a port's packets are judged one by one, without conntrack: one of its
+// groups says so. The network API keeps groups of both kinds from one port.
+func (c *compiler) stateless(p *model.HostPort) bool {
+	for _, id := range p.Groups {
+		if g := c.rows.Group(id); g != nil && !g.Stateful {
+			return true
+		}
+	}
+	return false
+}
+
 // membership compiles clause 1 of all rules of the port's groups, and the rules that have no other.
 func (c *compiler) membership(p *model.HostPort, ord uint64) {
+	stateless := c.stateless(p)
 	for _, stage := range [...]Stage{GroupOut, GroupIn} {
-		who, accept := Is(From, ord), AcceptOut
+		who, track, accept := Is(From, ord), TrackOut, AcceptOut
 		if stage == GroupIn {
-			who, accept = Is(To, ord), AcceptIn
+			who, track, accept = Is(To, ord), TrackIn, AcceptIn
 		}
-		var as []Action
-		direct := false
-		for i, id := range p.Groups {
-			g := c.rows.Group(id)
-			if g == nil || slices.Contains(p.Groups[:i], id) {
-				continue
+		for _, fam := range families {
+			if stateless {
+				c.add(track, prioStateless, FeatureGroup, MatchOf(who, fam), Untrack{}, Goto{stage})
 			}
-			for j := range g.Rules {
-				r := &g.Rules[j]
-				if s, _ := groupStage(r); s != stage {
+			var as []Action
+			direct := false
+			for i, id := range p.Groups {
+				g := c.rows.Group(id)
+				if g == nil || slices.Contains(p.Groups[:i], id) {
 					continue
 				}
-				cl, ok := shape(r)
-				switch {
-				case !ok:
-				case cl.of == 1:
-					direct = true
-				default:
-					cl = c.conj(r, cl)
-					as = append(as, Conj{cl.id, 1, cl.of})
+				for j := range g.Rules {
+					r := &g.Rules[j]
+					s, _ := groupStage(r)
+					f, _ := family(r)
+					if s != stage || f != fam {
+						continue
+					}
+					cl, ok := shape(r)
+					switch {
+					case !ok:
+					case cl.of == 1:
+						direct = true
+					default:
+						cl = c.conj(r, cl)
+						as = append(as, Conj{cl.id, 1, cl.of})
+					}
 				}
 			}
-		}
-		if direct {
-			c.add(stage, prioDirect, FeatureGroup, MatchOf(who, Is(EthType, TypeIPv4)), Goto{accept})
-		}
-		if len(as) > 0 {
-			sortConj(as)
-			c.add(stage, prioConj, FeatureGroup, MatchOf(who, Is(EthType, TypeIPv4)), as...)
+			if direct {
+				c.add(stage, prioDirect, FeatureGroup, MatchOf(who, fam), Goto{accept})
+			}
+			if len(as) > 0 {
+				sortConj(as)
+				c.add(stage, prioConj, FeatureGroup, MatchOf(who, fam), as...)
+			}
 		}
 	}
 }

@@ -25,7 +25,7 @@ type Program struct {
 	networkPorts map[model.ID]map[model.RowID]struct{}
 	groupPorts   map[model.ID]map[model.RowID]struct{}
 	groupMembers map[model.ID]map[model.RowID]struct{}
-	referring    map[model.ID][]*model.HostRule // remote group → rules, by id
+	referring    map[model.RowID][]*model.HostRule // remote group or address group → rules, by id
 
 	applies  uint64  // calls of Apply
 	replaces uint64  // calls of replace
@@ -83,7 +83,7 @@ func NewProgram(env Env, ord Ordinals) *Program {
 		env: env, ord: ord,
 		rows: map[model.RowID]*compiledRow{}, slots: map[Key]*slot{},
 		networkPorts: map[model.ID]map[model.RowID]struct{}{}, groupPorts: map[model.ID]map[model.RowID]struct{}{},
-		groupMembers: map[model.ID]map[model.RowID]struct{}{}, referring: map[model.ID][]*model.HostRule{},
+		groupMembers: map[model.ID]map[model.RowID]struct{}{}, referring: map[model.RowID][]*model.HostRule{},
 		inUse: map[OrdinalKey]int{}, released: map[OrdinalKey]struct{}{}, conflicts: map[Key]struct{}{}, errs: map[model.RowID]error{},
 	}
 }
@@ -344,6 +344,15 @@ func markAll(dirty, set map[model.RowID]struct{}) {
 	}
 }
 
+// markSet marks the rows that hold the addresses of a security group's members or of an address group.
+func (p *Program) markSet(set model.RowID, dirty map[model.RowID]struct{}) {
+	if set.Kind == model.RowGroup {
+		markAll(dirty, p.groupMembers[set.Key])
+	} else if p.rows[set] != nil {
+		dirty[set] = struct{}{}
+	}
+}
+
 // link enters a row into the indexes and marks the rows that refer to it.
 func (p *Program) link(row model.HostRow, dirty map[model.RowID]struct{}) {
 	switch r := row.(type) {
@@ -358,13 +367,14 @@ func (p *Program) link(row model.HostRow, dirty map[model.RowID]struct{}) {
 		markAll(dirty, p.groupPorts[r.ID])
 		for i := range r.Rules {
 			rule := &r.Rules[i]
-			if rule.RemoteGroupID == "" {
+			set := referred(rule)
+			if set.Key == "" {
 				continue
 			}
-			rules := slices.Clone(p.referring[rule.RemoteGroupID])
+			rules := slices.Clone(p.referring[set])
 			at, _ := slices.BinarySearchFunc(rules, rule.ID, func(r *model.HostRule, id model.ID) int { return cmp.Compare(r.ID, id) })
-			p.referring[rule.RemoteGroupID] = slices.Insert(rules, at, rule)
-			markAll(dirty, p.groupMembers[rule.RemoteGroupID])
+			p.referring[set] = slices.Insert(rules, at, rule)
+			p.markSet(set, dirty)
 		}
 	case *model.HostMember:
 		linkTo(p.groupMembers, r.GroupID, r.RowID())
@@ -385,16 +395,17 @@ func (p *Program) unlink(row model.HostRow, dirty map[model.RowID]struct{}) {
 		markAll(dirty, p.groupPorts[r.ID])
 		for i := range r.Rules {
 			rule := &r.Rules[i]
-			if rule.RemoteGroupID == "" {
+			set := referred(rule)
+			if set.Key == "" {
 				continue
 			}
-			rest := slices.DeleteFunc(slices.Clone(p.referring[rule.RemoteGroupID]), func(o *model.HostRule) bool { return o == rule })
+			rest := slices.DeleteFunc(slices.Clone(p.referring[set]), func(o *model.HostRule) bool { return o == rule })
 			if len(rest) == 0 {
-				delete(p.referring, rule.RemoteGroupID)
+				delete(p.referring, set)
 			} else {
-				p.referring[rule.RemoteGroupID] = rest
+				p.referring[set] = rest
 			}
-			markAll(dirty, p.groupMembers[rule.RemoteGroupID])
+			p.markSet(set, dirty)
 		}
 	case *model.HostMember:
 		unlinkFrom(p.groupMembers, r.GroupID, r.RowID())
@@ -535,7 +546,9 @@ func (l *lookup) Group(id model.ID) *model.HostGroup {
 	return g
 }
 
-func (l *lookup) Referring(id model.ID) []*model.HostRule { return l.referring[id] }
+func (l *lookup) Referring(kind model.RowKind, id model.ID) []*model.HostRule {
+	return l.referring[model.RowID{Kind: kind, Key: id}]
+}
 
 func (l *lookup) Ordinal(kind OrdinalKind, key string) (uint32, error) {
 	return l.ord.Get(kind, key, l.env.Limit(kind))

@@ -1,6 +1,7 @@
 package pipeline_test
 
 import (
+	"encoding/json"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -54,7 +55,7 @@ func drawRow(t *rapid.T) model.HostRow {
 	net := rapid.IntRange(1, 2).Draw(t, "net")
 	g := func() string { return fmt.Sprintf("g%d", rapid.IntRange(1, 3).Draw(t, "group")) }
 	netID, vni := fmt.Sprintf("n%d", net), uint32(70000+net)
-	switch rapid.IntRange(0, 4).Draw(t, "kind") {
+	switch rapid.IntRange(0, 5).Draw(t, "kind") {
 	case 0:
 		r := network(netID, vni)
 		if rapid.Bool().Draw(t, "flood") {
@@ -69,6 +70,9 @@ func drawRow(t *rapid.T) model.HostRow {
 		for i := rapid.IntRange(0, 2).Draw(t, "groups"); i > 0; i-- {
 			r.Groups = append(r.Groups, g())
 		}
+		if rapid.Bool().Draw(t, "six") {
+			r.FixedIPs = append(r.FixedIPs, model.FixedIP{SubnetID: netID + "-s6", Address: netip.AddrFrom16([16]byte{0: 0xfd, 15: byte(n)})})
+		}
 		if rapid.Bool().Draw(t, "pair") {
 			r.Pairs = []model.AddressPair{{Prefix: netip.MustParsePrefix("10.0.0.200/32"), MAC: "00:00:5e:00:01:01"}}
 		}
@@ -77,10 +81,14 @@ func drawRow(t *rapid.T) model.HostRow {
 		return peer(fmt.Sprintf("q%d", n), netID, vni, 10+n, "192.0.2.9")
 	case 3:
 		r := group(g())
+		r.Stateful = rapid.IntRange(0, 4).Draw(t, "stateless") > 0
 		for i := range rapid.IntRange(0, 3).Draw(t, "rules") {
 			r.Rules = append(r.Rules, rule(fmt.Sprintf("%s-r%d", r.ID, i), rapid.SampledFrom([]string{model.Ingress, model.Egress}).Draw(t, "direction"), func(x *model.HostRule) {
+				x.EtherType = rapid.SampledFrom([]string{model.IPv4, model.IPv6}).Draw(t, "family")
 				if rapid.Bool().Draw(t, "remote") {
 					x.RemoteGroupID = g()
+				} else if rapid.Bool().Draw(t, "set") {
+					x.AddressGroupID = "set"
 				} else if rapid.Bool().Draw(t, "prefix") {
 					x.RemotePrefix = netip.MustParsePrefix("10.0.0.0/28")
 				}
@@ -91,7 +99,65 @@ func drawRow(t *rapid.T) model.HostRow {
 		}
 		return r
 	}
-	return member(g(), fmt.Sprintf("p%d", n), fmt.Sprintf("10.0.0.%d/32", n))
+	if rapid.IntRange(0, 3).Draw(t, "addresses") == 0 {
+		return &model.HostAddresses{ID: "set", Prefixes: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/28"), netip.MustParsePrefix("fd00::/64")}}
+	}
+	return member(g(), fmt.Sprintf("p%d", n), fmt.Sprintf("10.0.0.%d/32", n), fmt.Sprintf("fd00::%d/128", n))
+}
+
+// A member that joins a group of 10,000 is one row of at most 1 KB and changes only its own entries.
+func TestMemberJoins(t *testing.T) {
+	p := newProgram()
+	addr6 := func(i int) string {
+		return netip.AddrFrom16([16]byte{0: 0xfd, 14: byte(i >> 8), 15: byte(i)}).String() + "/128"
+	}
+	join := func(i int) *model.HostMember {
+		return member("big", fmt.Sprintf("5f0c1d52-3d8a-4a60-9a4b-%012d", i), fmt.Sprintf("10.%d.%d.%d/32", i>>16, i>>8&255, i&255), addr6(i))
+	}
+	rows := []model.HostRow{network("n", 70000), port("p", "n", 70000, 1, "big"), group("big",
+		rule("r1", model.Ingress, func(r *model.HostRule) { r.RemoteGroupID = "big" }),
+		rule("r2", model.Ingress, func(r *model.HostRule) { r.RemoteGroupID, r.Protocol = "big", "udp" }),
+		rule("r3", model.Ingress, func(r *model.HostRule) { r.RemoteGroupID, r.EtherType = "big", model.IPv6 }),
+		rule("r4", model.Egress, func(r *model.HostRule) { r.RemoteGroupID, r.EtherType, r.Protocol = "big", model.IPv6, "tcp" }))}
+	for i := range 10_000 {
+		rows = append(rows, join(i))
+	}
+	apply(t, p, rows...)
+	row := join(10_000)
+	b, err := json.Marshal(row)
+	if err != nil || len(b) > 1024 {
+		t.Fatalf("row of %d bytes, %v", len(b), err)
+	}
+	d := apply(t, p, row)
+	if len(d.Put) != 3 || len(d.Delete) != 0 { // in by IPv4, in and out by IPv6
+		t.Fatalf("%d entries put and %d deleted, want 3 and 0", len(d.Put), len(d.Delete))
+	}
+	for _, in := range d.Put {
+		if owners := p.OwnersOf(in.Key); len(owners) != 1 || owners[0] != row.RowID() {
+			t.Errorf("%v belongs to %v", in.Entry, owners)
+		}
+	}
+	d, err = p.Apply(nil, []model.RowID{row.RowID()})
+	if err != nil || len(d.Put) != 0 || len(d.Delete) != 3 {
+		t.Fatalf("%d entries put and %d deleted, want 0 and 3: %v", len(d.Put), len(d.Delete), err)
+	}
+}
+
+// An address group that changes costs the entries of the prefixes that changed.
+func TestAddressesChange(t *testing.T) {
+	p := newProgram()
+	set := func(first, n int) *model.HostAddresses {
+		a := &model.HostAddresses{ID: "set"}
+		for i := range n {
+			a.Prefixes = append(a.Prefixes, netip.PrefixFrom(netip.AddrFrom4([4]byte{10, byte((first + i) >> 8), byte(first + i), 0}), 24))
+		}
+		return a
+	}
+	apply(t, p, set(0, 1000), group("g", rule("r1", model.Ingress, func(r *model.HostRule) { r.AddressGroupID = "set" })))
+	d := apply(t, p, set(1, 1000))
+	if len(d.Put) != 1 || len(d.Delete) != 1 {
+		t.Fatalf("%d entries put and %d deleted, want 1 and 1", len(d.Put), len(d.Delete))
+	}
 }
 
 // Whatever the order and grouping of changes, the switch that was told the differences

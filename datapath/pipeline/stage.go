@@ -12,8 +12,10 @@ type Stage uint8
 const (
 	Classify  Stage = 0
 	AntiSpoof Stage = 5
+	Discover  Stage = 6
 	Arrive    Stage = 8
 	Respond   Stage = 10
+	Advertise Stage = 11
 	TrackOut  Stage = 15
 	GroupOut  Stage = 16
 	AcceptOut Stage = 17
@@ -53,8 +55,10 @@ type StageInfo struct {
 var stages = [...]StageInfo{
 	{Classify, "classify", true, false, "Where a packet comes from: a local port, the tunnel or the metadata device. Sets net and from. Tagged frames, unknown ports and unknown tunnel ids end here."},
 	{AntiSpoof, "anti-spoof", true, false, "A port with port security may send only from its own MAC and addresses and from its allowed address pairs. Miss: drop."},
+	{Discover, "discover", true, true, "IPv6 of such a port: neighbour solicitations and advertisements must tell its own MAC and addresses. Miss: on to respond."},
 	{Arrive, "arrive", true, true, "What comes in from a provider bridge: ARP and neighbour discovery for floating and gateway addresses, answers of neighbours outside, packets for routers. Miss: lookup."},
 	{Respond, "respond", true, false, "Answers given on the spot: ARP by the switch, DHCP by the agent, metadata by a stateless rewrite to the host's listener. An ARP request for an address that nobody owns is dropped."},
+	{Advertise, "advertise", true, true, "Second half of the switch's answer to a neighbour solicitation."},
 	{TrackOut, "track-out", true, false, "Looks the connection up in the conntrack zone of the sending port. ARP and ports without port security pass by."},
 	{GroupOut, "group-out", true, true, "Egress rules of the sending port's security groups, as conjunctive matches. Miss: drop, and the connection is marked blocked."},
 	{AcceptOut, "accept-out", true, true, "Commits a connection that a rule allows, or clears its mark."},

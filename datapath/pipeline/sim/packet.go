@@ -100,6 +100,28 @@ func Parse(b []byte) (Packet, error) {
 	return p, nil
 }
 
+// quotation reads the addresses and ports of a packet that an ICMP error quotes, which may be cut short.
+func (p *Packet) quotation(b []byte) {
+	var rest []byte
+	switch {
+	case p.EthType == pipeline.TypeIPv4 && len(b) >= 20 && len(b) >= int(b[0]&15)*4:
+		p.Proto, p.Src, p.Dst = b[9], netip.AddrFrom4([4]byte(b[12:16])), netip.AddrFrom4([4]byte(b[16:20]))
+		rest = b[int(b[0]&15)*4:]
+	case p.EthType == pipeline.TypeIPv6 && len(b) >= 40:
+		p.Proto, p.Src, p.Dst = b[6], netip.AddrFrom16([16]byte(b[8:24])), netip.AddrFrom16([16]byte(b[24:40]))
+		rest = b[40:]
+	}
+	if len(rest) < 8 {
+		return
+	}
+	switch p.Proto {
+	case pipeline.ProtoTCP, pipeline.ProtoUDP:
+		p.SrcPort, p.DstPort = binary.BigEndian.Uint16(rest), binary.BigEndian.Uint16(rest[2:])
+	case pipeline.ProtoICMP, pipeline.ProtoICMPv6:
+		p.SrcPort = binary.BigEndian.Uint16(rest[4:])
+	}
+}
+
 // fragment gives what IPFrag says.
 func fragment(later, more bool) uint8 {
 	switch {

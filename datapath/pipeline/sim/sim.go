@@ -357,6 +357,8 @@ func (w *walk) stage(st pipeline.Stage) {
 			next.stage(a.Stage)
 		case pipeline.Commit:
 			w.commit(w.own[a.Zone].low, uint64(a.Mark))
+		case pipeline.Untrack:
+			w.own[pipeline.TrackState].low, w.own[pipeline.TrackMark].low = 0, 0
 		case pipeline.Deliver:
 			if a.Port != w.in {
 				w.depart(Departure{To: a.Port})
@@ -394,11 +396,18 @@ func (w *walk) stage(st pipeline.Stage) {
 		case pipeline.AnswerND:
 			p := &w.p
 			p.EthDst, p.EthSrc, p.Dst, p.Src = p.EthSrc, a.MAC, p.Src, p.NDTarget
-			p.ICMPType, p.NDMAC, p.NDFlags = 136, a.MAC, 0x60
+			p.ICMPType, p.NDFlags = 136, 0x60
+			if a.All {
+				p.EthDst, p.Dst, p.NDFlags = pipeline.GroupMAC(pipeline.AllNodes), pipeline.AllNodes, 0x20
+			}
 			if a.Router {
 				p.NDFlags |= 0x80
 			}
-			w.stage(pipeline.Return)
+			w.stage(pipeline.Advertise)
+		case pipeline.AdvertiseND:
+			if w.p.NDMAC != (pipeline.MAC{}) { // a switch turns the option into the answer's, and makes none
+				w.p.NDMAC = w.p.EthSrc
+			}
 		case pipeline.PushVLAN:
 			w.p.VLAN = a.ID | 0x1000
 		case pipeline.PopVLAN:
@@ -453,6 +462,16 @@ func (w *walk) opens() bool {
 func (w *walk) track(zone uint64, nat bool) {
 	c, known := w.lookup(zone)
 	state, mark := pipeline.Tracked, uint64(0)
+	if about, is := w.quoted(); is {
+		if c, known = w.s.zones[zone][about]; known {
+			state |= pipeline.Related
+			mark = c.mark
+		} else {
+			state |= pipeline.Invalid
+		}
+		w.own[pipeline.TrackState].low, w.own[pipeline.TrackMark].low = state, mark
+		return
+	}
 	switch {
 	case !known && w.opens():
 		state |= pipeline.New
@@ -469,6 +488,23 @@ func (w *walk) track(zone uint64, nat bool) {
 		}
 	}
 	w.own[pipeline.TrackState].low, w.own[pipeline.TrackMark].low = state, mark
+}
+
+// quoted gives the connection that an ICMP error is about (RFC 792, RFC 4443, 2.4); false for other packets.
+func (w *walk) quoted() (tuple, bool) {
+	p := &w.p
+	etherType := uint16(pipeline.TypeIPv4)
+	switch {
+	case p.Proto == pipeline.ProtoICMP && (p.ICMPType == 3 || p.ICMPType == 11 || p.ICMPType == 12):
+	case p.Proto == pipeline.ProtoICMPv6 && p.ICMPType >= 1 && p.ICMPType <= 4:
+		etherType = pipeline.TypeIPv6
+	default:
+		return tuple{}, false
+	}
+	q := Packet{EthType: etherType}
+	q.quotation(p.Payload)
+	in := walk{s: w.s, p: q}
+	return in.tuple(), true
 }
 
 // rewrite translates a packet of a known connection.
