@@ -57,6 +57,11 @@ func (n *Network) applyGateway(tx *store.Tx, sc Scope, r *model.Router, spec Gat
 	return err
 }
 
+// outsideFor tells whether the scope may have gateways and floating IPs in the network.
+func outsideFor(sc Scope, w *model.Network) bool {
+	return w.External && (sc.Owns(w.ProjectID) || w.OutsideFor(sc.ProjectID))
+}
+
 func (n *Network) moveGateway(tx *store.Tx, w *model.Network, port model.ID, want []AddressSpec) ([]model.FixedIP, error) {
 	old, ok := store.Ports.Get(tx, port)
 	if !ok {

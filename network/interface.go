@@ -71,15 +71,19 @@ func (n *Network) addSubnet(tx *store.Tx, sc Scope, r *model.Router, id model.ID
 		return nil, fault.Coded(fault.NotFound, "NetworkNotFound", "Network %s could not be found.", s.NetworkID)
 	case !s.Gateway.IsValid():
 		return nil, badRequest("router", "Subnet for router interface must have a gateway IP.")
-	case !sc.Owns(s.ProjectID) && !sc.Owns(w.ProjectID):
+	// A project to which the network is given by name may be its gateway; of what everybody has, not.
+	case !sc.Owns(s.ProjectID) && !sc.Owns(w.ProjectID) && !slices.Contains(w.SharedWith, sc.ProjectID):
 		return nil, badRequest("router", "Cannot add interface to router because subnet %s is not owned by project making the request.", s.ID)
 	case s.IPv6Address != "" && s.IPv6RAMode == "":
 		return nil, badRequest("router", "IPv6 subnet %s configured to receive RAs from an external router cannot be added to Neutron Router.", s.ID)
 	}
+	if err := n.checkOverlap(tx, r, "", []model.FixedIP{{SubnetID: s.ID}}); err != nil {
+		return nil, err
+	}
 	if s.Gateway.Is6() {
 		for _, p := range interfaces(tx, r.ID) {
 			if p.NetworkID == w.ID && len(p.FixedIPs) > 0 && p.FixedIPs[0].Address.Is6() {
-				return n.widen(tx, r, w, p, s)
+				return n.widen(tx, w, p, s)
 			}
 		}
 	}
@@ -90,17 +94,14 @@ func (n *Network) addSubnet(tx *store.Tx, sc Scope, r *model.Router, id model.ID
 	if err != nil {
 		return nil, err
 	}
-	return &Interface{Port: p, Subnets: []model.ID{s.ID}}, n.checkOverlap(tx, r, p.ID, p.FixedIPs)
+	return &Interface{Port: p, Subnets: []model.ID{s.ID}}, nil
 }
 
 // widen adds an IPv6 subnet to a port that the router has in its network.
-func (n *Network) widen(tx *store.Tx, r *model.Router, w *model.Network, old *model.Port, s *model.Subnet) (*Interface, error) {
+func (n *Network) widen(tx *store.Tx, w *model.Network, old *model.Port, s *model.Subnet) (*Interface, error) {
 	p := *old
 	want := []AddressSpec{{SubnetID: s.ID, Address: s.Gateway}}
 	for _, f := range old.FixedIPs {
-		if f.SubnetID == s.ID {
-			return nil, badRequest("router", "Router already has a port on subnet %s.", s.ID)
-		}
 		want = append(want, AddressSpec{SubnetID: f.SubnetID, Address: f.Address})
 	}
 	ips, err := n.addresses(tx, w, old, &want, false)
@@ -108,9 +109,6 @@ func (n *Network) widen(tx *store.Tx, r *model.Router, w *model.Network, old *mo
 		return nil, err
 	}
 	p.FixedIPs = append(ips[1:], ips[0])
-	if err := n.checkOverlap(tx, r, p.ID, p.FixedIPs); err != nil {
-		return nil, err
-	}
 	p.Touch(n.now())
 	return &Interface{Port: &p, Subnets: []model.ID{s.ID}}, n.putPort(tx, &p)
 }

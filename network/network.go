@@ -113,7 +113,13 @@ func (s Scope) Sees(project model.ID, sharing model.Sharing) bool {
 	return s.Owns(project) || sharing.With(s.ProjectID)
 }
 
-// SeesNetwork tells whether the scope may see and use the network and its subnets.
+// SeesSubnets tells whether the scope may see the network's subnets and ports may be its own
+// there. An external network is seen by everybody, what is in it is not.
+func (s Scope) SeesSubnets(w *model.Network) bool {
+	return s.Owns(w.ProjectID) || w.Shared || w.With(s.ProjectID)
+}
+
+// SeesNetwork tells whether the scope may see the network.
 func (s Scope) SeesNetwork(w *model.Network) bool {
 	return s.Owns(w.ProjectID) || w.VisibleTo(s.ProjectID)
 }
@@ -161,7 +167,7 @@ func (n *Network) GetSubnet(r store.Reader, sc Scope, id model.ID) (*model.Subne
 	s, ok := store.Subnets.Get(r, id)
 	if ok && !sc.Owns(s.ProjectID) {
 		w, there := store.Networks.Get(r, s.NetworkID)
-		ok = there && sc.SeesNetwork(w)
+		ok = there && sc.SeesSubnets(w)
 	}
 	if !ok {
 		return nil, fault.Coded(fault.NotFound, "SubnetNotFound", "Subnet %s could not be found.", id)

@@ -58,7 +58,7 @@ func (n *Network) CreatePort(tx *store.Tx, sc Scope, spec PortSpec) (*model.Port
 	if err != nil {
 		return nil, err
 	}
-	if w.External && !w.With(sc.ProjectID) && !sc.Owns(w.ProjectID) {
+	if !sc.SeesSubnets(w) {
 		return nil, forbidden("ports of the external network")
 	}
 	if err := n.spend(tx, project, QuotaPort, 1); err != nil {
@@ -115,9 +115,6 @@ func (n *Network) UpdatePort(tx *store.Tx, sc Scope, id model.ID, spec PortSpec)
 		if p.MAC, err = n.pickMAC(tx, w.ID); err != nil {
 			return nil, err
 		}
-		if err := n.checkMove(tx, old, &p); err != nil {
-			return nil, err
-		}
 	}
 	if p.MAC != old.MAC {
 		reform(tx, &p)
@@ -126,6 +123,9 @@ func (n *Network) UpdatePort(tx *store.Tx, sc Scope, id model.ID, spec PortSpec)
 		if p.FixedIPs, err = n.addresses(tx, w, &p, spec.FixedIPs, false); err != nil {
 			return nil, err
 		}
+	}
+	if err := n.checkMove(tx, old, &p); err != nil {
+		return nil, err
 	}
 	p.Touch(n.now())
 	return &p, n.putPort(tx, &p)

@@ -37,6 +37,7 @@ type agent struct {
 	Description     string         `json:"description"`
 	Configurations  map[string]any `json:"configurations"`
 	ResourceVersion map[string]any `json:"resource_versions"`
+	HAState         string         `json:"ha_state,omitempty"` // of a gateway: active, standby
 }
 
 func agentOf(r store.Reader, h *model.Host) agent {

@@ -112,9 +112,9 @@ func TestBadInput(t *testing.T) {
 		{409, "SecurityGroupRuleExists", "POST", "security-group-rules", object{"security_group_rule": object{"security_group_id": g, "direction": "egress"}}, "already exists"},
 		{400, "SecurityGroupRuleInvalidProtocol", "POST", "security-group-rules", object{"security_group_rule": object{"security_group_id": g, "direction": "ingress", "protocol": "256"}}, "256"},
 		{405, "HTTPMethodNotAllowed", "PUT", "security-group-rules/" + g, object{"security_group_rule": object{}}, "not allowed"},
-		{404, "HTTPNotFound", "GET", "routers", nil, "could not be found"},
-		{404, "HTTPNotFound", "POST", "floatingips", object{"floatingip": object{}}, "could not be found"},
-		{404, "ExtensionNotFound", "GET", "extensions/router", nil, "router"},
+		{404, "HTTPNotFound", "GET", "dragons", nil, "could not be found"},
+		{404, "HTTPNotFound", "POST", "dragons", object{"dragon": object{}}, "could not be found"},
+		{404, "ExtensionNotFound", "GET", "extensions/dragon", nil, "dragon"},
 	} {
 		text := c.refused(tc.status, tc.kind, "red", tc.method, "/v2.0/"+tc.path, tc.body)
 		if !strings.Contains(text, tc.says) {
@@ -272,7 +272,7 @@ func TestAgentsZonesExtensions(t *testing.T) {
 			t.Errorf("%s is not told", want)
 		}
 	}
-	for _, no := range []string{"router", "external-net", "subnet_allocation"} {
+	for _, no := range []string{"dragon", "router-interface-fip", "subnet_allocation"} {
 		if aliases[no] {
 			t.Errorf("%s is told and not served", no)
 		}

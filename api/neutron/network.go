@@ -203,7 +203,7 @@ func (d *dialect) subnetCollection() *collection[model.Subnet, network.SubnetSpe
 				return true
 			}
 			w, ok := store.Networks.Get(v.r, r.NetworkID)
-			return ok && v.scope.SeesNetwork(w)
+			return ok && v.scope.SeesSubnets(w)
 		},
 		candidates: func(v *view, q *query) iter.Seq[*R] {
 			if ids := q.filters["id"]; len(ids) > 0 {

@@ -38,6 +38,8 @@ type dialect struct {
 	groups   *collection[model.SecurityGroup, network.GroupSpec]
 	rules    *collection[model.SecurityRule, network.RuleSpec]
 	policies *collection[model.RBACPolicy, network.PolicySpec]
+	routers  *collection[model.Router, network.RouterSpec]
+	floating *collection[model.FloatingIP, network.FloatingIPSpec]
 }
 
 // New gives the service at /network.
@@ -50,6 +52,7 @@ func New(cfg Config) api.Service {
 	d.rules = d.ruleCollection()
 	d.groups = d.groupCollection()
 	d.policies = d.policyCollection()
+	d.routers, d.floating = d.routerCollection(), d.floatingCollection()
 	return api.Service{Name: "network", Prefix: "/network", Routes: d.routes(), Error: writeError}
 }
 
@@ -87,7 +90,12 @@ func (d *dialect) routes() []api.Route {
 	out = append(out, d.groups.routes()...)
 	out = append(out, d.rules.routes()...)
 	out = append(out, d.policies.routes()...)
-	for _, kind := range []network.Tagged{network.TaggedNetworks, network.TaggedSubnets, network.TaggedPorts, network.TaggedGroups} {
+	out = append(out, d.routers.routes()...)
+	out = append(out, d.routerRoutes()...)
+	out = append(out, d.floating.routes()...)
+	out = append(out, d.forwardingRoutes()...)
+	out = append(out, get("/v2.0/floatingip_pools", api.Reader, d.listPools))
+	for _, kind := range []network.Tagged{network.TaggedNetworks, network.TaggedSubnets, network.TaggedPorts, network.TaggedGroups, network.TaggedRouters, network.TaggedFloatingIPs} {
 		out = append(out, d.tagRoutes(kind)...)
 	}
 	return out
@@ -119,6 +127,7 @@ func (d *dialect) resources(c *api.Context) error {
 	for _, r := range []resource{
 		{Name: "network", Collection: "networks"}, {Name: "subnet", Collection: "subnets"}, {Name: "port", Collection: "ports"},
 		{Name: "security_group", Collection: "security-groups"}, {Name: "security_group_rule", Collection: "security-group-rules"},
+		{Name: "router", Collection: "routers"}, {Name: "floatingip", Collection: "floatingips"}, {Name: "floatingip_pool", Collection: "floatingip_pools"},
 		{Name: "agent", Collection: "agents"}, {Name: "quota", Collection: "quotas"}, {Name: "extension", Collection: "extensions"},
 		{Name: "availability_zone", Collection: "availability_zones"}, {Name: "network_ip_availability", Collection: "network-ip-availabilities"},
 		{Name: "rbac_policy", Collection: "rbac-policies"},

@@ -227,44 +227,52 @@ func setFixedIPs(s *network.PortSpec, raw json.RawMessage) error {
 	if isNull(raw) {
 		return nil
 	}
-	list, err := readObjects("fixed_ips", raw, "subnet_id", "ip_address", "subnet", "delete_subnet")
+	out, err := readAddresses("fixed_ips", raw)
+	s.FixedIPs = &out
+	return err
+}
+
+// readAddresses reads a list of subnets and addresses in them.
+func readAddresses(name string, raw json.RawMessage) ([]network.AddressSpec, error) {
+	list, err := readObjects(name, raw, "subnet_id", "ip_address", "subnet", "delete_subnet")
 	if err != nil {
-		return err
+		return nil, err
 	}
 	out := make([]network.AddressSpec, 0, len(list))
 	for _, o := range list {
 		var x network.AddressSpec
 		if v, ok := o["subnet_id"]; ok && !isNull(v) {
-			if x.SubnetID, err = readString("fixed_ips", v); err != nil {
-				return err
+			if x.SubnetID, err = readString(name, v); err != nil {
+				return nil, err
 			}
 		}
 		if v, ok := o["ip_address"]; ok && !isNull(v) {
-			text, err := readString("fixed_ips", v)
+			text, err := readString(name, v)
 			if err != nil {
-				return err
+				return nil, err
 			}
-			if x.Address, err = readAddr("fixed_ips", text); err != nil {
-				return err
+			if x.Address, err = readAddr(name, text); err != nil {
+				return nil, err
 			}
 		}
 		if v, ok := o["delete_subnet"]; ok && !isNull(v) {
-			if x.Remove, err = readBool("fixed_ips", v); err != nil {
-				return err
+			if x.Remove, err = readBool(name, v); err != nil {
+				return nil, err
 			}
 		}
 		if x.SubnetID == "" && !x.Address.IsValid() {
-			return badInput("fixed_ips", "each entry needs subnet_id or ip_address.")
+			return nil, badInput(name, "each entry needs subnet_id or ip_address.")
 		}
 		out = append(out, x)
 	}
-	s.FixedIPs = &out
-	return nil
+	return out, nil
 }
 
-func emitFixedIPs(b []byte, _ *view, p *model.Port) []byte {
+func emitFixedIPs(b []byte, _ *view, p *model.Port) []byte { return appendFixedIPs(b, p.FixedIPs) }
+
+func appendFixedIPs(b []byte, ips []model.FixedIP) []byte {
 	b = append(b, '[')
-	for i, f := range p.FixedIPs {
+	for i, f := range ips {
 		if i > 0 {
 			b = append(b, ',')
 		}

@@ -26,27 +26,45 @@ func TestRightsOfEveryRoute(t *testing.T) {
 	}
 	mine["rbac-policies"] = c.must(201, "red", "POST", "/v2.0/rbac-policies", object{"rbac_policy": object{
 		"object_type": "network", "object_id": w, "action": "access_as_shared", "target_tenant": "somebody"}})["id"].(string)
+	outside, _ := c.outside("203.0.113.0/24")
+	mine["routers"] = c.router("red", "r", outside, s)
+	mine["floatingips"] = c.must(201, "red", "POST", "/v2.0/floatingips", object{"floatingip": object{"floating_network_id": outside}})["id"].(string)
+	forwarding := c.must(201, "red", "POST", "/v2.0/floatingips/"+mine["floatingips"]+"/port_forwardings", object{"port_forwarding": object{
+		"protocol": "tcp", "internal_port": 22, "external_port": 2222, "internal_port_id": p}})["id"].(string)
 	for kind := range mine {
-		if slices.Contains([]string{"networks", "subnets", "ports", "security-groups"}, kind) {
+		if slices.Contains([]string{"networks", "subnets", "ports", "security-groups", "routers", "floatingips"}, kind) {
 			c.must(200, "red", "PUT", "/v2.0/"+kind+"/"+mine[kind]+"/tags", object{"tags": []string{"t"}})
 		}
 	}
 	bodies := map[string]object{
 		"networks": {"network": object{"name": "x"}}, "subnets": {"subnet": object{"name": "x"}}, "ports": {"port": object{"name": "x"}},
+		"routers": {"router": object{"name": "x"}}, "floatingips": {"floatingip": object{"description": "x"}},
 		"security-groups": {"security_group": object{"name": "x"}}, "rbac-policies": {"rbac_policy": object{"target_tenant": "somebody else"}}, "agents": {"agent": object{"description": "x"}}, "quotas": {"quota": object{"port": 1}},
 	}
-	before := string(c.do("admin", "GET", "/v2.0/networks", nil).raw) + string(c.do("admin", "GET", "/v2.0/ports", nil).raw) +
-		string(c.do("admin", "GET", "/v2.0/subnets", nil).raw) + string(c.do("admin", "GET", "/v2.0/security-groups", nil).raw)
+	everything := func() (out string) {
+		for _, kind := range []string{"networks", "ports", "subnets", "security-groups", "routers", "floatingips"} {
+			out += string(c.do("admin", "GET", "/v2.0/"+kind, nil).raw)
+		}
+		return out
+	}
+	before := everything()
 	checked := 0
 	for _, row := range c.front.Table() {
 		path := strings.TrimPrefix(row.Path, "/network")
 		kind := strings.Split(strings.Trim(strings.TrimPrefix(path, "/v2.0"), "/"), "/")[0]
-		real := strings.NewReplacer("{id}", mine[kind], "{tag}", "t", "{project}", red, "{alias}", "quotas").Replace(path)
+		id := mine[kind]
+		if strings.Contains(path, "port_forwardings") {
+			id = forwarding
+		}
+		real := strings.NewReplacer("{id}", id, "{floatingip}", mine[kind], "{tag}", "t", "{project}", red, "{alias}", "quotas").Replace(path)
 		var body any
 		if row.Method == http.MethodPost || row.Method == http.MethodPut {
 			body = bodies[kind]
 			if strings.HasSuffix(real, "/tags") {
 				body = object{"tags": []string{"y"}}
+			}
+			if strings.HasSuffix(real, "extraroutes") {
+				body = object{"router": object{"routes": []any{}}}
 			}
 			if body == nil {
 				body = object{}
@@ -89,7 +107,7 @@ func TestRightsOfEveryRoute(t *testing.T) {
 			}
 			continue
 		}
-		if strings.Contains(path, "{id}") {
+		if strings.Contains(path, "{id}") || strings.Contains(path, "{floatingip}") {
 			if got := try("blue"); got != 404 {
 				t.Errorf("%s of another project: %d", name, got)
 			}
@@ -100,21 +118,28 @@ func TestRightsOfEveryRoute(t *testing.T) {
 			}
 		}
 	}
-	if checked < 60 {
+	if checked < 95 {
 		t.Errorf("only %d routes were checked", checked)
 	}
-	after := string(c.do("admin", "GET", "/v2.0/networks", nil).raw) + string(c.do("admin", "GET", "/v2.0/ports", nil).raw) +
-		string(c.do("admin", "GET", "/v2.0/subnets", nil).raw) + string(c.do("admin", "GET", "/v2.0/security-groups", nil).raw)
-	if before != after {
+	if before != everything() {
 		t.Error("what was refused has changed something")
+	}
+	for _, query := range []string{"routers", "routers?id=" + mine["routers"], "routers?project_id=" + red, "routers?name=r", "floatingips",
+		"floatingips?id=" + mine["floatingips"], "floatingips?router_id=" + mine["routers"], "floatingips?project_id=" + red, "ports?device_id=" + mine["routers"],
+		"ports?network_id=" + outside, "subnets?network_id=" + outside} {
+		if rows := c.list("blue", "/v2.0/"+query); len(rows) != 0 {
+			t.Errorf("another project lists %s: %v", query, rows)
+		}
 	}
 	for _, kind := range []string{"networks", "subnets", "ports"} {
 		for _, query := range []string{"", "?id=" + mine[kind], "?project_id=" + red, "?network_id=" + w, "?fixed_ips=subnet_id=" + s, "?name=p"} {
 			if kind == "networks" && strings.Contains(query, "network_id") || kind != "ports" && strings.Contains(query, "fixed_ips") {
 				continue
 			}
-			if rows := c.list("blue", "/v2.0/"+kind+query); len(rows) != 0 {
-				t.Errorf("another project lists %s%s: %v", kind, query, rows)
+			for _, r := range c.list("blue", "/v2.0/"+kind+query) {
+				if r["id"] != outside { // which everybody sees
+					t.Errorf("another project lists %s%s: %v", kind, query, r)
+				}
 			}
 		}
 	}

@@ -134,36 +134,44 @@ func setDNS(s *network.SubnetSpec, raw json.RawMessage) error {
 }
 
 func setRoutes(s *network.SubnetSpec, raw json.RawMessage) error {
-	list, err := readObjects("host_routes", raw, "destination", "nexthop")
+	routes, err := readRoutes("host_routes", raw)
+	s.HostRoutes = &routes
+	return err
+}
+
+// readRoutes reads a list of destinations and next hops; null is an empty list.
+func readRoutes(name string, raw json.RawMessage) ([]model.Route, error) {
+	list, err := readObjects(name, raw, "destination", "nexthop")
 	if err != nil {
-		return err
+		return nil, err
 	}
 	out := make([]model.Route, 0, len(list))
 	for _, o := range list {
-		dest, err := readString("host_routes", o["destination"])
+		dest, err := readString(name, o["destination"])
 		if err != nil {
-			return err
+			return nil, err
 		}
-		hop, err := readString("host_routes", o["nexthop"])
+		hop, err := readString(name, o["nexthop"])
 		if err != nil {
-			return err
+			return nil, err
 		}
 		var r model.Route
-		if r.Destination, err = readPrefix("host_routes", dest); err != nil {
-			return err
+		if r.Destination, err = readPrefix(name, dest); err != nil {
+			return nil, err
 		}
-		if r.NextHop, err = readAddr("host_routes", hop); err != nil {
-			return err
+		if r.NextHop, err = readAddr(name, hop); err != nil {
+			return nil, err
 		}
 		out = append(out, r)
 	}
-	s.HostRoutes = &out
-	return nil
+	return out, nil
 }
 
-func emitRoutes(b []byte, _ *view, r *model.Subnet) []byte {
+func emitRoutes(b []byte, _ *view, r *model.Subnet) []byte { return appendRoutes(b, r.HostRoutes) }
+
+func appendRoutes(b []byte, routes []model.Route) []byte {
 	b = append(b, '[')
-	for i, x := range r.HostRoutes {
+	for i, x := range routes {
 		if i > 0 {
 			b = append(b, ',')
 		}
