@@ -141,19 +141,20 @@ func set[T comparable](p *T, v T) {
 
 // Agent is the host process. New makes one; Run runs it.
 type Agent struct {
-	cfg     Config
-	log     *slog.Logger
-	started time.Time
-	link    Link
-	ledger  *ledger
-	images  *imageCache
-	guests  *observer
-	ports   *wirer
-	queue   *queue
-	meta    *metadataService
-	metrics *metrics
-	repeat  atomic.Bool   // all reports are to be sent once more
-	boots   chan struct{} // holds one value for each guest that is being started
+	cfg      Config
+	log      *slog.Logger
+	started  time.Time
+	link     Link
+	ledger   *ledger
+	images   *imageCache
+	guests   *observer
+	ports    *wirer
+	captures *captures
+	queue    *queue
+	meta     *metadataService
+	metrics  *metrics
+	repeat   atomic.Bool   // all reports are to be sent once more
+	boots    chan struct{} // holds one value for each guest that is being started
 
 	mu    sync.Mutex
 	tries map[model.ID]*try               // servers that failed lately
@@ -184,6 +185,7 @@ func New(cfg Config) (*Agent, error) {
 	a.images = newImageCache(a)
 	a.guests = newObserver(a)
 	a.ports = newWirer(a)
+	a.captures = newCaptures(a)
 	a.meta = newMetadataService(a)
 	a.queue = newQueue(a.reconcile)
 	a.metrics = newMetrics(a)
@@ -222,6 +224,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	cancel()
 	wg.Wait()
 	a.queue.close()
+	a.captures.close()
 	return a.close()
 }
 

@@ -81,11 +81,22 @@ func (a *Agent) allReports() ([]model.ServerReport, []model.PortReport) {
 	return servers, a.ports.reports()
 }
 
-// Answer implements link.Handler. The one question is "console", a model.ConsoleQuery.
+// Answer implements link.Handler. The questions are "console", a model.ConsoleQuery; "capture", a
+// model.CaptureQuery; and "inject", a model.InjectQuery.
 func (a *Agent) Answer(ctx context.Context, name string, body []byte) ([]byte, error) {
-	if name != "console" {
-		return nil, fault.New(fault.NotImplemented, "This host does not know the question %q.", name)
+	switch name {
+	case "console":
+		return a.console(ctx, body)
+	case "capture":
+		return question(body, func(q model.CaptureQuery) (model.CaptureAnswer, error) { return a.captures.ask(ctx, q) })
+	case "inject":
+		return question(body, func(q model.InjectQuery) (struct{}, error) { return struct{}{}, a.inject(ctx, q) })
 	}
+	return nil, fault.New(fault.NotImplemented, "This host does not know the question %q.", name)
+}
+
+// console gives the end of a guest's console log.
+func (a *Agent) console(ctx context.Context, body []byte) ([]byte, error) {
 	var q model.ConsoleQuery
 	if err := json.Unmarshal(body, &q); err != nil {
 		return nil, fault.Wrap(fault.Invalid, err, "The question is malformed.")

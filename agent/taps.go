@@ -119,27 +119,35 @@ func (k KernelTaps) List(_ context.Context, prefix string) (names []string, err 
 // MTU implements Taps.
 func (k KernelTaps) MTU(_ context.Context, addr netip.Addr) (mtu int, err error) {
 	err = k.inside(func() error {
-		family := netlink.FAMILY_V4
-		if addr.Is6() {
-			family = netlink.FAMILY_V6
+		l, err := holder(addr)
+		if err == nil {
+			mtu = l.Attrs().MTU
 		}
-		all, err := netlink.AddrList(nil, family)
-		if err != nil {
-			return fmt.Errorf("list addresses: %w", err)
-		}
-		for _, a := range all {
-			if ip, ok := netip.AddrFromSlice(a.IP); ok && ip.Unmap() == addr {
-				l, err := netlink.LinkByIndex(a.LinkIndex)
-				if err != nil {
-					return fmt.Errorf("device of address %s: %w", addr, err)
-				}
-				mtu = l.Attrs().MTU
-				return nil
-			}
-		}
-		return fmt.Errorf("no device has the address %s", addr)
+		return err
 	})
 	return mtu, err
+}
+
+// holder gives the device that has an address.
+func holder(addr netip.Addr) (netlink.Link, error) {
+	family := netlink.FAMILY_V4
+	if addr.Is6() {
+		family = netlink.FAMILY_V6
+	}
+	all, err := netlink.AddrList(nil, family)
+	if err != nil {
+		return nil, fmt.Errorf("list addresses: %w", err)
+	}
+	for _, a := range all {
+		if ip, ok := netip.AddrFromSlice(a.IP); ok && ip.Unmap() == addr {
+			l, err := netlink.LinkByIndex(a.LinkIndex)
+			if err != nil {
+				return nil, fmt.Errorf("device of address %s: %w", addr, err)
+			}
+			return l, nil
+		}
+	}
+	return nil, fmt.Errorf("no device has the address %s", addr)
 }
 
 // inside runs f in the namespace.

@@ -89,6 +89,45 @@ func (c *Client) Do(ctx context.Context, method, path string, in, out any) error
 	return err
 }
 
+// refusal makes an error of an answer that is one.
+func refusal(resp *http.Response, body []byte) error {
+	var e struct {
+		Error struct {
+			Message string `json:"message"`
+		} `json:"error"`
+		Neutron struct {
+			Message string `json:"message"`
+		} `json:"NeutronError"`
+	}
+	if json.Unmarshal(body, &e) == nil && or(e.Error.Message, e.Neutron.Message) != "" {
+		return fault.New(fault.Invalid, "%s", or(e.Error.Message, e.Neutron.Message))
+	}
+	return fmt.Errorf("%s %s: %s: %.300s", resp.Request.Method, resp.Request.URL.Path, resp.Status, body)
+}
+
+// Stream makes a call whose answer may be long, and copies it to w as it comes.
+func (c *Client) Stream(ctx context.Context, path string, w io.Writer) error {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, c.base+path, nil)
+	if err != nil {
+		return err
+	}
+	req.Header.Set("X-Auth-Token", c.token)
+	resp, err := (&http.Client{Transport: c.http.Transport}).Do(req) // without the time limit
+	if err != nil {
+		return fault.Wrap(fault.Unavailable, err, "The API at %s cannot be reached: is the cloud running?", c.base)
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode >= 300 {
+		b, err := io.ReadAll(io.LimitReader(resp.Body, 1<<20))
+		if err != nil {
+			return err
+		}
+		return refusal(resp, b)
+	}
+	_, err = io.Copy(w, resp.Body)
+	return err
+}
+
 func (c *Client) do(ctx context.Context, method, path string, in, out any) (*http.Response, error) {
 	var body io.Reader
 	if in != nil {
@@ -116,15 +155,7 @@ func (c *Client) do(ctx context.Context, method, path string, in, out any) (*htt
 		return nil, err
 	}
 	if resp.StatusCode >= 300 {
-		var e struct {
-			Error struct {
-				Message string `json:"message"`
-			} `json:"error"`
-		}
-		if json.Unmarshal(b, &e) == nil && e.Error.Message != "" {
-			return nil, fault.New(fault.Invalid, "%s", e.Error.Message)
-		}
-		return nil, fmt.Errorf("%s %s: %s: %.300s", method, path, resp.Status, b)
+		return nil, refusal(resp, b)
 	}
 	if out != nil {
 		if err := json.Unmarshal(b, out); err != nil {

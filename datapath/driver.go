@@ -54,6 +54,13 @@ type Driver interface {
 	Close() error
 }
 
+// Injector is a Driver that can send a frame for a port.
+type Injector interface {
+	// Inject sends a frame into the switch as if the guest behind the port had sent it. The error is
+	// fault.NotFound where the port is not plugged in, fault.Unavailable where the switch is away.
+	Inject(ctx context.Context, port model.ID, frame []byte) error
+}
+
 // Owner is who asks the metadata service.
 type Owner struct {
 	Port    model.ID

@@ -1,9 +1,10 @@
 // Package native is Yakumo's own dialect, below /yakumo: what operators need and no other
-// cloud's API has a word for. Joining of hosts, and the state of the cloud in one answer.
-// It is JSON over HTTP with Keystone's tokens; every route is an administrator's.
+// cloud's API has a word for. Joining of hosts, and the state of the cloud in one answer;
+// and what tenants need to understand their network: traces and captures. It is JSON over
+// HTTP with Keystone's tokens; every route but those two is an administrator's.
 //
-// It reads and writes hosts and join tokens. May import: api, fault, model, store. Must not
-// import: another dialect, link, agent.
+// It reads and writes hosts and join tokens. May import: api, fault, model, store, trace. Must
+// not import: another dialect, link, agent.
 package native
 
 import (
@@ -24,6 +25,7 @@ type Config struct {
 	// Token makes a join token; hostName binds it, "" does not.
 	Token   func(ctx context.Context, hostName string, ttl time.Duration) (string, error)
 	Version string
+	Tracer  Tracer
 }
 
 type dialect struct{ cfg Config }
@@ -40,6 +42,9 @@ func New(cfg Config) api.Service {
 			{Method: "GET", Pattern: "/v1/hosts", Access: api.Admin, Handle: d.listHosts},
 			{Method: "GET", Pattern: "/v1/hosts/{host}", Access: api.Admin, Handle: d.showHost},
 			{Method: "DELETE", Pattern: "/v1/hosts/{host}", Access: api.Admin, Handle: d.deleteHost},
+			// Tenants' own: a packet of their port, explained or sent; what passes their port.
+			{Method: "POST", Pattern: "/v1/traces", Access: api.Member, Handle: d.trace},
+			{Method: "GET", Pattern: "/v1/ports/{id}/capture", Access: api.Member, Handle: d.capture},
 		},
 	}
 }

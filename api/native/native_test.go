@@ -49,13 +49,14 @@ type cloud struct {
 	front *api.Front
 	url   string
 	made  []made
+	asked []string // of the tracer: what, by whom
 }
 
 func newCloud(t *testing.T) *cloud {
 	t.Helper()
 	c := &cloud{t: t, st: storetest.New(t)}
 	front, err := api.New(api.Config{Store: c.st, Auth: tokens{}, Log: slog.New(slog.DiscardHandler), Services: []api.Service{
-		native.New(native.Config{Version: "1.2.3", Token: func(_ context.Context, host string, ttl time.Duration) (string, error) {
+		native.New(native.Config{Version: "1.2.3", Tracer: tracer{c}, Token: func(_ context.Context, host string, ttl time.Duration) (string, error) {
 			if host == "bad name" {
 				return "", fault.New(fault.Invalid, "The host name cannot be used.")
 			}
@@ -124,6 +125,8 @@ func TestRights(t *testing.T) {
 			switch {
 			case r.Access == api.Public:
 				want = http.StatusOK
+			case r.Access == api.Member && (token == "member" || token == "project-admin"):
+				want = map[string]int{"POST": http.StatusBadRequest, "GET": http.StatusNotFound}[r.Method]
 			case token == "" || token == "forged":
 				want = http.StatusUnauthorized
 			}
@@ -132,14 +135,14 @@ func TestRights(t *testing.T) {
 				t.Errorf("%s %s as %q gives %d, want %d: %v", r.Method, path, token, code, want, body)
 			}
 		}
-		if r.Access != api.Public && r.Access != api.Admin {
+		if own := strings.HasSuffix(r.Path, "/traces") || strings.HasSuffix(r.Path, "/capture"); r.Access != api.Public && r.Access != api.Admin && !(own && r.Access == api.Member) {
 			t.Errorf("%s %s is open to %s", r.Method, r.Path, r.Access)
 		}
 		if code, body := c.call("admin", r.Method, path, "{}"); code == 401 || code == 403 {
 			t.Errorf("%s %s as administrator gives %d: %v", r.Method, path, code, body)
 		}
 	}
-	if routes != 6 || len(c.made) != 1 {
+	if routes != 8 || len(c.made) != 1 {
 		t.Errorf("%d routes; %d tokens made, the administrator's alone was to be", routes, len(c.made))
 	}
 }

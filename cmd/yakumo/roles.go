@@ -36,6 +36,7 @@ import (
 	"yakumo/placement"
 	"yakumo/reconcile"
 	"yakumo/store"
+	"yakumo/trace"
 )
 
 // serverParts is what a server is made of.
@@ -108,7 +109,7 @@ func newServerRole(ctx context.Context, p serverParts) (*serverRole, error) {
 		glance.New(glance.Config{Images: img}),
 		nova.New(nova.Config{Compute: comp, Network: net, Images: img, Hosts: hosts}),
 		neutron.New(neutron.Config{Network: net}),
-		native.New(native.Config{Version: version, Token: func(ctx context.Context, host string, ttl time.Duration) (string, error) {
+		native.New(native.Config{Version: version, Tracer: &trace.Tracer{Store: st, Views: views, Env: pipeline.DefaultEnv(), Ask: hosts.Ask}, Token: func(ctx context.Context, host string, ttl time.Duration) (string, error) {
 			return link.NewJoinToken(ctx, st, authority, host, ttl, time.Now())
 		}}),
 	}})

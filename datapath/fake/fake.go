@@ -178,6 +178,27 @@ func (d *Device) Send(frame []byte) {
 	}
 }
 
+// Inject implements datapath.Injector.
+func (d *Driver) Inject(ctx context.Context, port model.ID, frame []byte) error {
+	if err := d.enter(ctx, "Inject"); err != nil {
+		return err
+	}
+	d.lock()
+	defer d.unlock()
+	p, err := sim.Parse(frame)
+	if err != nil {
+		return fault.Wrap(fault.Invalid, err, "The frame makes no sense.")
+	}
+	if d.sw.ports[port] == "" {
+		return fault.New(fault.NotFound, "Port %s is not plugged into the switch.", port)
+	}
+	n, err := d.cfg.Ordinals.Get(pipeline.OrdinalPort, port, pipeline.MaxPort)
+	if err == nil {
+		d.sw.arrive(sim.Arrival{In: uint64(n), Packet: p})
+	}
+	return err
+}
+
 // arrive runs a packet and hands on what leaves.
 func (s *Switch) arrive(a sim.Arrival) {
 	s.emit(s.sim.Run(a))

@@ -12,7 +12,7 @@ var layers = [][]string{
 	{"fault", "model"},
 	{"openflow", "ovsdb", "store"},
 	{"reconcile", "link", "hostview", "hypervisor", "datapath"},
-	{"identity", "images", "network", "compute", "placement"},
+	{"identity", "images", "network", "compute", "placement", "trace"},
 	{"api", "agent", "web", "cli"},
 	{"lab", "cmd"},
 	{"test"},
@@ -41,13 +41,14 @@ var never = map[string][]string{
 	"images":    {"link", "hostview", "hypervisor", "datapath", "openflow", "ovsdb"},
 	"network":   {"link", "hostview", "hypervisor", "datapath", "openflow", "ovsdb"},
 	"compute":   {"link", "hostview", "hypervisor", "datapath", "openflow", "ovsdb"},
+	"trace":     {"openflow", "ovsdb", "hypervisor"},
 	"placement": {"store", "reconcile", "link", "hostview", "hypervisor", "datapath", "openflow", "ovsdb"},
 	"api":       {"link", "hostview", "hypervisor", "datapath", "openflow", "ovsdb"},
 	// The agent knows rows, the link and the two seams.
-	"agent": {"store", "reconcile", "hostview", "openflow", "ovsdb", "identity", "images", "network", "compute", "placement"},
+	"agent": {"store", "reconcile", "hostview", "openflow", "ovsdb", "identity", "images", "network", "compute", "placement", "trace"},
 	// Commands are clients of the API.
-	"cli": {"store", "reconcile", "link", "hostview", "hypervisor", "datapath", "openflow", "ovsdb", "identity", "images", "network", "compute", "placement"},
-	"web": {"store", "reconcile", "link", "hostview", "hypervisor", "datapath", "openflow", "ovsdb", "identity", "images", "network", "compute", "placement"},
+	"cli": {"store", "reconcile", "link", "hostview", "hypervisor", "datapath", "openflow", "ovsdb", "identity", "images", "network", "compute", "placement", "trace"},
+	"web": {"store", "reconcile", "link", "hostview", "hypervisor", "datapath", "openflow", "ovsdb", "identity", "images", "network", "compute", "placement", "trace"},
 }
 
 func rank(u string) int {
@@ -102,7 +103,7 @@ func TestWithinFolders(t *testing.T) {
 			to := inside(imp)
 			switch {
 			case to == "":
-			case from == "api" && slices.Contains([]string{"identity", "images", "network", "compute", "placement"}, unit(to)):
+			case from == "api" && slices.Contains([]string{"identity", "images", "network", "compute", "placement", "trace"}, unit(to)):
 				t.Errorf("api imports %s: the front serves any part; only a dialect knows one", to)
 			case strings.HasPrefix(from, "api/") && strings.HasPrefix(to, "api/"):
 				t.Errorf("%s imports %s: dialects do not know each other", from, to)
@@ -135,7 +136,7 @@ var only = []struct {
 	{module + "/link/linkpb", []string{"link"}, "the envelope is the link's"},
 	{module + "/openflow", []string{"datapath/ovs"}, "only the driver speaks OpenFlow"},
 	{module + "/ovsdb", []string{"datapath/ovs"}, "only the driver speaks OVSDB"},
-	{module + "/datapath/pipeline/sim", []string{"datapath/fake", "datapath/dptest"}, "the simulation is for tests"},
+	{module + "/datapath/pipeline/sim", []string{"datapath/fake", "datapath/dptest", "trace"}, "the simulation is for tests and explanations"},
 	// Concrete drivers are named where the program is wired together, and in the lab.
 	{module + "/hypervisor/libvirt", []string{wiring, "lab", "hypervisor/libvirt/libvirttest"}, "only cmd and lab name drivers"},
 	{module + "/datapath/ovs", []string{wiring, "lab"}, "only cmd and lab name drivers"},
