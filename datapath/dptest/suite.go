@@ -36,7 +36,7 @@ func Run(t *testing.T, f Fabric) {
 		{"ManyNetworks", testManyNetworks},
 		{"Neighbours", testNeighbours}, {"Spoof6", testSpoof6}, {"GroupRules6", testGroupRules6}, {"Stateless", testStateless}, {"Related6", testRelated6},
 	}
-	for _, c := range slices.Concat(cases, segmentCases) {
+	for _, c := range slices.Concat(cases, segmentCases, routerCases) {
 		t.Run(c.name, func(t *testing.T) { c.run(t, f) })
 	}
 }

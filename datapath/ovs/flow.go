@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"yakumo/datapath/pipeline"
+	"yakumo/datapath/responder"
 	"yakumo/openflow"
 )
 
@@ -189,7 +190,12 @@ func actions(list []pipeline.Action, at ports) ([]openflow.Action, bool) {
 		case pipeline.PopVLAN:
 			out = append(out, openflow.PopVLAN{})
 		case pipeline.Reenter:
-			out = append(out, openflow.Set(openflow.InPort(noPort)))
+			// A packet that meets a conntrack zone for the second time would keep what the first look found.
+			out = append(out, openflow.CTClear{},
+				// in_port must not be set (OpenFlow 1.5.1, 7.2.5.7), but may be copied to. It becomes the controller's port,
+				// as it is of packets that the agent sends: with any other value those are lost where they are tracked.
+				openflow.Set(openflow.Exact(openflow.RegField(regSwap), openflow.U64(uint64(openflow.PortController)))),
+				openflow.CopyField{Src: openflow.Whole(openflow.RegField(regSwap)), Dst: openflow.Whole(openflow.FieldInPort)})
 		case pipeline.Branch:
 			out = append(out, openflow.Clone{Actions: []openflow.Action{openflow.ResubmitTable(uint8(a.Stage))}})
 		case pipeline.Limit:
@@ -204,9 +210,6 @@ func actions(list []pipeline.Action, at ports) ([]openflow.Action, bool) {
 	}
 	return out, true
 }
-
-// noPort is a switch port that no packet comes from.
-const noPort = 0xffff
 
 // exchange swaps two fields through a third.
 func exchange(a, b, swap openflow.Field) []openflow.Action {
@@ -299,6 +302,10 @@ func places(e *pipeline.Entry) []uint64 {
 // of ports and routers.
 const limitBase = 1 << 17
 
+// routerRate is how many times as many packets as a port a router may send to the agent: all of a
+// network's guests ask it.
+const routerRate = 10
+
 func limitMeter(id uint32) uint32 { return limitBase + id }
 
 // meter is what a meter should be.
@@ -319,7 +326,11 @@ func (d *Driver) metersOf(e *pipeline.Entry) map[uint32]meter {
 	for _, a := range e.Actions {
 		switch a := a.(type) {
 		case pipeline.ToAgent:
-			use(a.Port, meter{openflow.MeterPktps | openflow.MeterBurst, openflow.MeterBand{Kind: openflow.BandDrop, Rate: d.cfg.ResponderRate, Burst: d.cfg.ResponderRate}})
+			rate := d.cfg.ResponderRate
+			if responder.ForRouter(a.Responder) {
+				rate *= routerRate
+			}
+			use(a.Port, meter{openflow.MeterPktps | openflow.MeterBurst, openflow.MeterBand{Kind: openflow.BandDrop, Rate: rate, Burst: rate}})
 		case pipeline.Limit:
 			flags := openflow.MeterKbps | openflow.MeterBurst
 			if a.Packets {

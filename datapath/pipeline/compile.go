@@ -107,6 +107,8 @@ func Compile(env *Env, row model.HostRow, rows Rows) (Compiled, error) {
 		c.member(r)
 	case *model.HostAddresses:
 		c.addresses(r)
+	case *model.HostRouter:
+		c.router(r)
 	}
 	if c.err != nil {
 		return Compiled{Owns: c.out.Owns}, fmt.Errorf("compile %v: %w", row.RowID(), c.err)
@@ -209,6 +211,7 @@ func Base(env *Env) []Entry {
 	base(Lookup, prioRemote, MatchOf(Is(Landed, 1)))
 	base(FloodOut, prioFromTunnel, MatchOf(Is(Landed, 1)), Goto{FloodIn})
 	base(FloodOut, prioMiss, nil, Goto{FloodIn})
+	baseRouter(base)
 	return c.out.Entries
 }
 
@@ -262,6 +265,10 @@ func (c *compiler) port(r *model.HostPort) {
 		c.add(AntiSpoof, prioOpen, FeatureAntiSpoof, MatchOf(from), Goto{next})
 		c.add(TrackOut, prioPass, FeatureGroup, MatchOf(from), Goto{Next(AcceptOut)})
 		c.add(TrackIn, prioPass, FeatureGroup, MatchOf(Is(To, ord)), Goto{Next(AcceptIn)})
+	}
+
+	for _, f := range r.FixedIPs {
+		c.resolve(net, f.Address, mac)
 	}
 
 	// Responders.
@@ -374,6 +381,7 @@ func (c *compiler) peer(r *model.HostPeer) {
 	}
 	net := Is(Net, vni)
 	for _, a := range r.Addresses {
+		c.resolve(net, a, mac)
 		if a = a.Unmap(); a.Is4() {
 			c.answer(net, a, mac)
 		} else {

@@ -31,7 +31,7 @@ func TestNames(t *testing.T) {
 		last = int(s.Stage)
 	}
 	for _, c := range []struct{ at, next pipeline.Stage }{
-		{pipeline.Classify, pipeline.AntiSpoof}, {pipeline.Respond, pipeline.TrackOut}, {pipeline.TrackOut, pipeline.Lookup}, {pipeline.AcceptOut, pipeline.Lookup},
+		{pipeline.Classify, pipeline.AntiSpoof}, {pipeline.Respond, pipeline.TrackOut}, {pipeline.TrackOut, pipeline.Admit}, {pipeline.AcceptOut, pipeline.Admit}, {pipeline.Admit, pipeline.Lookup},
 		{pipeline.Lookup, pipeline.TrackIn}, {pipeline.AcceptIn, pipeline.Output}, {pipeline.Output, pipeline.Output},
 	} {
 		if got := pipeline.Next(c.at); got != c.next {

@@ -37,6 +37,12 @@ func decodeRow(b []byte) (model.HostRow, error) {
 		row = &model.HostGroup{}
 	case model.RowMember:
 		row = &model.HostMember{}
+	case model.RowRouter:
+		row = &model.HostRouter{}
+	case model.RowFloating:
+		row = &model.HostFloating{}
+	case model.RowNeighbor:
+		row = &model.HostNeighbor{}
 	default:
 		return nil, fmt.Errorf("kind %q", head.Kind)
 	}

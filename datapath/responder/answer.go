@@ -61,6 +61,21 @@ func Answer(ask Ask) ([]Reply, error) {
 			return nil, err
 		}
 		return []Reply{ToPort(ask.ToAgent.Port, frame)}, nil
+	case ask.Router != nil && isError(ask.Responder):
+		return icmpError(ask)
 	}
 	return nil, fmt.Errorf("no responder for %v", ask.ToAgent)
+}
+
+// ForRouter tells whether a responder acts for a router, and not for a port.
+func ForRouter(r pipeline.Responder) bool {
+	switch r {
+	case pipeline.ResponderTimeExceeded, pipeline.ResponderTooBig, pipeline.ResponderUnreachable, pipeline.ResponderResolve, pipeline.ResponderLearn:
+		return true
+	}
+	return false
+}
+
+func isError(r pipeline.Responder) bool {
+	return r == pipeline.ResponderTimeExceeded || r == pipeline.ResponderTooBig || r == pipeline.ResponderUnreachable
 }

@@ -32,7 +32,8 @@ type Packet struct {
 	// Hops holds the bytes of an IPv6 hop-by-hop header, whole, where there is one (MLD has it).
 	Hops []byte
 
-	// TCP, UDP, SCTP. ICMP and ICMPv6 have type and code in their own fields and the echo id in SrcPort.
+	// TCP, UDP, SCTP. ICMP and ICMPv6 have type and code in their own fields, the echo id in SrcPort, and its
+	// sequence number, or an error's MTU, in Seq.
 	SrcPort, DstPort   uint16
 	Flags              uint8 // TCP
 	Seq, Ack           uint32
@@ -100,28 +101,6 @@ func Parse(b []byte) (Packet, error) {
 	return p, nil
 }
 
-// quotation reads the addresses and ports of a packet that an ICMP error quotes, which may be cut short.
-func (p *Packet) quotation(b []byte) {
-	var rest []byte
-	switch {
-	case p.EthType == pipeline.TypeIPv4 && len(b) >= 20 && len(b) >= int(b[0]&15)*4:
-		p.Proto, p.Src, p.Dst = b[9], netip.AddrFrom4([4]byte(b[12:16])), netip.AddrFrom4([4]byte(b[16:20]))
-		rest = b[int(b[0]&15)*4:]
-	case p.EthType == pipeline.TypeIPv6 && len(b) >= 40:
-		p.Proto, p.Src, p.Dst = b[6], netip.AddrFrom16([16]byte(b[8:24])), netip.AddrFrom16([16]byte(b[24:40]))
-		rest = b[40:]
-	}
-	if len(rest) < 8 {
-		return
-	}
-	switch p.Proto {
-	case pipeline.ProtoTCP, pipeline.ProtoUDP:
-		p.SrcPort, p.DstPort = binary.BigEndian.Uint16(rest), binary.BigEndian.Uint16(rest[2:])
-	case pipeline.ProtoICMP, pipeline.ProtoICMPv6:
-		p.SrcPort = binary.BigEndian.Uint16(rest[4:])
-	}
-}
-
 // fragment gives what IPFrag says.
 func fragment(later, more bool) uint8 {
 	switch {
@@ -181,7 +160,7 @@ func (p *Packet) transport(b []byte) {
 		p.Payload = b[8:]
 	case p.Proto == pipeline.ProtoICMP && len(b) >= 8:
 		p.ICMPType, p.ICMPCode = b[0], b[1]
-		p.SrcPort = binary.BigEndian.Uint16(b[4:])
+		p.SrcPort, p.Seq = binary.BigEndian.Uint16(b[4:]), uint32(binary.BigEndian.Uint16(b[6:]))
 		p.Payload = b[8:]
 	case p.Proto == pipeline.ProtoICMPv6 && len(b) >= 8:
 		p.ICMPType, p.ICMPCode = b[0], b[1]
@@ -194,7 +173,7 @@ func (p *Packet) transport(b []byte) {
 			p.Payload = nil
 			return
 		}
-		p.SrcPort = binary.BigEndian.Uint16(b[4:])
+		p.SrcPort, p.Seq = binary.BigEndian.Uint16(b[4:]), uint32(binary.BigEndian.Uint16(b[6:]))
 		p.Payload = b[8:]
 	}
 }
@@ -302,7 +281,7 @@ func (p *Packet) segment() []byte {
 	case pipeline.ProtoICMP:
 		b = append(b, p.ICMPType, p.ICMPCode, 0, 0)
 		b = binary.BigEndian.AppendUint16(b, p.SrcPort)
-		b = append(b, 0, 1)
+		b = binary.BigEndian.AppendUint16(b, uint16(p.Seq))
 		b = append(b, p.Payload...)
 		binary.BigEndian.PutUint16(b[2:], fold(sum(0, b)))
 		return b
@@ -315,7 +294,7 @@ func (p *Packet) segment() []byte {
 			}
 		} else {
 			b = binary.BigEndian.AppendUint16(b, p.SrcPort)
-			b = append(b, 0, 1)
+			b = binary.BigEndian.AppendUint16(b, uint16(p.Seq))
 		}
 		check = 2
 	}
