@@ -53,18 +53,18 @@ var versions = [2]version{
 }
 
 // versionOf gives the version of an address.
-func versionOf(a netip.Addr) *version {
+func versionOf(a netip.Addr) version {
 	if a.Is4() {
-		return &versions[0]
+		return versions[0]
 	}
-	return &versions[1]
+	return versions[1]
 }
 
 // baseRouter are the entries of routing that are there whatever the rows say.
 func baseRouter(base func(Stage, uint16, Match, ...Action)) {
 	base(Admit, prioMiss, nil, Goto{Lookup})
 	for i := range versions {
-		f := &versions[i]
+		f := versions[i]
 		for _, p := range f.never {
 			base(Route, prioNever, MatchOf(f.typ, Within(f.dst, p)))
 		}
@@ -133,7 +133,7 @@ func (c *compiler) router(r *model.HostRouter) {
 		}
 	}
 	for i := range versions {
-		f := &versions[i]
+		f := versions[i]
 		for ttl := range uint64(2) {
 			c.add(Route, prioExpired, FeatureRouter, MatchOf(router, f.typ, Is(IPTTL, ttl)), ToAgent{Responder: ResponderTimeExceeded, Port: ord})
 		}
