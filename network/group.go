@@ -25,8 +25,8 @@ func (n *Network) FindDefaultGroup(r store.Reader, project model.ID) (*model.Sec
 	return store.SecurityGroups.Claimed(r, "default,"+project)
 }
 
-// EnsureDefaultGroup gives the project's default group and makes it where it is missing:
-// everything may leave, and its members may reach each other.
+// EnsureDefaultGroup gives the project's default group and makes it where it is missing,
+// with the default rules.
 func (n *Network) EnsureDefaultGroup(tx *store.Tx, project model.ID) (*model.SecurityGroup, error) {
 	if g, ok := n.FindDefaultGroup(tx, project); ok {
 		return g, nil
@@ -36,33 +36,13 @@ func (n *Network) EnsureDefaultGroup(tx *store.Tx, project model.ID) (*model.Sec
 	if err := store.SecurityGroups.Put(tx, g); err != nil {
 		return nil, err
 	}
-	if err := n.egressRules(tx, g); err != nil {
-		return nil, err
-	}
-	for _, ether := range []string{model.IPv4, model.IPv6} {
-		r := &model.SecurityRule{Meta: model.NewMeta(project, "", n.now()), GroupID: g.ID, Direction: model.Ingress, EtherType: ether, RemoteGroupID: g.ID}
-		if err := store.SecurityRules.Put(tx, r); err != nil {
-			return nil, err
-		}
-	}
-	return g, nil
+	return g, n.firstRulesOf(tx, g, false)
 }
 
-// egressRules lets everything leave, as in every new group.
-func (n *Network) egressRules(tx *store.Tx, g *model.SecurityGroup) error {
-	for _, ether := range []string{model.IPv4, model.IPv6} {
-		r := &model.SecurityRule{Meta: model.NewMeta(g.ProjectID, "", n.now()), GroupID: g.ID, Direction: model.Egress, EtherType: ether}
-		if err := store.SecurityRules.Put(tx, r); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// CreateGroup makes a security group that lets everything leave and nothing in.
+// CreateGroup makes a security group with the default rules: as long as nobody changed
+// those, everything may leave and nothing come in.
 //
-// Errors: fault.Conflict code SecurityGroupDefaultAlreadyExists, fault.OverQuota,
-// fault.NotImplemented (stateless).
+// Errors: fault.Conflict code SecurityGroupDefaultAlreadyExists, fault.OverQuota.
 func (n *Network) CreateGroup(tx *store.Tx, sc Scope, spec GroupSpec) (*model.SecurityGroup, error) {
 	project, err := sc.project(spec.ProjectID)
 	if err != nil {
@@ -77,9 +57,6 @@ func (n *Network) CreateGroup(tx *store.Tx, sc Scope, spec GroupSpec) (*model.Se
 	if err := n.spend(tx, project, QuotaGroup, 1); err != nil {
 		return nil, err
 	}
-	if err := n.spend(tx, project, QuotaRule, 2); err != nil {
-		return nil, err
-	}
 	g := &model.SecurityGroup{Meta: model.NewMeta(project, "", n.now()), Stateful: true}
 	if err := applyGroup(g, spec); err != nil {
 		return nil, err
@@ -87,10 +64,11 @@ func (n *Network) CreateGroup(tx *store.Tx, sc Scope, spec GroupSpec) (*model.Se
 	if err := store.SecurityGroups.Put(tx, g); err != nil {
 		return nil, err
 	}
-	return g, n.egressRules(tx, g)
+	return g, n.firstRulesOf(tx, g, true)
 }
 
-// UpdateGroup changes what the spec names. The default group keeps its name.
+// UpdateGroup changes what the spec names. The default group keeps its name; a group with
+// members stays stateful, or stateless.
 func (n *Network) UpdateGroup(tx *store.Tx, sc Scope, id model.ID, spec GroupSpec) (*model.SecurityGroup, error) {
 	old, err := n.GetGroup(tx, sc, id)
 	if err != nil {
@@ -111,6 +89,12 @@ func (n *Network) UpdateGroup(tx *store.Tx, sc Scope, id model.ID, spec GroupSpe
 	if err := applyGroup(&g, spec); err != nil {
 		return nil, err
 	}
+	if g.Stateful != old.Stateful {
+		tx.Guard(groupMark(id))
+		if store.Ports.Count(tx, "group", id) > 0 {
+			return nil, fault.Coded(fault.Conflict, "SecurityGroupInUse", "Security Group %s in use.", id)
+		}
+	}
 	g.Touch(n.now())
 	return &g, store.SecurityGroups.Put(tx, &g)
 }
@@ -119,9 +103,7 @@ func applyGroup(g *model.SecurityGroup, spec GroupSpec) error {
 	if err := errors.Join(checkText("name", spec.Name), checkText("description", spec.Description)); err != nil {
 		return err
 	}
-	if spec.Stateful != nil && !*spec.Stateful {
-		return fault.Coded(fault.NotImplemented, "HTTPNotImplemented", "Stateless security groups are not offered yet.")
-	}
+	set(&g.Stateful, spec.Stateful)
 	set(&g.Name, spec.Name)
 	set(&g.Description, spec.Description)
 	return nil

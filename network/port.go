@@ -365,12 +365,14 @@ func (n *Network) applyPort(tx *store.Tx, sc Scope, w *model.Network, p *model.P
 	return nil
 }
 
-// portGroups checks the groups of a port: those of its project, once each.
+// portGroups checks the groups of a port: those of its project or shared with it, all
+// stateful or all stateless, once each.
 func (n *Network) portGroups(tx *store.Tx, sc Scope, project model.ID, ids []string) ([]model.ID, error) {
 	if len(ids) > MaxPortGroups {
 		return nil, invalid("a port has at most %d security groups.", MaxPortGroups)
 	}
 	out := make([]model.ID, 0, len(ids))
+	stateful := false
 	for _, id := range ids {
 		g, err := n.GetGroup(tx, sc, id)
 		if err != nil {
@@ -379,6 +381,10 @@ func (n *Network) portGroups(tx *store.Tx, sc Scope, project model.ID, ids []str
 		if !sc.Admin && g.ProjectID != project && !g.With(project) {
 			return nil, fault.Coded(fault.NotFound, "SecurityGroupNotFound", "Security group %s does not exist", id)
 		}
+		if len(out) > 0 && g.Stateful != stateful {
+			return nil, fault.Coded(fault.Conflict, "SecurityGroupConflict", "Error cannot apply both stateful and stateless security groups on the same port at the same time while attempting the operation.")
+		}
+		stateful = g.Stateful
 		if !slices.Contains(out, g.ID) {
 			out = append(out, g.ID)
 		}

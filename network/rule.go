@@ -23,6 +23,8 @@ type RuleSpec struct {
 	PortMax       *int   // ICMP: code
 	RemotePrefix  netip.Prefix
 	RemoteGroupID string
+	// AddressGroupID is of an address group that holds the remote side.
+	AddressGroupID string
 }
 
 // protocols are the names that Neutron knows, with their numbers (IANA protocol numbers).
@@ -77,7 +79,7 @@ func canonicalProtocol(p, ether string) (string, bool) {
 
 // CreateRule adds a rule to a group that the scope sees.
 //
-// Errors: fault.NotFound (group, remote group), fault.Invalid, fault.Conflict code
+// Errors: fault.NotFound (group, remote group, address group), fault.Invalid, fault.Conflict code
 // SecurityGroupRuleExists, fault.OverQuota.
 func (n *Network) CreateRule(tx *store.Tx, sc Scope, spec RuleSpec) (*model.SecurityRule, error) {
 	g, err := n.GetGroup(tx, sc, spec.GroupID)
@@ -97,7 +99,7 @@ func (n *Network) CreateRule(tx *store.Tx, sc Scope, spec RuleSpec) (*model.Secu
 	}
 	r := &model.SecurityRule{
 		Meta: model.NewMeta(g.ProjectID, "", n.now()), GroupID: g.ID, Direction: spec.Direction, EtherType: spec.EtherType,
-		PortMin: spec.PortMin, PortMax: spec.PortMax, RemotePrefix: spec.RemotePrefix, RemoteGroupID: spec.RemoteGroupID,
+		PortMin: spec.PortMin, PortMax: spec.PortMax, RemotePrefix: spec.RemotePrefix, RemoteGroupID: spec.RemoteGroupID, AddressGroupID: spec.AddressGroupID,
 	}
 	if err := checkText("description", spec.Description); err != nil {
 		return nil, err
@@ -111,6 +113,12 @@ func (n *Network) CreateRule(tx *store.Tx, sc Scope, spec RuleSpec) (*model.Secu
 			return nil, err
 		}
 		tx.Mark(groupMark(r.RemoteGroupID))
+	}
+	if r.AddressGroupID != "" {
+		if _, err := n.GetAddressGroup(tx, sc, r.AddressGroupID); err != nil {
+			return nil, err
+		}
+		tx.Mark(addressesMark(r.AddressGroupID))
 	}
 	if err := store.SecurityRules.Put(tx, r); err != nil {
 		var taken *store.TakenError
@@ -169,8 +177,14 @@ func checkRule(r *model.SecurityRule, protocol string) error {
 	if r.EtherType == model.IPv4 && strings.HasPrefix(p, "ipv6-") {
 		return bad("SecurityGroupEthertypeConflictWithProtocol", "Invalid ethertype %s for protocol %s.", r.EtherType, p)
 	}
-	if r.RemotePrefix.IsValid() && r.RemoteGroupID != "" {
-		return bad("SecurityGroupMultipleRemoteEntites", "Only one of remote_ip_prefix or remote_group_id may be provided.")
+	remotes := 0
+	for _, given := range []bool{r.RemotePrefix.IsValid(), r.RemoteGroupID != "", r.AddressGroupID != ""} {
+		if given {
+			remotes++
+		}
+	}
+	if remotes > 1 {
+		return bad("SecurityGroupMultipleRemoteEntites", "Only one of remote_ip_prefix, remote_group_id or remote_address_group_id may be provided.")
 	}
 	if r.RemotePrefix.IsValid() {
 		r.RemoteGiven, r.RemotePrefix = r.RemotePrefix, r.RemotePrefix.Masked()

@@ -43,6 +43,11 @@ func (n *Network) shareables() map[string]shareable {
 			write: writeShared(n, store.SecurityGroups, func(g *model.SecurityGroup) (*model.Meta, *model.Sharing) { return &g.Meta, &g.Sharing }),
 			users: groupUsers, mark: groupMark,
 		},
+		model.ObjectAddressGroup: {
+			actions: plain, find: found(n.GetAddressGroup, func(g *model.AddressGroup) *model.Meta { return &g.Meta }),
+			write: writeShared(n, store.AddressGroups, func(g *model.AddressGroup) (*model.Meta, *model.Sharing) { return &g.Meta, &g.Sharing }),
+			users: usersOf(store.SecurityRules, "address_group", func(x *model.SecurityRule) *model.Meta { return &x.Meta }), mark: addressesMark,
+		},
 	}
 }
 
@@ -92,6 +97,19 @@ func networkUsers(r store.Reader, id model.ID, action string) iter.Seq[model.ID]
 			// What routers have outside needs no sharing.
 			if p.DeviceOwner != model.OwnerRouterGateway && p.DeviceOwner != model.OwnerFloatingIP && !yield(p.ProjectID) {
 				return
+			}
+		}
+	}
+}
+
+// usersOf gives the projects of the rows that the index finds under the object's id.
+func usersOf[T any](t *store.Table[T], index string, meta func(*T) *model.Meta) func(store.Reader, model.ID, string) iter.Seq[model.ID] {
+	return func(r store.Reader, id model.ID, _ string) iter.Seq[model.ID] {
+		return func(yield func(model.ID) bool) {
+			for row := range t.List(r, index, id) {
+				if !yield(meta(row).ProjectID) {
+					return
+				}
 			}
 		}
 	}

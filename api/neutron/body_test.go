@@ -11,7 +11,7 @@ import (
 // state is everything that an administrator can list.
 func (c *cloud) state() string {
 	var b strings.Builder
-	for _, kind := range []string{"networks", "subnets", "ports", "security-groups", "security-group-rules", "quotas"} {
+	for _, kind := range []string{"networks", "subnets", "ports", "security-groups", "security-group-rules", "address-groups", "rbac-policies", "quotas"} {
 		b.Write(c.do("admin", "GET", "/v2.0/"+kind, nil).raw)
 	}
 	return b.String()
@@ -104,7 +104,15 @@ func TestBadInput(t *testing.T) {
 		{400, "HTTPBadRequest", "PUT", "ports/" + p, object{"port": object{"dns_name": "a.b c"}}, "dns_name"},
 		{501, "HTTPNotImplemented", "POST", "ports", object{"port": object{"network_id": w, "binding:vnic_type": "direct"}}, "vnic_type"},
 		{409, "SecurityGroupDefaultAlreadyExists", "POST", "security-groups", object{"security_group": object{"name": "default"}}, "already exists"},
-		{501, "HTTPNotImplemented", "PUT", "security-groups/" + g, object{"security_group": object{"stateful": false}}, "Stateless"},
+		{400, "HTTPBadRequest", "PUT", "security-groups/" + g, object{"security_group": object{"stateful": "half"}}, "boolean"},
+		{404, "AddressGroupNotFound", "POST", "security-group-rules", object{"security_group_rule": object{"security_group_id": g, "direction": "ingress", "remote_address_group_id": "no"}}, "no"},
+		{400, "SecurityGroupMultipleRemoteEntites", "POST", "security-group-rules", object{"security_group_rule": object{"security_group_id": g, "direction": "ingress", "remote_address_group_id": "no", "remote_ip_prefix": "10.0.0.0/8"}}, "Only one"},
+		{400, "SecurityGroupEthertypeConflictWithProtocol", "POST", "security-group-rules", object{"security_group_rule": object{"security_group_id": g, "direction": "ingress", "protocol": "ipv6-icmp"}}, "IPv4"},
+		{400, "SecurityGroupRuleParameterConflict", "POST", "security-group-rules", object{"security_group_rule": object{"security_group_id": g, "direction": "ingress", "ethertype": "IPv6", "remote_ip_prefix": "10.0.0.0/8"}}, "IPv6"},
+		{400, "SecurityGroupInvalidIcmpValue", "POST", "security-group-rules", object{"security_group_rule": object{"security_group_id": g, "direction": "ingress", "ethertype": "IPv6", "protocol": "icmp", "port_range_min": 256}}, "256"},
+		{400, "SecurityGroupMissingIcmpType", "POST", "security-group-rules", object{"security_group_rule": object{"security_group_id": g, "direction": "ingress", "ethertype": "IPv6", "protocol": 58, "port_range_max": 0}}, "type"},
+		{400, "HTTPBadRequest", "POST", "address-groups", object{"address_group": object{"addresses": []string{"10.0.0.0/33"}}}, "not a valid"},
+		{400, "HTTPBadRequest", "POST", "address-groups", object{"address_group": object{"addresses": "10.0.0.1"}}, "list of strings"},
 		{400, "HTTPBadRequest", "POST", "security-group-rules", object{"security_group_rule": object{"direction": "ingress"}}, "'security_group_id' not specified"},
 		{400, "HTTPBadRequest", "POST", "security-group-rules", object{"security_group_rule": object{"security_group_id": g, "direction": "up"}}, "'up' is not in"},
 		{404, "SecurityGroupNotFound", "POST", "security-group-rules", object{"security_group_rule": object{"security_group_id": "no", "direction": "ingress"}}, "no"},

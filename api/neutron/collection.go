@@ -31,6 +31,7 @@ type collection[R, S any] struct {
 	remove         func(tx *store.Tx, sc network.Scope, id string) error
 	filter         func(name string) func(v *view, r *R, values []string) (bool, error) // special filters; nil: none
 	before         func(c *api.Context, q *query) error                                 // before a list; nil: nothing
+	writers        api.Access                                                           // who may write; zero: members
 }
 
 func (x *collection[R, S]) routes() []api.Route {
@@ -43,6 +44,11 @@ func (x *collection[R, S]) routes() []api.Route {
 	}
 	if x.update != nil {
 		out = append(out, api.Route{Method: http.MethodPut, Pattern: one, Access: api.Member, Handle: x.serveUpdate})
+	}
+	for i := range out {
+		if x.writers != 0 && out[i].Method != http.MethodGet {
+			out[i].Access = x.writers
+		}
 	}
 	return out
 }

@@ -19,6 +19,7 @@ type extension struct {
 // they may ask; names and dates are those by which Neutron's reference knows them.
 func extensions() []extension {
 	list := []extension{
+		{Alias: "address-group", Name: "Address group", Description: "Sets of prefixes that rules refer to.", Updated: "2020-07-15T10:00:00-00:00"},
 		{Alias: "agent", Name: "agent", Description: "The hosts that wire ports.", Updated: "2013-02-03T10:00:00-00:00"},
 		{Alias: "allowed-address-pairs", Name: "Allowed Address Pairs", Description: "Addresses that a port may use besides its own.", Updated: "2013-07-23T10:00:00-00:00"},
 		{Alias: "availability_zone", Name: "Availability Zone", Description: "The zones that hosts are in.", Updated: "2015-01-01T10:00:00-00:00"},
@@ -53,17 +54,23 @@ func extensions() []extension {
 		{Alias: "quota_details", Name: "Quota details management support", Description: "What of a quota is in use.", Updated: "2017-02-10T10:00:00-00:00"},
 		{Alias: "quotas", Name: "Quota management support", Description: "Limits per project.", Updated: "2012-07-29T10:00:00-00:00"},
 		{Alias: "rbac-policies", Name: "RBAC Policies", Description: "What a project shares with others.", Updated: "2015-06-17T12:15:12-07:00"},
+		{Alias: "rbac-address-group", Name: "Add address_group type to RBAC", Description: "Address groups may be shared.", Updated: "2021-04-15T10:00:00-00:00"},
 		{Alias: "rbac-security-groups", Name: "Add security_group type to network RBAC", Description: "Security groups may be shared.", Updated: "2018-12-17T10:00:00-00:00"},
 		{Alias: "revision-if-match", Name: "If-Match constraints based on revision_number", Description: "A change may insist on the revision that it is about.", Updated: "2016-12-11T00:00:00-00:00"},
 		{Alias: "router", Name: "Neutron L3 Router", Description: "Routers and floating IPs.", Updated: "2012-07-20T10:00:00-00:00"},
 		{Alias: "router_availability_zone", Name: "Router Availability Zone", Description: "The zones that a router's gateway is meant for.", Updated: "2015-01-01T10:00:00-00:00"},
 		{Alias: "security-group", Name: "security-group", Description: "What traffic a port takes and sends.", Updated: "2012-10-05T10:00:00-00:00"},
+		{Alias: "security-groups-default-rules", Name: "Default rules for security groups", Description: "Administrators choose the rules that new groups begin with.", Updated: "2022-12-19T10:00:00-00:00"},
 		{Alias: "security-groups-normalized-cidr", Name: "Normalized CIDR field for security group rules", Description: "The prefix of a rule without the bits outside its mask.", Updated: "2019-07-18T10:00:00-00:00"},
+		{Alias: "security-groups-remote-address-group", Name: "Remote address group id field for security group rules", Description: "A rule may name an address group as the other side.", Updated: "2020-08-28T10:00:00-00:00"},
+		{Alias: "security-groups-rules-belongs-to-default-sg", Name: "Security groups rules belongs to the default security group", Description: "A rule tells whether it is of a default group.", Updated: "2022-12-19T10:00:00-00:00"},
+		{Alias: "security-groups-shared-filtering", Name: "Security group filtering on the shared field", Description: "Groups are found by whether they are shared.", Updated: "2021-10-05T10:00:00-00:00"},
 		{Alias: "sorting", Name: "Sorting support", Description: "Lists are sorted by the keys that are asked for.", Updated: "2016-06-12T00:00:00-00:00"},
 		{Alias: "standard-attr-description", Name: "standard-attr-description", Description: "Resources have a description.", Updated: "2016-02-10T10:00:00-00:00"},
 		{Alias: "standard-attr-revisions", Name: "Resource revision numbers", Description: "Resources count their changes.", Updated: "2016-04-11T10:00:00-00:00"},
 		{Alias: "standard-attr-tag", Name: "Tag support for resources with standard attribute: floatingip, network, port, router, security_group, subnet", Description: "Resources have tags.", Updated: "2017-01-01T00:00:00-00:00"},
 		{Alias: "standard-attr-timestamp", Name: "Resource timestamps", Description: "Resources tell when they were made and changed.", Updated: "2016-09-12T10:00:00-00:00"},
+		{Alias: "stateful-security-group", Name: "Stateful security group", Description: "Groups without connection tracking.", Updated: "2019-11-26T09:00:00-00:00"},
 		{Alias: "subnet-service-types", Name: "Subnet service types", Description: "A subnet may be meant for ports of certain owners.", Updated: "2016-03-15T18:00:00-00:00"},
 		{Alias: "vlan-transparent", Name: "Vlantransparent", Description: "A network may carry VLAN tags of its guests.", Updated: "2015-03-23T09:00:00-07:00"},
 	}

@@ -40,6 +40,9 @@ type dialect struct {
 	policies *collection[model.RBACPolicy, network.PolicySpec]
 	routers  *collection[model.Router, network.RouterSpec]
 	floating *collection[model.FloatingIP, network.FloatingIPSpec]
+
+	addressGroups *collection[model.AddressGroup, network.AddressGroupSpec]
+	defaultRules  *collection[model.DefaultRule, network.DefaultRuleSpec]
 }
 
 // New gives the service at /network.
@@ -53,6 +56,7 @@ func New(cfg Config) api.Service {
 	d.groups = d.groupCollection()
 	d.policies = d.policyCollection()
 	d.routers, d.floating = d.routerCollection(), d.floatingCollection()
+	d.addressGroups, d.defaultRules = d.addressGroupCollection(), d.defaultRuleCollection()
 	return api.Service{Name: "network", Prefix: "/network", Routes: d.routes(), Error: writeError}
 }
 
@@ -95,6 +99,9 @@ func (d *dialect) routes() []api.Route {
 	out = append(out, d.floating.routes()...)
 	out = append(out, d.forwardingRoutes()...)
 	out = append(out, get("/v2.0/floatingip_pools", api.Reader, d.listPools))
+	out = append(out, d.addressGroups.routes()...)
+	out = append(out, d.addressRoutes()...)
+	out = append(out, d.defaultRules.routes()...)
 	for _, kind := range []network.Tagged{network.TaggedNetworks, network.TaggedSubnets, network.TaggedPorts, network.TaggedGroups, network.TaggedRouters, network.TaggedFloatingIPs} {
 		out = append(out, d.tagRoutes(kind)...)
 	}
@@ -130,7 +137,8 @@ func (d *dialect) resources(c *api.Context) error {
 		{Name: "router", Collection: "routers"}, {Name: "floatingip", Collection: "floatingips"}, {Name: "floatingip_pool", Collection: "floatingip_pools"},
 		{Name: "agent", Collection: "agents"}, {Name: "quota", Collection: "quotas"}, {Name: "extension", Collection: "extensions"},
 		{Name: "availability_zone", Collection: "availability_zones"}, {Name: "network_ip_availability", Collection: "network-ip-availabilities"},
-		{Name: "rbac_policy", Collection: "rbac-policies"},
+		{Name: "rbac_policy", Collection: "rbac-policies"}, {Name: "address_group", Collection: "address-groups"},
+		{Name: "default_security_group_rule", Collection: "default-security-group-rules"},
 	} {
 		r.Links = []link{{"self", c.URL("/v2.0/" + r.Collection)}}
 		out = append(out, r)

@@ -148,7 +148,7 @@ type sharing struct {
 	owner    map[string]string // of an object, by its id: the token
 	kind     map[string]string
 	policies map[string]object // by their ids
-	users    map[string]string // by the ids of ports and groups: who uses the object "of"
+	users    map[string]string // by the paths of ports and rules: who uses the object "of"
 	of       map[string]string
 }
 
@@ -175,8 +175,9 @@ func TestPoliciesNeverLeak(t *testing.T) {
 	for _, p := range projectOf {
 		c.must(200, "admin", "PUT", "/v2.0/quotas/"+p, object{"quota": object{"rbac_policy": -1, "network": -1, "port": -1, "security_group": -1, "security_group_rule": -1}})
 	}
-	paths := map[string]string{"network": "networks", "security_group": "security-groups"}
+	paths := map[string]string{"network": "networks", "security_group": "security-groups", "address_group": "address-groups"}
 	names := []string{"red", "blue", "green"}
+	rules := 0
 	rapid.Check(t, func(rt *rapid.T) {
 		m := &sharing{owner: map[string]string{}, kind: map[string]string{}, policies: map[string]object{}, users: map[string]string{}, of: map[string]string{}}
 		token := func(what string) string { return rapid.SampledFrom(names).Draw(rt, what) }
@@ -188,9 +189,10 @@ func TestPoliciesNeverLeak(t *testing.T) {
 				objects = append(objects, id)
 			}
 		}
-		own := map[string]string{} // a network of each project's own, for ports in shared groups
+		own, groups := map[string]string{}, map[string]string{} // a network and a group of each project's own, for ports in shared groups and rules
 		for _, owner := range names {
 			own[owner] = c.network(owner, "own")
+			groups[owner] = c.must(201, owner, "POST", "/v2.0/security-groups", object{"security_group": object{"name": "own"}})["id"].(string)
 		}
 		slices.Sort(objects)
 		for range rapid.IntRange(1, 25).Draw(rt, "steps") {
@@ -272,20 +274,26 @@ func TestPoliciesNeverLeak(t *testing.T) {
 			case "use":
 				by := token("user")
 				body, may := object{"network_id": id, "security_groups": []string{}}, m.sees(by, id, "access_as_shared", "")
-				if kind == "security_group" {
+				single, path := "port", "/v2.0/ports"
+				switch kind {
+				case "security_group":
 					body = object{"network_id": own[by], "security_groups": []string{id}}
+				case "address_group":
+					single, path, body = "security_group_rule", "/v2.0/security-group-rules", object{"security_group_id": groups[by], "direction": "ingress", "remote_address_group_id": id}
+					rules++
+					body["protocol"], body["port_range_min"], body["port_range_max"] = "tcp", rules%65535+1, rules%65535+1
 				}
-				a := c.do(by, "POST", "/v2.0/ports", object{"port": body})
+				a := c.do(by, "POST", path, object{single: body})
 				if (a.status == 201) != may || a.status >= 500 {
 					rt.Fatalf("%s uses %s %s: %d %s, may: %v", by, kind, id, a.status, a.raw, may)
 				}
 				if may {
-					port := a.body["port"].(object)["id"].(string)
-					m.users[port], m.of[port] = by, id
+					user := path + "/" + a.body[single].(object)["id"].(string)
+					m.users[user], m.of[user] = by, id
 				}
 			case "release":
 				for user, by := range m.users {
-					c.must(204, by, "DELETE", "/v2.0/ports/"+user, nil)
+					c.must(204, by, "DELETE", user, nil)
 					delete(m.users, user)
 					break
 				}
@@ -327,13 +335,14 @@ func TestPoliciesNeverLeak(t *testing.T) {
 			}
 		}
 		for user, by := range m.users {
-			c.must(204, by, "DELETE", "/v2.0/ports/"+user, nil)
+			c.must(204, by, "DELETE", user, nil)
 		}
 		for _, id := range objects {
 			c.must(204, m.owner[id], "DELETE", "/v2.0/"+paths[m.kind[id]]+"/"+id, nil)
 		}
 		for by, id := range own {
 			c.must(204, by, "DELETE", "/v2.0/networks/"+id, nil)
+			c.must(204, by, "DELETE", "/v2.0/security-groups/"+groups[by], nil)
 		}
 		if rows := c.list("admin", "/v2.0/rbac-policies"); len(rows) != 0 {
 			rt.Fatalf("policies of nothing: %v", rows)

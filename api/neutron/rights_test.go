@@ -31,6 +31,8 @@ func TestRightsOfEveryRoute(t *testing.T) {
 	mine["floatingips"] = c.must(201, "red", "POST", "/v2.0/floatingips", object{"floatingip": object{"floating_network_id": outside}})["id"].(string)
 	forwarding := c.must(201, "red", "POST", "/v2.0/floatingips/"+mine["floatingips"]+"/port_forwardings", object{"port_forwarding": object{
 		"protocol": "tcp", "internal_port": 22, "external_port": 2222, "internal_port_id": p}})["id"].(string)
+	mine["address-groups"] = c.must(201, "red", "POST", "/v2.0/address-groups", object{"address_group": object{"name": "a", "addresses": []string{"10.0.0.0/8"}}})["id"].(string)
+	mine["default-security-group-rules"] = ids(c.list("admin", "/v2.0/default-security-group-rules"))[0]
 	for kind := range mine {
 		if slices.Contains([]string{"networks", "subnets", "ports", "security-groups", "routers", "floatingips"}, kind) {
 			c.must(200, "red", "PUT", "/v2.0/"+kind+"/"+mine[kind]+"/tags", object{"tags": []string{"t"}})
@@ -39,10 +41,11 @@ func TestRightsOfEveryRoute(t *testing.T) {
 	bodies := map[string]object{
 		"networks": {"network": object{"name": "x"}}, "subnets": {"subnet": object{"name": "x"}}, "ports": {"port": object{"name": "x"}},
 		"routers": {"router": object{"name": "x"}}, "floatingips": {"floatingip": object{"description": "x"}},
-		"security-groups": {"security_group": object{"name": "x"}}, "rbac-policies": {"rbac_policy": object{"target_tenant": "somebody else"}}, "agents": {"agent": object{"description": "x"}}, "quotas": {"quota": object{"port": 1}},
+		"security-groups": {"security_group": object{"name": "x"}}, "rbac-policies": {"rbac_policy": object{"target_tenant": "somebody else"}}, "address-groups": {"address_group": object{"name": "x"}},
+		"agents": {"agent": object{"description": "x"}}, "quotas": {"quota": object{"port": 1}},
 	}
 	everything := func() (out string) {
-		for _, kind := range []string{"networks", "ports", "subnets", "security-groups", "routers", "floatingips"} {
+		for _, kind := range []string{"networks", "ports", "subnets", "security-groups", "routers", "floatingips", "address-groups", "default-security-group-rules", "rbac-policies"} {
 			out += string(c.do("admin", "GET", "/v2.0/"+kind, nil).raw)
 		}
 		return out
@@ -65,6 +68,9 @@ func TestRightsOfEveryRoute(t *testing.T) {
 			}
 			if strings.HasSuffix(real, "extraroutes") {
 				body = object{"router": object{"routes": []any{}}}
+			}
+			if strings.HasSuffix(real, "_addresses") {
+				body = object{"addresses": []string{"10.0.0.0/8"}}
 			}
 			if body == nil {
 				body = object{}
@@ -107,7 +113,7 @@ func TestRightsOfEveryRoute(t *testing.T) {
 			}
 			continue
 		}
-		if strings.Contains(path, "{id}") || strings.Contains(path, "{floatingip}") {
+		if kind != "default-security-group-rules" && (strings.Contains(path, "{id}") || strings.Contains(path, "{floatingip}")) { // those are everybody's to read
 			if got := try("blue"); got != 404 {
 				t.Errorf("%s of another project: %d", name, got)
 			}
