@@ -104,15 +104,23 @@ func TestIncrementEqualsWhole(t *testing.T) {
 		go e.Run(ctx)
 		c := cloud{st, rt}
 
-		hosts, nets, groups := ids("h", 3), ids("n", 3), ids("g", 3)
+		hosts, nets, groups := ids("h", 3), ids("n", 5), ids("g", 3)
+		outside := nets[4]
 		c.do(func(tx *store.Tx) error {
 			for i, h := range hosts {
-				if err := store.Hosts.Put(tx, &model.Host{Meta: model.Meta{ID: h, Name: h}, TunnelIP: netip.AddrFrom4([4]byte{192, 0, 2, byte(i + 1)})}); err != nil {
+				if err := store.Hosts.Put(tx, &model.Host{Meta: model.Meta{ID: h, Name: h}, TunnelIP: netip.AddrFrom4([4]byte{192, 0, 2, byte(i + 1)}), BridgeMappings: []string{"physnet1"}}); err != nil {
 					return err
 				}
 			}
 			for i, n := range nets {
-				if err := store.Networks.Put(tx, &model.Network{Meta: model.Meta{ID: n}, Type: model.NetworkVXLAN, VNI: uint32(i + 1), MTU: 1450, AdminStateUp: true}); err != nil {
+				row := &model.Network{Meta: model.Meta{ID: n}, Type: model.NetworkVXLAN, VNI: uint32(i + 1), MTU: 1450, AdminStateUp: true}
+				if n == outside {
+					row.Type, row.PhysicalNetwork, row.External = model.NetworkFlat, "physnet1", true
+				}
+				if err := store.Networks.Put(tx, row); err != nil {
+					return err
+				}
+				if err := store.Subnets.Put(tx, &model.Subnet{Meta: model.Meta{ID: "s" + n}, NetworkID: n, IPVersion: 4, CIDR: netip.MustParsePrefix("10.0.0.0/24"), Gateway: netip.MustParseAddr("10.0.0.254")}); err != nil {
 					return err
 				}
 			}
@@ -129,9 +137,9 @@ func TestIncrementEqualsWhole(t *testing.T) {
 			views[h], worlds[h] = e.Open(h), world{}
 			defer views[h].Close()
 		}
-		ports, rules := ids("p", 6), ids("r", 4)
+		ports, rules, routers := ids("p", 6), ids("r", 4), ids("o", 3)
 		mac := func(p model.ID) string { return "fa:16:3e:00:00:0" + p[35:] }
-		rt.Repeat(map[string]func(*rapid.T){
+		actions := map[string]func(*rapid.T){
 			"put port": func(rt *rapid.T) {
 				id := rapid.SampledFrom(ports).Draw(rt, "port")
 				old, exists := store.Ports.Get(st.Snapshot(), id)
@@ -140,6 +148,10 @@ func TestIncrementEqualsWhole(t *testing.T) {
 					Groups: rapid.SliceOfNDistinct(rapid.SampledFrom(groups), 0, 2, rapid.ID[string]).Draw(rt, "groups")}
 				if exists {
 					p.NetworkID = old.NetworkID // a port never changes its network
+				}
+				p.QoSPolicyID = rapid.SampledFrom([]string{"", "q1", "q2"}).Draw(rt, "qos")
+				if rapid.Bool().Draw(rt, "subport") {
+					p.ParentID, p.VLAN = ports[0], 7
 				}
 				if rapid.Bool().Draw(rt, "address") {
 					p.FixedIPs = []model.FixedIP{{SubnetID: "s" + p.NetworkID, Address: netip.AddrFrom4([4]byte{10, 0, 0, id[35]})}}
@@ -154,6 +166,9 @@ func TestIncrementEqualsWhole(t *testing.T) {
 				id := rapid.SampledFrom(rules).Draw(rt, "rule")
 				r := &model.SecurityRule{Meta: model.Meta{ID: id}, GroupID: rapid.SampledFrom(groups).Draw(rt, "group"), Direction: model.Ingress, EtherType: model.IPv4, Protocol: id,
 					RemoteGroupID: rapid.SampledFrom(append([]string{""}, groups...)).Draw(rt, "remote")}
+				if r.RemoteGroupID == "" {
+					r.AddressGroupID = rapid.SampledFrom([]string{"", "a1", "a2"}).Draw(rt, "address group")
+				}
 				c.do(func(tx *store.Tx) error { return store.SecurityRules.Put(tx, r) })
 			},
 			"delete rule": func(rt *rapid.T) {
@@ -162,16 +177,135 @@ func TestIncrementEqualsWhole(t *testing.T) {
 			},
 			"move host": func(rt *rapid.T) {
 				h := rapid.SampledFrom(hosts).Draw(rt, "host")
-				a := netip.AddrFrom4([4]byte{192, 0, 2, rapid.Byte().Draw(rt, "addr")})
-				c.do(func(tx *store.Tx) error {
-					return store.Hosts.Put(tx, &model.Host{Meta: model.Meta{ID: h, Name: h}, TunnelIP: a})
-				})
+				row := &model.Host{Meta: model.Meta{ID: h, Name: h}, TunnelIP: netip.AddrFrom4([4]byte{192, 0, 2, rapid.Byte().Draw(rt, "addr")})}
+				if rapid.Bool().Draw(rt, "maps") {
+					row.BridgeMappings = []string{"physnet1"}
+				}
+				c.do(func(tx *store.Tx) error { return store.Hosts.Put(tx, row) })
 			},
 			"put server": func(rt *rapid.T) {
 				p := rapid.SampledFrom(ports).Draw(rt, "port")
 				id := "s" + p[1:]
 				s := &model.Server{Meta: model.Meta{ID: id}, Host: rapid.SampledFrom(append([]string{""}, hosts...)).Draw(rt, "host"), HostName: rapid.SampledFrom([]string{"x", "y"}).Draw(rt, "name"), Ports: []model.ID{p}}
 				c.do(func(tx *store.Tx) error { return store.Servers.Put(tx, s) })
+			},
+			"put router": func(rt *rapid.T) {
+				r := &model.Router{Meta: model.Meta{ID: rapid.SampledFrom(routers).Draw(rt, "router")}, AdminStateUp: rapid.Bool().Draw(rt, "up")}
+				for _, hop := range rapid.SliceOfNDistinct(rapid.IntRange(1, 6), 0, 2, rapid.ID[int]).Draw(rt, "hops") {
+					r.Routes = append(r.Routes, model.Route{Destination: netip.MustParsePrefix("10.9.0.0/16"), NextHop: netip.AddrFrom4([4]byte{10, 0, 0, byte(100 + hop)})})
+				}
+				if rapid.Bool().Draw(rt, "gateway") {
+					r.Gateway = &model.RouterGateway{NetworkID: outside, PortID: "gw" + r.ID, SNAT: true}
+					r.VNI = 100 + uint32(r.ID[35])
+					r.Status.GatewayHosts = rapid.SliceOfNDistinct(rapid.SampledFrom(hosts), 0, 2, rapid.ID[string]).Draw(rt, "hosts")
+				}
+				c.do(func(tx *store.Tx) error {
+					if r.Gateway != nil {
+						if err := store.Ports.Put(tx, &model.Port{Meta: model.Meta{ID: "gw" + r.ID}, NetworkID: outside, MAC: "gw" + r.ID, DeviceID: r.ID, DeviceOwner: model.OwnerRouterGateway}); err != nil {
+							return err
+						}
+					}
+					return store.Routers.Put(tx, r)
+				})
+			},
+			"delete router": func(rt *rapid.T) {
+				id := rapid.SampledFrom(routers).Draw(rt, "router")
+				c.do(func(tx *store.Tx) error { return store.Routers.Delete(tx, id) })
+			},
+			"put interface": func(rt *rapid.T) {
+				n := rapid.IntRange(1, 6).Draw(rt, "n")
+				net := rapid.SampledFrom(nets).Draw(rt, "net")
+				id := fmt.Sprintf("i%d", n)
+				if old, ok := store.Ports.Get(st.Snapshot(), id); ok {
+					net = old.NetworkID
+				}
+				p := &model.Port{Meta: model.Meta{ID: id}, NetworkID: net, MAC: id, DeviceID: rapid.SampledFrom(routers).Draw(rt, "router"),
+					DeviceOwner: model.OwnerRouterInterface, FixedIPs: []model.FixedIP{{SubnetID: "s" + net, Address: netip.AddrFrom4([4]byte{10, 0, 0, byte(100 + n)})}}}
+				c.do(func(tx *store.Tx) error { return store.Ports.Put(tx, p) })
+			},
+			"delete interface": func(rt *rapid.T) {
+				id := fmt.Sprintf("i%d", rapid.IntRange(1, 6).Draw(rt, "n"))
+				c.do(func(tx *store.Tx) error { return store.Ports.Delete(tx, id) })
+			},
+			"change network": func(rt *rapid.T) {
+				id := rapid.SampledFrom(nets).Draw(rt, "net")
+				c.do(func(tx *store.Tx) error {
+					old, _ := store.Networks.Get(tx, id)
+					n := *old
+					n.External, n.MTU = rapid.Bool().Draw(rt, "external"), rapid.IntRange(1400, 1402).Draw(rt, "mtu")
+					n.QoSPolicyID = rapid.SampledFrom([]string{"", "q1", "q2"}).Draw(rt, "qos")
+					return store.Networks.Put(tx, &n)
+				})
+			},
+			"put subnet": func(rt *rapid.T) {
+				net := rapid.SampledFrom(nets).Draw(rt, "net")
+				c.do(func(tx *store.Tx) error {
+					return store.Subnets.Put(tx, &model.Subnet{Meta: model.Meta{ID: "t" + net}, NetworkID: net, IPVersion: 6, CIDR: netip.MustParsePrefix("fd00::/64"),
+						IPv6RAMode: rapid.SampledFrom([]string{"", "slaac"}).Draw(rt, "mode")})
+				})
+			},
+			"delete subnet": func(rt *rapid.T) {
+				net := rapid.SampledFrom(nets).Draw(rt, "net")
+				c.do(func(tx *store.Tx) error { return store.Subnets.Delete(tx, "t"+net) })
+			},
+			"put floating": func(rt *rapid.T) {
+				n := rapid.IntRange(1, 3).Draw(rt, "n")
+				f := &model.FloatingIP{Meta: model.Meta{ID: fmt.Sprintf("f%d", n)}, NetworkID: outside, Address: netip.AddrFrom4([4]byte{203, 0, 113, byte(n)}), IPPortID: fmt.Sprintf("fp%d", n)}
+				if rapid.Bool().Draw(rt, "associated") {
+					f.PortID, f.RouterID = ports[n], rapid.SampledFrom(routers).Draw(rt, "router")
+					f.FixedAddress = netip.AddrFrom4([4]byte{10, 0, 0, byte(n)})
+				} else if rapid.Bool().Draw(rt, "forwards") {
+					f.RouterID = rapid.SampledFrom(routers).Draw(rt, "router")
+				}
+				mac := rapid.SampledFrom([]string{"x", "y"}).Draw(rt, "mac")
+				c.do(func(tx *store.Tx) error {
+					if err := store.Ports.Put(tx, &model.Port{Meta: model.Meta{ID: f.IPPortID}, NetworkID: outside, MAC: mac + f.ID, DeviceID: f.ID, DeviceOwner: model.OwnerFloatingIP}); err != nil {
+						return err
+					}
+					return store.FloatingIPs.Put(tx, f)
+				})
+			},
+			"delete floating": func(rt *rapid.T) {
+				id := fmt.Sprintf("f%d", rapid.IntRange(1, 3).Draw(rt, "n"))
+				c.do(func(tx *store.Tx) error { return store.FloatingIPs.Delete(tx, id) })
+			},
+			"put forwarding": func(rt *rapid.T) {
+				n := rapid.IntRange(1, 3).Draw(rt, "n")
+				pf := &model.PortForwarding{Meta: model.Meta{ID: fmt.Sprintf("w%d", n)}, FloatingIPID: fmt.Sprintf("f%d", rapid.IntRange(1, 3).Draw(rt, "f")), Protocol: "tcp",
+					ExternalPort: n, ExternalPortEnd: n + rapid.IntRange(0, 2).Draw(rt, "more"), InternalPort: 80, InternalPortEnd: 80, PortID: ports[n]}
+				c.do(func(tx *store.Tx) error { return store.PortForwardings.Put(tx, pf) })
+			},
+			"delete forwarding": func(rt *rapid.T) {
+				id := fmt.Sprintf("w%d", rapid.IntRange(1, 3).Draw(rt, "n"))
+				c.do(func(tx *store.Tx) error { return store.PortForwardings.Delete(tx, id) })
+			},
+			"put address group": func(rt *rapid.T) {
+				g := &model.AddressGroup{Meta: model.Meta{ID: rapid.SampledFrom([]string{"a1", "a2"}).Draw(rt, "id")}}
+				if rapid.Bool().Draw(rt, "full") {
+					g.Addresses = []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")}
+				}
+				c.do(func(tx *store.Tx) error { return store.AddressGroups.Put(tx, g) })
+			},
+			"put policy": func(rt *rapid.T) {
+				q := &model.QoSPolicy{Meta: model.Meta{ID: rapid.SampledFrom([]string{"q1", "q2"}).Draw(rt, "id")}}
+				if rapid.Bool().Draw(rt, "limit") {
+					q.Rules = []model.QoSRule{{ID: "r", Type: model.QoSBandwidth, Direction: model.Egress, Rate: rapid.IntRange(1, 3).Draw(rt, "rate")}}
+				}
+				c.do(func(tx *store.Tx) error { return store.QoSPolicies.Put(tx, q) })
+			},
+			"put tap": func(rt *rapid.T) {
+				n := rapid.IntRange(1, 2).Draw(rt, "n")
+				c.do(func(tx *store.Tx) error {
+					if err := store.TapServices.Put(tx, &model.TapService{Meta: model.Meta{ID: fmt.Sprintf("ts%d", n)}, PortID: rapid.SampledFrom(ports).Draw(rt, "sink"), VNI: uint32(1000 + n)}); err != nil {
+						return err
+					}
+					return store.TapFlows.Put(tx, &model.TapFlow{Meta: model.Meta{ID: fmt.Sprintf("tf%d", n)}, ServiceID: fmt.Sprintf("ts%d", n),
+						SourcePort: rapid.SampledFrom(ports).Draw(rt, "source"), Direction: rapid.SampledFrom([]string{model.TapIn, model.TapOut, model.TapBoth}).Draw(rt, "direction")})
+				})
+			},
+			"delete tap": func(rt *rapid.T) {
+				n := rapid.IntRange(1, 2).Draw(rt, "n")
+				c.do(func(tx *store.Tx) error { return store.TapFlows.Delete(tx, fmt.Sprintf("tf%d", n)) })
 			},
 			"read": func(rt *rapid.T) {
 				h := rapid.SampledFrom(hosts).Draw(rt, "host")
@@ -182,7 +316,16 @@ func TestIncrementEqualsWhole(t *testing.T) {
 				}
 			},
 			"": func(rt *rapid.T) {},
-		})
+		}
+		// A cloud that is empty at first would not get far in a few steps.
+		for _, first := range []string{"put port", "put port", "put port", "put interface", "put interface", "put interface", "put interface", "put interface", "put interface",
+			"put router", "put router", "put router", "put floating", "put tap", "put policy"} {
+			actions[first](rt)
+		}
+		for _, h := range hosts {
+			settle(rt, st, h, views[h], worlds[h])
+		}
+		rt.Repeat(actions)
 		for _, h := range hosts {
 			settle(rt, st, h, views[h], worlds[h])
 		}

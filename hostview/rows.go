@@ -2,6 +2,7 @@ package hostview
 
 import (
 	"cmp"
+	"iter"
 	"net/netip"
 	"slices"
 
@@ -14,11 +15,15 @@ func networkRow(snap store.Snapshot, id, host model.ID) model.HostRow {
 	if !ok {
 		return nil
 	}
-	r := &model.HostNetwork{ID: n.ID, ProjectID: n.ProjectID, VNI: n.VNI, MTU: n.MTU, DNSDomain: n.DNSDomain}
-	for s := range store.Subnets.List(snap, "network", id) {
-		r.Subnets = append(r.Subnets, model.HostSubnet{ID: s.ID, CIDR: s.CIDR, Gateway: s.Gateway, DNS: s.DNS, Routes: s.HostRoutes, DHCP: s.DHCP})
+	r := &model.HostNetwork{ID: n.ID, ProjectID: n.ProjectID, VNI: n.VNI, MTU: n.MTU, DNSDomain: n.DNSDomain, Type: n.Type,
+		PhysicalNetwork: n.PhysicalNetwork, VLAN: n.VLAN, External: n.External, VLANTransparent: n.VLANTransparent}
+	for _, s := range subnetsOf(snap, id) {
+		r.Subnets = append(r.Subnets, model.HostSubnet{ID: s.ID, CIDR: s.CIDR, Gateway: s.Gateway, DNS: s.DNS, Routes: s.HostRoutes, DHCP: s.DHCP,
+			RAMode: s.IPv6RAMode, AddressMode: s.IPv6Address})
 	}
-	slices.SortFunc(r.Subnets, func(a, b model.HostSubnet) int { return cmp.Compare(a.ID, b.ID) })
+	if r.Provider() || !has(snap, id, host) {
+		return r
+	}
 	for h := range hostsOf(snap, id) {
 		if h == host {
 			continue
@@ -31,6 +36,25 @@ func networkRow(snap store.Snapshot, id, host model.ID) model.HostRow {
 	return r
 }
 
+// hostsOf gives the hosts that have a port of the network, each once, by seeking from one
+// to the next.
+func hostsOf(snap store.Snapshot, network model.ID) iter.Seq[model.ID] {
+	return func(yield func(model.ID) bool) {
+		from := network + ","
+		for {
+			host := ""
+			for p := range store.Ports.Seek(snap, "network_host", network+",", from) {
+				host = p.Host
+				break
+			}
+			if host == "" || !yield(host) {
+				return
+			}
+			from = network + "," + host + "\x01"
+		}
+	}
+}
+
 func portRow(snap store.Snapshot, p *model.Port) model.HostRow {
 	n, ok := store.Networks.Get(snap, p.NetworkID)
 	if !ok {
@@ -39,13 +63,65 @@ func portRow(snap store.Snapshot, p *model.Port) model.HostRow {
 	r := &model.HostPort{
 		ID: p.ID, NetworkID: p.NetworkID, ProjectID: p.ProjectID, VNI: n.VNI, MAC: p.MAC, FixedIPs: p.FixedIPs,
 		AdminStateUp: p.AdminStateUp && n.AdminStateUp, PortSecurity: p.PortSecurity, Pairs: p.Pairs, DHCPOptions: p.DHCPOptions,
-		DeviceID: p.DeviceID, HostName: p.DNSName, Generation: p.Generation,
+		DeviceID: p.DeviceID, HostName: hostName(snap, p), Generation: p.Generation, Parent: p.ParentID, VLAN: p.VLAN,
 	}
 	r.Groups = slices.Sorted(slices.Values(p.Groups))
-	if s, ok := store.Servers.Get(snap, p.DeviceID); ok && r.HostName == "" {
-		r.HostName = s.HostName
+	policy, _ := store.QoSPolicies.Get(snap, model.PolicyOf(p, n))
+	r.QoS = policy.QoS()
+	return r
+}
+
+// hostName is a port's name in DHCP and DNS: its own, or its server's.
+func hostName(snap store.Snapshot, p *model.Port) string {
+	if p.DNSName != "" {
+		return p.DNSName
+	}
+	if s, ok := store.Servers.Get(snap, p.DeviceID); ok {
+		return s.HostName
+	}
+	return ""
+}
+
+// peerRow is a port as other hosts know it, nil where they need not.
+func peerRow(snap store.Snapshot, p *model.Port) model.HostRow {
+	n, ok := store.Networks.Get(snap, p.NetworkID)
+	h, up := store.Hosts.Get(snap, p.Host)
+	if !ok || !up {
+		return nil
+	}
+	r := &model.HostPeer{ID: p.ID, NetworkID: p.NetworkID, VNI: n.VNI, MAC: p.MAC, Addresses: p.Addresses(), Pairs: p.Pairs, HostName: hostName(snap, p)}
+	if n.Type != model.NetworkVXLAN {
+		r.Type = n.Type
+	}
+	if n.Type != model.NetworkFlat && n.Type != model.NetworkVLAN {
+		if r.TunnelIP = h.TunnelIP; !r.TunnelIP.IsValid() {
+			return nil
+		}
 	}
 	return r
+}
+
+// memberRow is a port as a member of a group, nil for one without addresses.
+func memberRow(p *model.Port, group model.ID) model.HostRow {
+	var prefixes []netip.Prefix
+	for _, a := range p.Addresses() {
+		prefixes = append(prefixes, netip.PrefixFrom(a, a.BitLen()))
+	}
+	for _, pair := range p.Pairs {
+		prefixes = append(prefixes, pair.Prefix.Masked())
+	}
+	if len(prefixes) == 0 {
+		return nil
+	}
+	return &model.HostMember{GroupID: group, PortID: p.ID, Prefixes: prefixes}
+}
+
+func addressesRow(snap store.Snapshot, id model.ID) model.HostRow {
+	g, ok := store.AddressGroups.Get(snap, id)
+	if !ok {
+		return nil
+	}
+	return &model.HostAddresses{ID: g.ID, Prefixes: g.Addresses}
 }
 
 func groupRow(snap store.Snapshot, id model.ID) model.HostRow {
@@ -58,6 +134,7 @@ func groupRow(snap store.Snapshot, id model.ID) model.HostRow {
 		r.Rules = append(r.Rules, model.HostRule{
 			ID: rule.ID, Direction: rule.Direction, EtherType: rule.EtherType, Protocol: rule.Protocol,
 			PortMin: rule.PortMin, PortMax: rule.PortMax, RemotePrefix: rule.RemotePrefix, RemoteGroupID: rule.RemoteGroupID,
+			AddressGroupID: rule.AddressGroupID,
 		})
 	}
 	slices.SortFunc(r.Rules, func(a, b model.HostRule) int { return cmp.Compare(a.ID, b.ID) })

@@ -12,8 +12,8 @@ type RowKind string
 const (
 	RowServer  RowKind = "server"  // HostServer: a guest placed on the host
 	RowPort    RowKind = "port"    // HostPort: a port bound to the host
-	RowPeer    RowKind = "peer"    // HostPeer: a port elsewhere, of a network that has a port here
-	RowNetwork RowKind = "network" // HostNetwork: a network that has a port here
+	RowPeer    RowKind = "peer"    // HostPeer: a port elsewhere, of a network known here, or that a router here leads to
+	RowNetwork RowKind = "network" // HostNetwork: a network that has a port here, or that a router here leads to
 	RowGroup   RowKind = "group"   // HostGroup: a security group of a port here
 	RowMember  RowKind = "member"  // HostMember: one member of a group that a rule here refers to
 
@@ -56,7 +56,8 @@ type HostSubnet struct {
 
 // HostNetwork is what a host needs of a network. Flood lists the tunnel addresses of the
 // other hosts that have a port in it, sorted: where a broadcast goes. It is empty for flat
-// and VLAN networks, whose broadcasts go to the provider bridge.
+// and VLAN networks, whose broadcasts go to the provider bridge, and on a host that has no
+// port in it and knows it by a router only: nobody there broadcasts.
 type HostNetwork struct {
 	ID        ID           `json:"id"`
 	ProjectID ID           `json:"project_id"`
