@@ -155,12 +155,6 @@ const (
 	TaskDelete     = "deleting"
 )
 
-// HostUp tells whether a host is alive: its heartbeat is there and nobody forced it down.
-func HostUp(r store.Reader, h *model.Host) bool {
-	_, alive := store.Heartbeats.Get(r, h.ID)
-	return alive && !h.ForcedDown
-}
-
 // Used gives what the servers on a host take of it: of every server that has the host,
 // whatever its state, as its disk and maybe its guest are still there.
 func Used(r store.Reader, host model.ID) (placement.Size, int) {

@@ -91,7 +91,7 @@ func (c *Compute) Pool(r store.Reader) *placement.Pool {
 	for h := range store.Hosts.All(r) {
 		used, _ := Used(r, h.ID) // by the index of hosts: half the time of one walk over all servers
 		hosts = append(hosts, &placement.Host{
-			ID: h.ID, Name: h.Name, Zone: h.Zone, Up: HostUp(r, h), Disabled: h.Disabled, Arch: h.Capacity.Arch,
+			ID: h.ID, Name: h.Name, Zone: h.Zone, Up: store.HostUp(r, h), Disabled: h.Disabled, Arch: h.Capacity.Arch,
 			Capacity: placement.Size{VCPUs: h.Capacity.VCPUs, MemoryMiB: h.Capacity.MemoryMiB, DiskGiB: h.Capacity.DiskGiB}, Used: used,
 		})
 	}

@@ -11,7 +11,8 @@
 // forwardings, quotas, hosts (their underlay MTU, physical networks and heartbeats).
 // Writes: networks, subnets, ports, security groups and rules, routers, floating IPs, port
 // forwardings, quotas.
-// Imports fault, model and store; must not import api, agent, datapath or another part.
+// Imports fault, model, reconcile and store; must not import api, agent, datapath or another
+// part.
 package network
 
 import (

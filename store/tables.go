@@ -303,6 +303,12 @@ func Tables() []AnyTable {
 		DefaultRules, AddressGroups, AddressScopes, SubnetPools, RBACPolicies, Quotas, Hosts, Heartbeats, JoinTokens, Settings}
 }
 
+// HostUp tells whether a host is alive: its heartbeat is there and nobody forced it down.
+func HostUp(r Reader, h *model.Host) bool {
+	_, alive := Heartbeats.Get(r, h.ID)
+	return alive && !h.ForcedDown
+}
+
 // HostGuard is the guard that placing a server on a host marks, and removing the host guards.
 func HostGuard(host string) string { return "host," + host }
 

@@ -77,7 +77,7 @@ func enabled(h *model.Host) string {
 }
 
 func hypervisorBrief(c *api.Context, snap store.Snapshot, h *model.Host) object {
-	return object{"id": hostNumber(c, h), "hypervisor_hostname": h.Name, "state": upDown(compute.HostUp(snap, h)), "status": enabled(h)}
+	return object{"id": hostNumber(c, h), "hypervisor_hostname": h.Name, "state": upDown(store.HostUp(snap, h)), "status": enabled(h)}
 }
 
 // totals are what a host has and what is promised of it.

@@ -277,7 +277,7 @@ func (v *viewer) attributes(o object, s *model.Server, host *model.Host) {
 			switch {
 			case host.Disabled:
 				o["host_status"] = "MAINTENANCE"
-			case host.ForcedDown || !compute.HostUp(v.r, host):
+			case host.ForcedDown || !store.HostUp(v.r, host):
 				o["host_status"] = "DOWN"
 			default:
 				o["host_status"] = "UP"

@@ -6,7 +6,6 @@ import (
 	"slices"
 
 	"yakumo/api"
-	"yakumo/compute"
 	"yakumo/fault"
 	"yakumo/model"
 	"yakumo/store"
@@ -43,7 +42,7 @@ func heard(snap store.Snapshot, h *model.Host) any {
 
 func serviceOf(c *api.Context, snap store.Snapshot, h *model.Host) object {
 	o := object{"id": hostNumber(c, h), "binary": binary, "host": h.Name, "zone": h.Zone, "status": enabled(h),
-		"state": upDown(compute.HostUp(snap, h)), "updated_at": heard(snap, h), "disabled_reason": nil}
+		"state": upDown(store.HostUp(snap, h)), "updated_at": heard(snap, h), "disabled_reason": nil}
 	if h.Disabled && h.Reason != "" {
 		o["disabled_reason"] = h.Reason
 	}
@@ -178,7 +177,7 @@ func (d *dialect) listZones(c *api.Context, detail bool) error {
 			z = &zone{hosts: object{}}
 			zones[h.Zone] = z
 		}
-		up := compute.HostUp(snap, h)
+		up := store.HostUp(snap, h)
 		z.available = z.available || !h.Disabled
 		z.hosts[h.Name] = object{binary: object{"available": up, "active": !h.Disabled, "updated_at": heard(snap, h)}}
 	}

@@ -61,7 +61,7 @@ type serverRole struct {
 //
 //	clients ─▶ api.Front ─▶ keystone, glance, nova, neutron, native ─▶ identity, images, compute, network ─▶ store
 //	agents ─▶ link.Server ─▶ hostview (rows down), compute (reports up)
-//	controllers (one leader each): placement, sweep
+//	controllers (one leader each): placement, sweep, gateways
 func newServerRole(ctx context.Context, p serverParts) (*serverRole, error) {
 	c, st, log := p.cmd, p.store, p.log
 	p.metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
@@ -132,6 +132,7 @@ func newServerRole(ctx context.Context, p serverParts) (*serverRole, error) {
 		loop(views.Run),
 		func(ctx context.Context) { reconcile.Run(ctx, rc, comp.Placer()) },
 		func(ctx context.Context) { reconcile.Run(ctx, rc, comp.Sweeper()) },
+		func(ctx context.Context) { reconcile.Run(ctx, rc, net.GatewayPlacer()) },
 	}}, nil
 }
 
