@@ -50,6 +50,7 @@ func (d *Driver) note(delta pipeline.Delta) {
 			}
 		}
 	}
+	d.noteFar(delta.Put)
 	for _, in := range delta.Put {
 		k := in.Key
 		delete(f.del, k)
@@ -306,7 +307,10 @@ func (d *Driver) resync(ctx context.Context, conn *openflow.Conn, round uint16) 
 	clear(d.refused)
 	f.sweep = d.pruned
 	used := map[uint32]meter{}
-	for _, in := range d.prog.All() {
+	all := d.prog.All()
+	clear(d.far.known) // a switch that was restarted has forgotten them
+	d.noteFar(all)
+	for _, in := range all {
 		f.put[in.Key] = in
 		maps.Copy(used, d.metersOf(in.Entry))
 	}

@@ -157,6 +157,8 @@ type Driver struct {
 	events  []datapath.Event
 	notify  chan struct{}
 
+	far farHosts
+
 	count counters
 }
 
@@ -188,15 +190,17 @@ func Open(cfg Config) (*Driver, error) {
 		notify: make(chan struct{}, 1),
 	}
 	d.flows = newFlowSet()
+	d.far = farHosts{known: map[netip.Addr]bool{}, wake: make(chan struct{}, 1)}
 	delta, err := d.prog.Apply(nil, nil)
 	if err != nil {
 		cancel()
 		return nil, err
 	}
 	d.note(delta)
-	d.wg.Add(2)
+	d.wg.Add(3)
 	go d.run()
 	go d.tell()
+	go d.askFar()
 	return d, nil
 }
 
