@@ -4,6 +4,8 @@ import (
 	"net/netip"
 	"testing"
 
+	"github.com/insomniacslk/dhcp/dhcpv6"
+
 	"yakumo/datapath/pipeline"
 	"yakumo/datapath/pipeline/sim"
 	"yakumo/model"
@@ -306,4 +308,71 @@ func testStateless(t *testing.T, f Fabric) {
 	h.Apply(web6(true))
 	b.Passes(a, b.TCP6(a, 2001, 22, sim.SYN))
 	a.Passes(b, a.TCP6(b, 22, 2001, sim.SYN|sim.ACK))
+}
+
+func testAdvertisements(t *testing.T, f Fabric) {
+	w := NewWorld(t, f, 1)
+	h := w.Host(0)
+	router := &model.HostRouter{ID: "r", AdminStateUp: true, Interfaces: []model.HostRouterPort{{PortID: "ri", NetworkID: "net", VNI: bigVNI, MAC: "fa:16:3e:aa:00:01", MTU: 1450,
+		Addresses: []netip.Prefix{netip.MustParsePrefix("fd00::1/64")}}}}
+	advert := func(lifetime uint32) func(sim.Packet) bool {
+		return func(p sim.Packet) bool {
+			return p.EthType == pipeline.TypeIPv6 && p.Proto == pipeline.ProtoICMPv6 && p.ICMPType == pipeline.TypeAdvertRouter && p.Seq == lifetime
+		}
+	}
+	h.Apply(DualNetwork("net", bigVNI, model.SLAAC), AllowAll6("all"))
+	a, b := h.Boot(Dual(NewPort("net", bigVNI, "a", 5, "all"))), h.Boot(Dual(NewPort("net", bigVNI, "b", 6, "all")))
+	// A guest is told when its port is wired, and when it asks; the others do not hear the question.
+	p := a.Expect("advertisement at boot", advert(0))
+	if p.Src != pipeline.LinkLocal(pipeline.ServiceMAC) || p.Dst != pipeline.AllNodes || p.TTL != 255 {
+		t.Errorf("odd advertisement %s", p.Summary())
+	}
+	b.Expect("advertisement at boot", advert(0))
+	ask := sim.Packet{EthSrc: a.MAC(), EthDst: pipeline.GroupMAC(netip.MustParseAddr("ff02::2")), EthType: pipeline.TypeIPv6, Src: a.LinkLocal(), Dst: netip.MustParseAddr("ff02::2"),
+		Proto: pipeline.ProtoICMPv6, TTL: 255, ICMPType: pipeline.TypeSolicitRouter}
+	a.Dropped(ask, func(p sim.Packet) bool {
+		return p.ICMPType == pipeline.TypeSolicitRouter && p.Proto == pipeline.ProtoICMPv6
+	}, b)
+	if p := a.Expect("advertisement", advert(0)); p.Dst != a.LinkLocal() || p.EthDst != a.MAC() {
+		t.Errorf("odd advertisement %s", p.Summary())
+	}
+	ask.Src = netip.IPv6Unspecified()
+	a.Send(ask)
+	a.Expect("advertisement", advert(0))
+	// A router comes: all are told at once who leads out.
+	h.Apply(router)
+	for _, g := range []*Guest{a, b} {
+		mac, err := pipeline.ParseMAC(router.Interfaces[0].MAC)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if p := g.Expect("advertisement of the router", advert(1800)); p.Src != pipeline.LinkLocal(mac) || p.EthSrc != mac {
+			t.Errorf("odd advertisement %s", p.Summary())
+		}
+	}
+}
+
+func testDHCPv6(t *testing.T, f Fabric) {
+	w := NewWorld(t, f, 1)
+	h := w.Host(0)
+	h.Apply(DualNetwork("net", bigVNI, model.DHCPv6Stateful), AllowAll6("all"))
+	a, b := h.Boot(Dual(NewPort("net", bigVNI, "a", 5, "all"))), h.Boot(Dual(NewPort("net", bigVNI, "b", 6, "all")))
+	mac := a.MAC()
+	m, err := dhcpv6.NewSolicit(mac[:], dhcpv6.WithRapidCommit)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ask := sim.Packet{EthSrc: mac, EthDst: pipeline.GroupMAC(pipeline.AllServers), EthType: pipeline.TypeIPv6, Src: a.LinkLocal(), Dst: pipeline.AllServers,
+		Proto: pipeline.ProtoUDP, SrcPort: 546, DstPort: 547, Payload: m.ToBytes()}
+	a.Dropped(ask, nil, b)
+	p := a.Expect("answer", func(p sim.Packet) bool {
+		return p.EthType == pipeline.TypeIPv6 && p.Proto == pipeline.ProtoUDP && p.SrcPort == 547 && p.DstPort == 546
+	})
+	reply, err := dhcpv6.MessageFromBytes(p.Payload)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if ia := reply.Options.OneIANA(); reply.MessageType != dhcpv6.MessageTypeReply || ia == nil || ia.Options.OneAddress() == nil || !ia.Options.OneAddress().IPv6Addr.Equal(a.IP6().AsSlice()) {
+		t.Fatalf("got %v", reply.Summary())
+	}
 }

@@ -316,6 +316,7 @@ func (d *Driver) enter(ctx context.Context, method string) error {
 }
 
 func (d *Driver) change(upserts []model.HostRow, removes []model.RowID) error {
+	news := responder.News(d.prog, upserts)
 	delta, err := d.prog.Apply(upserts, removes)
 	d.sw.sim.Load(delta)
 	d.count.Bundles++
@@ -323,6 +324,13 @@ func (d *Driver) change(upserts []model.HostRow, removes []model.RowID) error {
 	d.count.Deleted += uint64(len(delta.Delete))
 	for _, k := range d.prog.TakeReleased() {
 		d.free(k)
+	}
+	for _, network := range news {
+		for _, id := range d.prog.PortsIn(network) {
+			if d.wired[id] {
+				d.inject(responder.Announce(d.prog, d.cfg.Ordinals, id)...)
+			}
+		}
 	}
 	d.rewire()
 	return errors.Join(err, d.cfg.Ordinals.Sync())
@@ -359,6 +367,7 @@ func (d *Driver) rewire() {
 		if !d.wired[id] && d.isWired(id) {
 			d.wired[id] = true
 			say(id, datapath.Wired)
+			d.inject(responder.Announce(d.prog, d.cfg.Ordinals, id)...)
 		}
 	}
 }

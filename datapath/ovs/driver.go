@@ -40,6 +40,7 @@ import (
 
 	"yakumo/datapath"
 	"yakumo/datapath/pipeline"
+	"yakumo/datapath/responder"
 	"yakumo/fault"
 	"yakumo/model"
 	"yakumo/openflow"
@@ -156,6 +157,8 @@ type Driver struct {
 	meters  map[uint32]meter
 	events  []datapath.Event
 	notify  chan struct{}
+	untold  map[model.ID]bool // ports whose guests are to be told of their network
+	speak   chan struct{}
 
 	far farHosts
 
@@ -187,7 +190,7 @@ func Open(cfg Config) (*Driver, error) {
 		cfg: cfg, ctx: ctx, cancel: cancel,
 		prog: pipeline.NewProgram(cfg.Env, cfg.Ordinals), change: make(chan struct{}), special: map[uint64]uint32{}, bridged: map[string]string{},
 		devices: map[model.ID]device{}, wired: map[model.ID]bool{}, refused: map[pipeline.Key]error{}, meters: map[uint32]meter{},
-		notify: make(chan struct{}, 1),
+		notify: make(chan struct{}, 1), untold: map[model.ID]bool{}, speak: make(chan struct{}, 1),
 	}
 	d.flows = newFlowSet()
 	d.far = farHosts{known: map[netip.Addr]bool{}, wake: make(chan struct{}, 1)}
@@ -199,6 +202,7 @@ func Open(cfg Config) (*Driver, error) {
 	d.note(delta)
 	d.wg.Add(3)
 	go d.run()
+	go d.announce()
 	go d.tell()
 	go d.askFar()
 	return d, nil
@@ -253,8 +257,14 @@ func (d *Driver) Apply(ctx context.Context, upserts []model.HostRow, removes []m
 }
 
 func (d *Driver) apply(ctx context.Context, upserts []model.HostRow, removes []model.RowID) error {
+	news := responder.News(d.prog, upserts)
 	delta, rowErr := d.prog.Apply(upserts, removes)
 	d.note(delta)
+	for _, network := range news {
+		for _, id := range d.prog.PortsIn(network) {
+			d.untold[id] = true
+		}
+	}
 	err := d.await(ctx, "the OpenFlow connection", func() bool { return d.synced })
 	if err == nil {
 		err = d.commit(ctx)
@@ -368,9 +378,11 @@ func (d *Driver) rewire() {
 		if !d.wired[id] && d.isWired(id) {
 			d.wired[id] = true
 			d.events = append(d.events, datapath.Event{Port: id, Kind: datapath.Wired})
+			d.untold[id] = true
 		}
 	}
 	d.wakeTell()
+	d.wakeAnnounce()
 }
 
 // wakeTell makes tell look where there is something to tell. d.mu is held.

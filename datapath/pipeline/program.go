@@ -23,6 +23,7 @@ type Program struct {
 	free  []uint32
 
 	networkPorts map[model.ID]map[model.RowID]struct{}
+	routersIn    map[model.ID]map[model.RowID]struct{} // network → routers with an interface there
 	groupPorts   map[model.ID]map[model.RowID]struct{}
 	groupMembers map[model.ID]map[model.RowID]struct{}
 	referring    map[model.RowID][]*model.HostRule // remote group or address group → rules, by id
@@ -82,6 +83,7 @@ func NewProgram(env Env, ord Ordinals) *Program {
 	return &Program{
 		env: env, ord: ord,
 		rows: map[model.RowID]*compiledRow{}, slots: map[Key]*slot{},
+		routersIn:    map[model.ID]map[model.RowID]struct{}{},
 		networkPorts: map[model.ID]map[model.RowID]struct{}{}, groupPorts: map[model.ID]map[model.RowID]struct{}{},
 		groupMembers: map[model.ID]map[model.RowID]struct{}{}, referring: map[model.RowID][]*model.HostRule{},
 		inUse: map[OrdinalKey]int{}, released: map[OrdinalKey]struct{}{}, conflicts: map[Key]struct{}{}, errs: map[model.RowID]error{},
@@ -376,6 +378,10 @@ func (p *Program) link(row model.HostRow, dirty map[model.RowID]struct{}) {
 			p.referring[set] = slices.Insert(rules, at, rule)
 			p.markSet(set, dirty)
 		}
+	case *model.HostRouter:
+		for i := range r.Interfaces {
+			linkTo(p.routersIn, r.Interfaces[i].NetworkID, r.RowID())
+		}
 	case *model.HostMember:
 		linkTo(p.groupMembers, r.GroupID, r.RowID())
 	}
@@ -406,6 +412,10 @@ func (p *Program) unlink(row model.HostRow, dirty map[model.RowID]struct{}) {
 				p.referring[set] = rest
 			}
 			p.markSet(set, dirty)
+		}
+	case *model.HostRouter:
+		for i := range r.Interfaces {
+			unlinkFrom(p.routersIn, r.Interfaces[i].NetworkID, r.RowID())
 		}
 	case *model.HostMember:
 		unlinkFrom(p.groupMembers, r.GroupID, r.RowID())
@@ -452,6 +462,33 @@ func (p *Program) RowIDs() []model.RowID {
 		}
 	}
 	return ids
+}
+
+// PortsIn gives the ports here of a network, in no particular order.
+func (p *Program) PortsIn(network model.ID) []model.ID {
+	var out []model.ID
+	for id := range p.networkPorts[network] {
+		out = append(out, id.Key)
+	}
+	return out
+}
+
+// RouterPorts gives the interfaces that routers have in a network, by port id.
+func (p *Program) RouterPorts(network model.ID) []*model.HostRouterPort {
+	var out []*model.HostRouterPort
+	for id := range p.routersIn[network] {
+		r, _ := p.Row(id).(*model.HostRouter)
+		if r == nil || !r.AdminStateUp {
+			continue
+		}
+		for i := range r.Interfaces {
+			if r.Interfaces[i].NetworkID == network {
+				out = append(out, &r.Interfaces[i])
+			}
+		}
+	}
+	slices.SortFunc(out, func(a, b *model.HostRouterPort) int { return cmp.Compare(a.PortID, b.PortID) })
+	return out
 }
 
 // EntriesOf gives the keys of a row's entries and of the entries that it shares.

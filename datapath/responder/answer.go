@@ -2,6 +2,8 @@ package responder
 
 import (
 	"fmt"
+	"net/netip"
+	"slices"
 	"strings"
 
 	"yakumo/datapath/pipeline"
@@ -21,6 +23,56 @@ func ToPort(ordinal uint32, frame []byte) Reply {
 	return Reply{pipeline.Output, []pipeline.Set{pipeline.Put(pipeline.To, uint64(ordinal))}, frame}
 }
 
+func toPort(ordinal uint32, frames [][]byte) []Reply {
+	var out []Reply
+	for _, f := range frames {
+		out = append(out, ToPort(ordinal, f))
+	}
+	return out
+}
+
+// Announce makes what is told to the guest of a port unasked, when its port is wired, when the
+// network changes, and every AdvertInterval.
+func Announce(rows Rows, ord pipeline.Ordinals, port model.ID) []Reply {
+	p, _ := rows.Row(model.RowID{Kind: model.RowPort, Key: port}).(*model.HostPort)
+	if p == nil {
+		return nil
+	}
+	n, _ := rows.Row(model.RowID{Kind: model.RowNetwork, Key: p.NetworkID}).(*model.HostNetwork)
+	ordinal, err := ord.Get(pipeline.OrdinalPort, port, pipeline.MaxPort)
+	if n == nil || err != nil { // a port that is known has one
+		return nil
+	}
+	frames, err := RA(p, n, rows.RouterPorts(n.ID), netip.Addr{})
+	if err != nil { // its row could not be compiled either, and the driver has said so
+		return nil
+	}
+	return toPort(ordinal, frames)
+}
+
+// News gives the networks whose guests must be told anew when the rows come: what they are told
+// comes from the rows of the network and of its routers.
+func News(rows Rows, upserts []model.HostRow) []model.ID {
+	var out []model.ID
+	for _, row := range upserts {
+		old := rows.Row(row.RowID())
+		switch r := row.(type) {
+		case *model.HostNetwork:
+			if old != row {
+				out = append(out, r.ID)
+			}
+		case *model.HostRouter:
+			for i := range r.Interfaces {
+				if old != row {
+					out = append(out, r.Interfaces[i].NetworkID)
+				}
+			}
+		}
+	}
+	slices.Sort(out)
+	return slices.Compact(out)
+}
+
 // Ask is a packet that a switch has handed over, with what is known of who it stands for: Port and Network,
 // or Router.
 type Ask struct {
@@ -29,12 +81,15 @@ type Ask struct {
 	Port    *model.HostPort
 	Network *model.HostNetwork // of Port
 	Router  *model.HostRouter
+	Routers []*model.HostRouterPort // interfaces of routers in Network
 }
 
 // Rows is what a driver knows; a *pipeline.Program is one.
 type Rows interface {
 	// Row gives a row, nil where it is not known.
 	Row(id model.RowID) model.HostRow
+	// RouterPorts gives the interfaces that routers have in a network, by port id.
+	RouterPorts(network model.ID) []*model.HostRouterPort
 }
 
 // Resolve finds out who a packet stands for. The error says that it is gone.
@@ -45,6 +100,7 @@ func Resolve(rows Rows, ord pipeline.Ordinals, to pipeline.ToAgent, frame []byte
 		ask.Router, _ = rows.Row(model.RowID{Kind: model.RowRouter, Key: id}).(*model.HostRouter)
 	} else if ask.Port, _ = rows.Row(model.RowID{Kind: model.RowPort, Key: key}).(*model.HostPort); ask.Port != nil {
 		ask.Network, _ = rows.Row(model.RowID{Kind: model.RowNetwork, Key: ask.Port.NetworkID}).(*model.HostNetwork)
+		ask.Routers = rows.RouterPorts(ask.Port.NetworkID)
 	}
 	if ask.Router == nil && ask.Network == nil {
 		return ask, fmt.Errorf("packet of port %d, which is gone", to.Port)
@@ -63,6 +119,18 @@ func Answer(ask Ask) ([]Reply, error) {
 		return []Reply{ToPort(ask.ToAgent.Port, frame)}, nil
 	case ask.Router != nil && isError(ask.Responder):
 		return icmpError(ask)
+	case ask.Responder == pipeline.ResponderDHCPv6 && ask.Network != nil:
+		frame, err := DHCPv6(ask.Frame, ask.Port, ask.Network)
+		if err != nil {
+			return nil, err
+		}
+		return []Reply{ToPort(ask.ToAgent.Port, frame)}, nil
+	case ask.Responder == pipeline.ResponderRA && ask.Network != nil:
+		frames, err := SolicitedRA(ask.Frame, ask.Port, ask.Network, ask.Routers)
+		if err != nil {
+			return nil, err
+		}
+		return toPort(ask.ToAgent.Port, frames), nil
 	}
 	return nil, fmt.Errorf("no responder for %v", ask.ToAgent)
 }

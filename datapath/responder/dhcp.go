@@ -198,6 +198,9 @@ const (
 	formUint8
 	formUint16
 	formUint32
+	formNames  // domain names, as DNS has them on the wire
+	formRoutes // prefix, next hop, prefix, next hop and so on (RFC 3442)
+	formNTP    // addresses in suboptions, of DHCPv6 alone
 )
 
 // extraOptions are the options that users may name, with dnsmasq's names (RFC 2132 has the numbers).
@@ -210,6 +213,7 @@ var extraOptions = map[string]struct {
 	"default-ttl": {23, formUint8}, "mtu": {26, formUint16}, "broadcast": {28, formAddrs}, "ntp-server": {42, formAddrs},
 	"netbios-ns": {44, formAddrs}, "netbios-nodetype": {46, formUint8}, "lease-time": {51, formUint32}, "T1": {58, formUint32},
 	"T2": {59, formUint32}, "tftp-server": {66, formText}, "tftp-server-name": {66, formText}, "bootfile-name": {67, formText}, "smtp-server": {69, formAddrs},
+	"domain-search": {119, formNames}, "classless-static-route": {121, formRoutes}, "ms-classless-static-route": {249, formRoutes},
 	"posix-timezone": {100, formText}, "tzdb-timezone": {101, formText}, "tftp-server-address": {150, formAddrs},
 	"config-file": {209, formText}, "path-prefix": {210, formText}, "reboot-time": {211, formUint32},
 }
@@ -246,13 +250,36 @@ func extra(reply *dhcpv4.DHCPv4, name, value string) {
 	case formText:
 		b = []byte(value)
 	case formAddrs:
-		for _, s := range strings.FieldsFunc(value, func(r rune) bool { return r == ',' || r == ' ' || r == ';' }) {
+		for _, s := range fields(value) {
 			a, err := netip.ParseAddr(s)
 			if err != nil || !a.Is4() {
 				return
 			}
 			b = append(b, a.AsSlice()...)
 		}
+	case formNames:
+		for _, s := range fields(value) {
+			n := nameBytes(s)
+			if n == nil {
+				return
+			}
+			b = append(b, n...)
+		}
+	case formRoutes:
+		list := fields(value)
+		if len(list)%2 != 0 {
+			return
+		}
+		var routes dhcpv4.Routes
+		for i := 0; i < len(list); i += 2 {
+			dst, err := netip.ParsePrefix(list[i])
+			via, err2 := netip.ParseAddr(list[i+1])
+			if err != nil || err2 != nil || !dst.Addr().Is4() || !via.Is4() {
+				return
+			}
+			routes = append(routes, route(dst.Masked(), via))
+		}
+		b = routes.ToBytes()
 	case formUint8, formUint16, formUint32:
 		width := map[optionForm]int{formUint8: 8, formUint16: 16, formUint32: 32}[o.form]
 		n, err := strconv.ParseUint(value, 10, width)

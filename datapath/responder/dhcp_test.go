@@ -175,3 +175,17 @@ func BenchmarkDHCP(b *testing.B) {
 		}
 	}
 }
+
+// discoverOptions gives the options of the offer that a port gets.
+func discoverOptions(t testing.TB, p *model.HostPort) dhcpv4.Options {
+	t.Helper()
+	out, err := responder.DHCP(frame(message(t, dhcpv4.MessageTypeDiscover)), p, network)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m, err := dhcpv4.FromBytes(out[42:])
+	if err != nil {
+		t.Fatal(err)
+	}
+	return m.Options
+}
