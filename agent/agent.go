@@ -62,6 +62,7 @@ type Config struct {
 	Disks      DiskMaker                    // default QemuImg
 	TunnelIP   netip.Addr                   // this host's address on the underlay
 	Providers  map[string]string            // the provider bridge for each physical network
+	Bandwidth  map[string]int               // what may be promised; see model.Host
 	HostName   string                       // unique in the cloud
 	Zone       string                       // availability zone
 	Version    string                       // of the agent

@@ -5,7 +5,8 @@
 //
 // It owns, reads and writes: servers, actions, flavors, key pairs, the service "compute" of
 // quotas; of hosts what an administrator says of them. It reads hosts and heartbeats, and
-// reaches ports only through the Ports of its Config. May import: fault, model, store,
+// of networks, QoS policies and ports what a host must have for them; it changes ports only
+// through the Ports of its Config. May import: fault, model, store,
 // reconcile, placement. Must not import: another part, api, agent, hypervisor, datapath.
 package compute
 

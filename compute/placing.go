@@ -56,15 +56,15 @@ func (p *Placer) Reconcile(ctx context.Context, snap store.Snapshot, w reconcile
 		}
 		plans := make([]plan, 0, n)
 		for _, s := range waiting[:n] {
-			req := RequestOf(s)
+			req := RequestOf(snap, s)
 			h, err := pool.Place(req)
 			if err == nil {
-				pool.Take(h.ID, req.Size)
+				pool.Take(h.ID, req)
 			}
 			plans = append(plans, plan{s.ID, s.RequestID, h, err})
 		}
 		waiting = waiting[n:]
-		if _, err := w.Update(ctx, func(tx *store.Tx) error { return p.c.commit(tx, plans) }); err != nil {
+		if err := p.write(ctx, w, plans); err != nil {
 			return reconcile.Result{}, err
 		}
 		for _, pl := range plans {
@@ -80,19 +80,69 @@ func (p *Placer) Reconcile(ctx context.Context, snap store.Snapshot, w reconcile
 	return reconcile.Result{}, nil
 }
 
+// write commits plans with one transaction, or with several where they touch too much: the
+// subports of trunks go with their parents.
+func (p *Placer) write(ctx context.Context, w reconcile.Writer, plans []plan) error {
+	_, err := w.Update(ctx, func(tx *store.Tx) error { return p.c.commit(tx, plans) })
+	if fault.Is(err, fault.TooLarge) && len(plans) > 1 {
+		half := len(plans) / 2
+		if err := p.write(ctx, w, plans[:half]); err != nil {
+			return err
+		}
+		return p.write(ctx, w, plans[half:])
+	}
+	return err
+}
+
 // RequestOf gives what a server needs of a host.
-func RequestOf(s *model.Server) placement.Request {
-	return placement.Request{Size: placement.SizeOf(s), Zone: s.Zone, Host: s.WantHost, Arch: s.Arch, Exclude: s.Status.Failed}
+func RequestOf(r store.Reader, s *model.Server) placement.Request {
+	return placement.Request{Size: placement.SizeOf(s), Zone: s.Zone, Host: s.WantHost, Arch: s.Arch, Exclude: s.Status.Failed, Need: needOf(r, s)}
+}
+
+// needOf gives what a server's ports, and the subports of their trunks, need of a host.
+func needOf(r store.Reader, s *model.Server) placement.Need {
+	var need placement.Need
+	add := func(p *model.Port) {
+		w, ok := store.Networks.Get(r, p.NetworkID)
+		if !ok {
+			return
+		}
+		if w.PhysicalNetwork != "" && !slices.Contains(need.Networks, w.PhysicalNetwork) {
+			need.Networks = append(need.Networks, w.PhysicalNetwork)
+		}
+		policy, _ := store.QoSPolicies.Get(r, model.PolicyOf(p, w))
+		for t, n := range policy.Minimum(w) {
+			if need.Bandwidth == nil {
+				need.Bandwidth = map[model.Traffic]int{}
+			}
+			need.Bandwidth[t] += n
+		}
+	}
+	for _, id := range s.Ports {
+		p, ok := store.Ports.Get(r, id)
+		if !ok {
+			continue
+		}
+		add(p)
+		if p.TrunkID != "" {
+			for sub := range store.Ports.List(r, "parent", id) {
+				add(sub)
+			}
+		}
+	}
+	return need
 }
 
 // Pool gives the hosts with what is used of them.
 func (c *Compute) Pool(r store.Reader) *placement.Pool {
 	var hosts []*placement.Host
+	promised := store.Promises(r)
 	for h := range store.Hosts.All(r) {
 		used, _ := Used(r, h.ID) // by the index of hosts: half the time of one walk over all servers
 		hosts = append(hosts, &placement.Host{
 			ID: h.ID, Name: h.Name, Zone: h.Zone, Up: store.HostUp(r, h), Disabled: h.Disabled, Arch: h.Capacity.Arch,
 			Capacity: placement.Size{VCPUs: h.Capacity.VCPUs, MemoryMiB: h.Capacity.MemoryMiB, DiskGiB: h.Capacity.DiskGiB}, Used: used,
+			Link: placement.Link{Networks: h.BridgeMappings, Capacity: h.Bandwidth, Promised: promised[h.ID]},
 		})
 	}
 	return placement.NewPool(c.cfg.Ratios, hosts)

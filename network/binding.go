@@ -7,7 +7,7 @@ import (
 )
 
 // BindPort puts a port on a host (a host's id); "" takes it off. The port's state is DOWN
-// until the host says that it is wired.
+// until the host says that it is wired. The subports of its trunk go with it.
 //
 // Errors: fault.NotFound.
 func (n *Network) BindPort(tx *store.Tx, port, host model.ID) (*model.Port, error) {
@@ -21,7 +21,10 @@ func (n *Network) BindPort(tx *store.Tx, port, host model.ID) (*model.Port, erro
 	p := *old
 	n.bind(&p, host)
 	p.Touch(n.now())
-	return &p, store.Ports.Put(tx, &p)
+	if err := store.Ports.Put(tx, &p); err != nil {
+		return nil, err
+	}
+	return &p, n.follow(tx, &p)
 }
 
 func (n *Network) bind(p *model.Port, host model.ID) {
@@ -64,18 +67,22 @@ func (n *Network) AttachPort(tx *store.Tx, sc Scope, port, device model.ID, owne
 }
 
 // ReleasePort takes a port from a server that is gone: one that was made for its server
-// goes with it, another one is unbound and free for the next. Absent is success.
+// goes with it, another one, or the parent of a trunk, is unbound and free for the next.
+// Absent is success.
 func (n *Network) ReleasePort(tx *store.Tx, port model.ID) error {
 	old, ok := store.Ports.Get(tx, port)
 	if !ok {
 		return nil
 	}
-	if old.Owned {
+	if old.Owned && old.TrunkID == "" {
 		return n.dropPort(tx, old)
 	}
 	p := *old
-	p.DeviceID, p.DeviceOwner = "", ""
+	p.DeviceID, p.DeviceOwner, p.Owned = "", "", false
 	n.bind(&p, "")
 	p.Touch(n.now())
-	return store.Ports.Put(tx, &p)
+	if err := store.Ports.Put(tx, &p); err != nil {
+		return err
+	}
+	return n.follow(tx, &p)
 }

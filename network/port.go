@@ -128,14 +128,30 @@ func (n *Network) UpdatePort(tx *store.Tx, sc Scope, id model.ID, spec PortSpec)
 		return nil, err
 	}
 	p.Touch(n.now())
-	return &p, n.putPort(tx, &p)
+	var before map[model.ID]map[model.Traffic]int
+	promised := p.Host != "" && p.QoSPolicyID != old.QoSPolicyID && promises(tx, p.QoSPolicyID, w.QoSPolicyID)
+	if promised {
+		before = store.Promises(tx)
+	}
+	if err := n.putPort(tx, &p); err != nil {
+		return nil, err
+	}
+	if promised {
+		if err := heed(tx, before); err != nil {
+			return nil, err
+		}
+	}
+	if p.Host != old.Host {
+		return &p, n.follow(tx, &p)
+	}
+	return &p, nil
 }
 
 // DeletePort removes a port, whatever uses it: its server notices, as in Neutron. A
 // floating IP of it is free again; what is forwarded to it no longer is.
 //
 // Errors: fault.NotFound, fault.Forbidden, fault.Conflict code ServicePortInUse (the port
-// is a router's or a floating IP's own).
+// is a router's or a floating IP's own), PortInUseAsSubPort, PortInUseAsTrunkParent.
 func (n *Network) DeletePort(tx *store.Tx, sc Scope, id model.ID) error {
 	p, err := n.GetPort(tx, sc, id)
 	if err != nil {
@@ -147,12 +163,18 @@ func (n *Network) DeletePort(tx *store.Tx, sc Scope, id model.ID) error {
 	if cloudPort(tx, p) {
 		return fault.Coded(fault.Conflict, "ServicePortInUse", "Port %s cannot be deleted directly via the port API: has device owner %s.", id, p.DeviceOwner)
 	}
+	if err := inTrunk(p); err != nil {
+		return err
+	}
 	return n.dropPort(tx, p)
 }
 
 // dropPort removes a port and what leads to it.
 func (n *Network) dropPort(tx *store.Tx, p *model.Port) error {
 	if err := n.dropNAT(tx, p); err != nil {
+		return err
+	}
+	if err := dropTaps(tx, p.ID); err != nil {
 		return err
 	}
 	return store.Ports.Delete(tx, p.ID)
@@ -243,6 +265,9 @@ func checkDevice(tx *store.Tx, p *model.Port, spec PortSpec) error {
 	set(&device, spec.DeviceID)
 	if owner == p.DeviceOwner && device == p.DeviceID {
 		return nil
+	}
+	if p.ParentID != "" {
+		return inTrunk(p)
 	}
 	if cloudPort(tx, p) {
 		return fault.Coded(fault.Conflict, "PortInUse", "Unable to complete operation on port %s for network %s. Port already has an attached device %s.", p.ID, p.NetworkID, p.DeviceID)
@@ -359,6 +384,9 @@ func (n *Network) applyPort(tx *store.Tx, sc Scope, w *model.Network, p *model.P
 			host = id
 		}
 		if host != p.Host {
+			if p.ParentID != "" { // it is where its parent is
+				return bindingError(p.ID, p.TrunkID)
+			}
 			n.bind(p, host)
 		}
 	}

@@ -78,14 +78,9 @@ func (n *Network) UpdateQoSPolicy(tx *store.Tx, sc Scope, id model.ID, spec QoSP
 }
 
 func (n *Network) putQoSPolicy(tx *store.Tx, p *model.QoSPolicy, spec QoSPolicySpec) error {
-	if err := checkText("name", spec.Name); err != nil {
+	if err := retext(&p.Meta, spec.Name, spec.Description); err != nil {
 		return err
 	}
-	if err := checkText("description", spec.Description); err != nil {
-		return err
-	}
-	set(&p.Name, spec.Name)
-	set(&p.Description, spec.Description)
 	set(&p.Default, spec.Default)
 	if spec.Shared != nil && *spec.Shared != p.Open() {
 		p.SharedWith = nil
@@ -166,4 +161,36 @@ func PortQoS(r store.Reader, p *model.Port) model.HostQoS {
 	}
 	policy, _ := store.QoSPolicies.Get(r, model.PolicyOf(p, w))
 	return policy.QoS()
+}
+
+// heed refuses a change that promises a host more than it has. before is what was promised;
+// a host that had been promised too much already may keep that.
+//
+// Errors: fault.Conflict code QosPlacementAllocationConflict.
+func heed(tx *store.Tx, before map[model.ID]map[model.Traffic]int) error {
+	for host, now := range store.Promises(tx) {
+		h, ok := store.Hosts.Get(tx, host)
+		if !ok {
+			continue
+		}
+		for t, n := range now {
+			if n > h.Bandwidth[t.Network] && n > before[host][t] {
+				return fault.Coded(fault.Conflict, "QosPlacementAllocationConflict",
+					"Allocation is not possible on resource provider %s, the requested amount of bandwidth would exceed the capacity available: %s %s would be promised %d of %d.", h.Name, t.Network, t.Direction, n, h.Bandwidth[t.Network])
+			}
+		}
+	}
+	return nil
+}
+
+// promises tells whether one of the policies must be heeded by placement.
+func promises(r store.Reader, policies ...model.ID) bool {
+	for _, id := range policies {
+		for p := range store.QoSPolicies.List(r, "id", id) {
+			if p.Promises() {
+				return true
+			}
+		}
+	}
+	return false
 }

@@ -120,7 +120,14 @@ func (n *Network) writeQoSRules(tx *store.Tx, sc Scope, p *model.QoSPolicy, rule
 	next := *p
 	next.Rules = rules
 	next.Touch(n.now())
-	return store.QoSPolicies.Put(tx, &next)
+	if !next.Promises() {
+		return store.QoSPolicies.Put(tx, &next)
+	}
+	before := store.Promises(tx)
+	if err := store.QoSPolicies.Put(tx, &next); err != nil {
+		return err
+	}
+	return heed(tx, before)
 }
 
 func without(rules []model.QoSRule, id model.ID) []model.QoSRule {

@@ -23,17 +23,22 @@ const (
 	QuotaPool       = "subnetpool"
 	QuotaPolicy     = "rbac_policy"
 	QuotaAddresses  = "address_group"
+	QuotaTrunk      = "trunk"
+	QuotaTapService = "tap_service"
+	QuotaTapFlow    = "tap_flow"
 )
 
 // QuotaNames gives the resources that a quota limits.
 func QuotaNames() []string {
-	return []string{QuotaNetwork, QuotaSubnet, QuotaPort, QuotaGroup, QuotaRule, QuotaRouter, QuotaFloatingIP, QuotaPool, QuotaPolicy, QuotaAddresses}
+	return []string{QuotaNetwork, QuotaSubnet, QuotaPort, QuotaGroup, QuotaRule, QuotaRouter, QuotaFloatingIP, QuotaPool, QuotaPolicy, QuotaAddresses,
+		QuotaTrunk, QuotaTapService, QuotaTapFlow}
 }
 
 // DefaultQuotas gives Neutron's defaults.
 func DefaultQuotas() map[string]int {
 	return map[string]int{QuotaNetwork: 100, QuotaSubnet: 100, QuotaPort: 500, QuotaGroup: 10, QuotaRule: 100, QuotaRouter: 10, QuotaFloatingIP: 50,
-		QuotaPool: -1, QuotaPolicy: 10, QuotaAddresses: -1}
+		QuotaPool: -1, QuotaPolicy: 10, QuotaAddresses: -1,
+		QuotaTrunk: -1, QuotaTapService: 1, QuotaTapFlow: 10}
 }
 
 // Defaults gives the limits of a project that has none of its own.
@@ -96,6 +101,12 @@ func Used(r store.Reader, project model.ID, resource string) int {
 		return store.Routers.Count(r, "project", project)
 	case QuotaFloatingIP:
 		return store.FloatingIPs.Count(r, "project", project)
+	case QuotaTrunk:
+		return store.Trunks.Count(r, "project", project)
+	case QuotaTapService:
+		return store.TapServices.Count(r, "project", project)
+	case QuotaTapFlow:
+		return store.TapFlows.Count(r, "project", project)
 	}
 	return 0
 }

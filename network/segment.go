@@ -84,10 +84,14 @@ func (n *Network) UpdateNetwork(tx *store.Tx, sc Scope, id model.ID, spec Networ
 		return nil, err
 	}
 	w.Touch(n.now())
+	if w.QoSPolicyID == old.QoSPolicyID || !promises(tx, w.QoSPolicyID) {
+		return &w, store.Networks.Put(tx, &w)
+	}
+	before := store.Promises(tx)
 	if err := store.Networks.Put(tx, &w); err != nil {
 		return nil, err
 	}
-	return &w, nil
+	return &w, heed(tx, before)
 }
 
 func (n *Network) applyNetwork(tx *store.Tx, sc Scope, w *model.Network, spec NetworkSpec) error {

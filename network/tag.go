@@ -20,6 +20,7 @@ const (
 	TaggedRouters     Tagged = "routers"
 	TaggedFloatingIPs Tagged = "floatingips"
 	TaggedQoS         Tagged = "policies"
+	TaggedTrunks      Tagged = "trunks"
 )
 
 // taggable is how a kind is read and written.
@@ -60,6 +61,7 @@ func (n *Network) taggables() map[Tagged]taggable {
 		TaggedGroups:      taggableOf(store.SecurityGroups, n.GetGroup, func(r *model.SecurityGroup) *model.Meta { return &r.Meta }),
 		TaggedRouters:     taggableOf(store.Routers, n.GetRouter, func(r *model.Router) *model.Meta { return &r.Meta }),
 		TaggedFloatingIPs: taggableOf(store.FloatingIPs, n.GetFloatingIP, func(r *model.FloatingIP) *model.Meta { return &r.Meta }),
+		TaggedTrunks:      taggableOf(store.Trunks, n.GetTrunk, func(r *model.Trunk) *model.Meta { return &r.Meta }),
 		TaggedQoS:         taggableOf(store.QoSPolicies, n.GetQoSPolicy, func(r *model.QoSPolicy) *model.Meta { return &r.Meta }),
 	}
 }

@@ -60,6 +60,7 @@ type Host struct {
 	Arch           string
 	Capacity       Size // before over-commit
 	Used           Size // by every server that is on it, whatever its state
+	Link           Link
 }
 
 // limit gives what may be promised of the host in all.
@@ -78,6 +79,7 @@ type Request struct {
 	Host    string   // by name; "": any
 	Arch    string   // "": any
 	Exclude []string // ids of hosts that have failed it
+	Need    Need
 }
 
 // Constraint is a reason to refuse a host.
@@ -101,6 +103,7 @@ var words = map[Constraint]string{
 	AskedHost: "it is not the host asked for", ExcludedHost: "it could not start the server", Down: "it is down", Disabled: "it is disabled",
 	Zone: "it is in another availability zone", Architecture: "it has another architecture", VCPUs: "it has too few vCPUs free",
 	Memory: "it has too little memory free", Disk: "it has too little disk free",
+	Reach: "it does not reach a physical network of the server's ports", Bandwidth: "it has too little bandwidth left to promise",
 }
 
 // Reason is why one host was refused.
@@ -126,7 +129,7 @@ func (r *Refusal) Error() string {
 		count[x.Constraint]++
 	}
 	var parts []string
-	for _, c := range []Constraint{AskedHost, ExcludedHost, Down, Disabled, Zone, Architecture, VCPUs, Memory, Disk} {
+	for _, c := range []Constraint{AskedHost, ExcludedHost, Down, Disabled, Zone, Architecture, VCPUs, Memory, Disk, Reach, Bandwidth} {
 		if n := count[c]; n > 0 {
 			parts = append(parts, fmt.Sprintf("%d of %d: %s", n, len(r.Reasons), words[c]))
 		}
@@ -188,9 +191,10 @@ func (p *Pool) Place(req Request) (*Host, error) {
 }
 
 // Take accounts for a server on a host.
-func (p *Pool) Take(host string, s Size) {
+func (p *Pool) Take(host string, req Request) {
 	if h := p.byID[host]; h != nil {
-		h.Used = h.Used.Add(s)
+		h.Used = h.Used.Add(req.Size)
+		h.Link.take(&req.Need)
 	}
 }
 
@@ -218,6 +222,11 @@ func (p *Pool) refuse(h *Host, req *Request) Constraint {
 		return Memory
 	case h.Used.DiskGiB+req.DiskGiB > limit.DiskGiB:
 		return Disk
+	case h.Link.missing(&req.Need) != "":
+		return Reach
+	}
+	if _, short := h.Link.short(&req.Need); short {
+		return Bandwidth
 	}
 	return ""
 }
@@ -249,6 +258,10 @@ func (p *Pool) detail(h *Host, req *Request, c Constraint) string {
 		return amount("MiB", req.MemoryMiB, h.Used.MemoryMiB, limit.MemoryMiB, max(0, h.Capacity.MemoryMiB-p.ratios.ReservedMiB), h.Capacity.MemoryMiB, p.ratios.Memory)
 	case Disk:
 		return amount("GiB", req.DiskGiB, h.Used.DiskGiB, limit.DiskGiB, h.Capacity.DiskGiB, limit.DiskGiB, p.ratios.Disk)
+	case Reach:
+		return "it has no bridge for " + h.Link.missing(&req.Need)
+	case Bandwidth:
+		return h.Link.shortage(&req.Need)
 	}
 	return string(c)
 }

@@ -21,10 +21,19 @@ func host(name string, change ...func(*placement.Host)) *placement.Host {
 	return h
 }
 
+var (
+	out = model.Traffic{Network: "physnet1", Direction: model.Egress}
+	in  = model.Traffic{Network: "physnet1", Direction: model.Ingress}
+)
+
 var small = placement.Size{VCPUs: 1, MemoryMiB: 1024, DiskGiB: 10}
 
 func TestEveryConstraintRefuses(t *testing.T) {
 	full := func(s placement.Size) func(*placement.Host) { return func(h *placement.Host) { h.Used = s } }
+	wired := func(h *placement.Host) {
+		h.Link = placement.Link{Networks: []string{"physnet1"}, Capacity: map[string]int{"physnet1": 1000, model.PacketRate: 4},
+			Promised: map[model.Traffic]int{out: 800}}
+	}
 	for _, x := range []struct {
 		want   placement.Constraint
 		detail string // a part of it
@@ -42,6 +51,13 @@ func TestEveryConstraintRefuses(t *testing.T) {
 		{placement.Memory, "6000 of 6144 promised (4096 × 1.5)", host("a", full(placement.Size{MemoryMiB: 6000})), placement.Request{Size: small}},
 		{placement.Memory, "has 4608 at all", host("a"), placement.Request{Size: placement.Size{MemoryMiB: 5000}}},
 		{placement.Disk, "95 of 100 promised (100 × 1)", host("a", full(placement.Size{DiskGiB: 95})), placement.Request{Size: small}},
+		{placement.Reach, "no bridge for physnet2", host("a", wired), placement.Request{Size: small, Need: placement.Need{Networks: []string{"physnet1", "physnet2"}}}},
+		{placement.Bandwidth, "wants 300 kbit/s egress on physnet1; 800 of 1000 promised", host("a", wired), placement.Request{Size: small,
+			Need: placement.Need{Bandwidth: map[model.Traffic]int{out: 300, in: 1000}}}},
+		{placement.Bandwidth, "wants 1 kbit/s ingress on tunnel; 0 of 0 promised", host("a", wired), placement.Request{Size: small,
+			Need: placement.Need{Bandwidth: map[model.Traffic]int{{Network: "tunnel", Direction: "ingress"}: 1}}}},
+		{placement.Bandwidth, "wants 5 thousand packets/s on packets; 0 of 4 promised", host("a", wired), placement.Request{Size: small,
+			Need: placement.Need{Bandwidth: map[model.Traffic]int{{Network: model.PacketRate, Direction: model.AnyDirection}: 5}}}},
 	} {
 		p := placement.NewPool(placement.Ratios{}, []*placement.Host{x.host})
 		h, err := p.Place(x.req)
@@ -79,7 +95,7 @@ func TestSpreads(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		p.Take(h.ID, small)
+		p.Take(h.ID, placement.Request{Size: small})
 		got = append(got, h.Name)
 	}
 	if want := []string{"a", "b", "c", "a", "b", "c"}; !slices.Equal(got, want) {
@@ -92,7 +108,7 @@ func TestRatiosCanBeSet(t *testing.T) {
 	if _, err := p.Place(placement.Request{Size: small}); err != nil {
 		t.Errorf("what fits exactly is refused: %v", err)
 	}
-	p.Take("id-a", small)
+	p.Take("id-a", placement.Request{Size: small})
 	if _, err := p.Place(placement.Request{Size: small}); err == nil {
 		t.Error("more than fits is placed")
 	}
@@ -142,7 +158,7 @@ func TestNeverOverfull(t *testing.T) {
 			if !fits(h, s) {
 				rt.Fatalf("%v does not fit on %v", s, h)
 			}
-			p.Take(h.ID, s)
+			p.Take(h.ID, placement.Request{Size: s})
 		}
 	})
 }
@@ -161,7 +177,7 @@ func BenchmarkPlaceAmong1000Hosts(b *testing.B) {
 		if err != nil {
 			b.Fatal(err)
 		}
-		p.Take(h.ID, small)
+		p.Take(h.ID, placement.Request{Size: small})
 	}
 }
 
@@ -174,6 +190,29 @@ func BenchmarkRefuse1000Hosts(b *testing.B) {
 	for b.Loop() {
 		if _, err := p.Place(placement.Request{Size: placement.Size{VCPUs: 99}}); err == nil {
 			b.Fatal("placed")
+		}
+	}
+}
+
+// TestBandwidthIsPromisedOnce: servers fill a host's link exactly, each direction by itself.
+func TestBandwidthIsPromisedOnce(t *testing.T) {
+	p := placement.NewPool(placement.Ratios{}, []*placement.Host{host("a", func(h *placement.Host) {
+		h.Capacity = placement.Size{VCPUs: 100, MemoryMiB: 1 << 20, DiskGiB: 1 << 20}
+		h.Link = placement.Link{Networks: []string{"physnet1"}, Capacity: map[string]int{"physnet1": 1000}}
+	})})
+	req := placement.Request{Size: small, Need: placement.Need{Networks: []string{"physnet1"}, Bandwidth: map[model.Traffic]int{out: 400}}}
+	other := req
+	other.Need.Bandwidth = map[model.Traffic]int{in: 1000}
+	for i, x := range []struct {
+		req placement.Request
+		ok  bool
+	}{{req, true}, {req, true}, {req, false}, {other, true}, {other, false}} {
+		h, err := p.Place(x.req)
+		if (err == nil) != x.ok {
+			t.Fatalf("server %d: %v, %v", i, h, err)
+		}
+		if err == nil {
+			p.Take(h.ID, x.req)
 		}
 	}
 }

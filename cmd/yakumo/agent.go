@@ -28,6 +28,7 @@ type agentCmd struct {
 	OVSRunDir     string   `name:"ovs-run-dir" help:"Open vSwitch's run directory." default:"/run/openvswitch"`
 	Bridge        string   `help:"The integration bridge; made and owned by the agent." default:"br-int"`
 	BridgeMapping []string `name:"bridge-mapping" help:"A physical network and this host's bridge to it, physnet:bridge; may be repeated." sep:"none"`
+	Bandwidth     []string `help:"What may be promised to guests, each way: physnet:kbit/s, tunnel:kbit/s, and packets:thousand packets/s in all; may be repeated." sep:"none"`
 	DatapathType  string   `help:"auto, system (kernel module) or netdev (user space)." default:"auto" enum:"auto,system,netdev"`
 	DebugListen   string   `help:"Private address for metrics, health and pprof; empty: none." default:"127.0.0.1:8702"`
 }

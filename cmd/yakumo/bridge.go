@@ -4,6 +4,7 @@ import (
 	"strings"
 
 	"yakumo/fault"
+	"yakumo/model"
 )
 
 // Bounds of names: a physical network's by Neutron's API reference, a bridge's by the kernel,
@@ -29,6 +30,8 @@ func parseBridgeMappings(list []string, integration string) (map[string]string, 
 			return nil, refuse("a bridge's name has at most 15 bytes")
 		case strings.ContainsAny(m, " \t\r\n/,") || strings.Contains(bridge, ":"):
 			return nil, refuse("names hold no blank, slash, comma or colon")
+		case network == model.BandwidthTunnel || network == model.PacketRate:
+			return nil, refuse("a physical network cannot have that name: --bandwidth has its own use for it")
 		case out[network] != "":
 			return nil, refuse("the physical network stands there twice")
 		case taken[bridge] != "":

@@ -233,6 +233,10 @@ func newAgentRole(c *agentCmd, log *slog.Logger, metrics *prometheus.Registry) (
 	if err != nil {
 		return nil, err
 	}
+	bandwidth, err := parseBandwidth(c.Bandwidth, providers)
+	if err != nil {
+		return nil, err
+	}
 	for _, d := range []string{c.DataDir, filepath.Join(c.DataDir, "guests")} {
 		if err := os.MkdirAll(d, 0o711); err != nil {
 			return nil, err
@@ -258,7 +262,7 @@ func newAgentRole(c *agentCmd, log *slog.Logger, metrics *prometheus.Registry) (
 	if err != nil {
 		return nil, err
 	}
-	r.agent, err = agent.New(agent.Config{Dir: c.DataDir, Hypervisor: r.guests, Datapath: r.switch_, Taps: agent.KernelTaps{}, TunnelIP: tunnel, Providers: providers,
+	r.agent, err = agent.New(agent.Config{Dir: c.DataDir, Hypervisor: r.guests, Datapath: r.switch_, Taps: agent.KernelTaps{}, TunnelIP: tunnel, Providers: providers, Bandwidth: bandwidth,
 		HostName: c.HostName, Zone: "nova", Version: version, Metadata: env.MetadataListener, Metrics: metrics, Log: log,
 		Link: func(h link.Handler) agent.Link {
 			r.link = link.NewClient(link.ClientConfig{Servers: c.Servers, Dir: c.DataDir, Version: version, Handler: h, Log: log})
