@@ -2,6 +2,7 @@ package network
 
 import (
 	"errors"
+	"iter"
 
 	"yakumo/fault"
 	"yakumo/model"
@@ -83,9 +84,13 @@ func (n *Network) putQoSPolicy(tx *store.Tx, p *model.QoSPolicy, spec QoSPolicyS
 	}
 	set(&p.Default, spec.Default)
 	if spec.Shared != nil && *spec.Shared != p.Open() {
-		p.SharedWith = nil
-		if *spec.Shared {
-			p.SharedWith = []model.ID{model.Everybody}
+		if err := n.open(tx, &p.Meta, model.ObjectQoSPolicy, model.AccessShared, *spec.Shared, &p.SharedWith); err != nil {
+			return err
+		}
+		if !*spec.Shared {
+			if err := n.unused(tx, &model.RBACPolicy{ObjectType: model.ObjectQoSPolicy, ObjectID: p.ID, Action: model.AccessShared}); err != nil {
+				return err
+			}
 		}
 	}
 	err := store.QoSPolicies.Put(tx, p)
@@ -118,7 +123,26 @@ func (n *Network) DeleteQoSPolicy(tx *store.Tx, sc Scope, id model.ID) error {
 		return inUse("port", x.ID)
 	}
 	tx.Unmark(qosMark(id))
+	if err := unshare(tx, id); err != nil {
+		return err
+	}
 	return store.QoSPolicies.Delete(tx, id)
+}
+
+// qosUsers gives the projects of the networks and ports that name a policy.
+func qosUsers(r store.Reader, id model.ID, _ string) iter.Seq[model.ID] {
+	return func(yield func(model.ID) bool) {
+		for w := range store.Networks.List(r, "qos", id) {
+			if !yield(w.ProjectID) {
+				return
+			}
+		}
+		for p := range store.Ports.List(r, "qos", id) {
+			if !yield(p.ProjectID) {
+				return
+			}
+		}
+	}
 }
 
 // useQoS lets a resource use another policy; want nil: it does not ask, "": none.

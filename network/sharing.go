@@ -48,6 +48,11 @@ func (n *Network) shareables() map[string]shareable {
 			write: writeShared(n, store.AddressGroups, func(g *model.AddressGroup) (*model.Meta, *model.Sharing) { return &g.Meta, &g.Sharing }),
 			users: usersOf(store.SecurityRules, "address_group", func(x *model.SecurityRule) *model.Meta { return &x.Meta }), mark: addressesMark,
 		},
+		model.ObjectQoSPolicy: {
+			actions: plain, find: found(n.GetQoSPolicy, func(p *model.QoSPolicy) *model.Meta { return &p.Meta }),
+			write: writeShared(n, store.QoSPolicies, func(p *model.QoSPolicy) (*model.Meta, *model.Sharing) { return &p.Meta, &p.Sharing }),
+			users: qosUsers, mark: qosMark,
+		},
 	}
 }
 
