@@ -22,6 +22,7 @@ test=(
   python3-openstackclient       # the stock client
   etcd-server                   # a real external etcd for the store's tests
   tcpdump
+  keepalived                    # VRRP between guests
   mmdebstrap                    # the Debian guest image of the nightly test
 )
 

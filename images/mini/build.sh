@@ -1,25 +1,28 @@
 #!/usr/bin/env bash
-# Makes the guest image yakumo-mini from Debian's packages: images/mini/build.sh OUT.qcow2
+# Makes the guest image yakumo-mini from Debian's packages: images/mini/build.sh OUT.qcow2 [PROGRAM...]
+#
+# Programs that are named are installed besides, with their libraries, as for a test that needs keepalived in guests.
 #
 # No mounts and no loop devices: file systems are filled by mke2fs -d and mcopy. Files get one fixed date and the file
 # systems fixed ids, so that the same packages and sources give the same bytes. Nothing is done when OUT was made from
 # the same inputs (their hash stands in OUT.inputs). YAKUMO_MINI_FORCE=1 builds regardless.
 set -euo pipefail
 
-[ $# = 1 ] || { echo "usage: $0 OUT.qcow2" >&2; exit 2; }
+[ $# -ge 1 ] || { echo "usage: $0 OUT.qcow2 [PROGRAM...]" >&2; exit 2; }
 here=$(cd "$(dirname "$0")" && pwd)
 mkdir -p "$(dirname "$1")"
 out=$(cd "$(dirname "$1")" && pwd)/$(basename "$1")
+extra=("${@:2}")
 export PATH=/usr/sbin:/usr/bin:/sbin:/bin:${PATH:-} LC_ALL=C
 umask 022
 
 packages=(
-  busybox-static bash dash dropbear-bin openssh-client openssh-sftp-server curl ca-certificates ncat iperf3 tcpdump
+  busybox-static bash dash dropbear-bin openssh-client openssh-sftp-server curl ca-certificates ncat netcat-openbsd iperf3 tcpdump
   iputils-ping iproute2 util-linux e2fsprogs kmod syslinux syslinux-common
 )
 # Everything that the image holds: the programs, each installed as usr/bin/NAME with the libraries it is linked to.
 programs=(
-  bash dash dropbear dropbearkey dbclient scp curl ncat iperf3 tcpdump ping ip tc bridge ss lsblk blkid mke2fs resize2fs e2fsck
+  bash dash dropbear dropbearkey dbclient scp curl ncat nc.openbsd iperf3 tcpdump ping ip tc bridge ss lsblk blkid mke2fs resize2fs e2fsck "${extra[@]}"
 )
 # Modules that a guest may need, with what they depend on. The first line is for the initial RAM disk.
 boot_modules=(virtio_pci virtio_blk virtio_scsi sd_mod)
@@ -34,6 +37,7 @@ kernel=$(for k in /lib/modules/*-cloud-amd64; do [ -e "/boot/vmlinuz-${k##*/}" ]
 inputs=$({
   (cd "$here" && find . -type f ! -name '*_test.go' -print0 | sort -z | xargs -0 sha256sum)
   dpkg-query -W -f='${Package} ${Version}\n' "${packages[@]}" "linux-image-$kernel" libc6 libssl3 libcurl4
+  for p in "${extra[@]}"; do echo "$p" && sha256sum "$(type -P "$p")"; done
   go version
 } | sha256sum | cut -d' ' -f1)
 if [ -s "$out" ] && [ "$(cat "$out.inputs" 2>/dev/null)" = "$inputs" ] && [ -z "${YAKUMO_MINI_FORCE:-}" ]; then
@@ -104,6 +108,7 @@ for c in guest sudo; do
 done
 install -m 755 "$work/guest" "$root/usr/bin/yakumo-guest"
 install -m 755 "$work/sudo" "$root/usr/bin/sudo"
+ln -s yakumo-guest "$root/usr/bin/probe"
 ln -s ping "$root/usr/bin/ping4"
 ln -sf ping "$root/usr/bin/ping6"
 
@@ -137,7 +142,7 @@ chown -R 1000:1000 "$root/home/cirros"
 chmod 4755 "$root/usr/bin/sudo" "$root/usr/bin/ping" # after chown, which clears the bit
 
 # The disk: a FAT partition for the boot loader, then the root, which grows at boot. Sizes in MiB.
-boot=20 size=112
+boot=20 size=$((112 + 32 * (${#extra[@]} > 0)))
 cat >"$work/syslinux.cfg" <<'CFG'
 DEFAULT mini
 PROMPT 0

@@ -36,7 +36,7 @@ func TestBoots(t *testing.T) {
 	addTap(t, ns, "tap0", "10.1.0.1/24", "169.254.169.254/32", "fd00:1::1/64")
 	addTap(t, ns, "tap1", "10.2.0.1/24")
 	serveDHCP(t, ns, "tap0", "10.1.0.1", "10.1.0.7")
-	serveRouter(t, ns, "tap0", net.ParseIP("fd00:1::"))
+	serveRouter(t, ns, "tap0", net.ParseIP("fd00:1::"), 0)
 	serveDHCP(t, ns, "tap1", "10.2.0.1", "10.2.0.7")
 	signer, key := newKey(t)
 	service := serveMetadata(t, ns, map[string]string{
@@ -86,8 +86,13 @@ func TestBoots(t *testing.T) {
 		}
 	}
 
+	// A VLAN's interface.
+	if got := m.sh(`sudo ip link add link eth0 name eth0.101 type vlan id 101 && sudo ip link set eth0.101 up && sudo awk '/VID/ {print $3}' /proc/net/vlan/eth0.101 && sudo ip link del eth0.101`); got != "101" {
+		t.Errorf("the VLAN is %q", got)
+	}
+
 	// Every program runs, with its libraries.
-	m.sh(`for p in ping ping6 nc ncat curl ip iperf3 lsblk blkid mkfs.ext4 tcpdump arping ssh scp dropbear udhcpc httpd md5sum sha256sum tc ss; do command -v $p >/dev/null || { echo $p; false; } || break; done`)
+	m.sh(`for p in ping ping6 nc nc.openbsd probe ncat curl ip iperf3 lsblk blkid mkfs.ext4 tcpdump arping ssh scp dropbear udhcpc httpd md5sum sha256sum tc ss; do command -v $p >/dev/null || { echo $p; false; } || break; done`)
 	m.sh(`ncat --version && curl --version && iperf3 --version && sudo tcpdump --version && mkfs.ext4 -V && dropbear -V && sudo blkid /dev/vda2`)
 	m.sh(`ping -c 1 -W 5 -M do -s 1414 10.1.0.1 && ping -6 -c 1 -W 5 fd00:1::1`)
 	m.sh(`curl -sf http://169.254.169.254/openstack/latest/meta_data.json | grep -q ` + instanceID)
@@ -238,8 +243,9 @@ func serveDHCP(t *testing.T, ns netns.NsHandle, tap, server, address string) {
 	})
 }
 
-// serveRouter answers router solicitations (RFC 4861) on the tap with a prefix of 64 bits.
-func serveRouter(t *testing.T, ns netns.NsHandle, tap string, prefix net.IP) {
+// serveRouter answers router solicitations (RFC 4861) on the tap with flags, a prefix of 64 bits from which guests make
+// addresses unless they are managed, and further options.
+func serveRouter(t *testing.T, ns netns.NsHandle, tap string, prefix net.IP, flags byte, options ...byte) {
 	t.Helper()
 	var conn net.PacketConn
 	err := within(ns, func() (err error) {
@@ -256,9 +262,13 @@ func serveRouter(t *testing.T, ns netns.NsHandle, tap string, prefix net.IP) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	advert := []byte{134, 0, 0, 0, 64, 0, 1800 >> 8, 1800 & 0xff, 0, 0, 0, 0, 0, 0, 0, 0}
-	advert = append(advert, 3, 4, 64, 0xc0, 0, 0, 14, 16, 0, 0, 14, 16, 0, 0, 0, 0) // prefix information, valid for an hour
-	advert = append(advert, prefix.To16()...)
+	advert := []byte{134, 0, 0, 0, 64, flags, 1800 >> 8, 1800 & 0xff, 0, 0, 0, 0, 0, 0, 0, 0}
+	use := byte(0xc0) // on the link, and for addresses
+	if flags&managed != 0 {
+		use = 0x80
+	}
+	advert = append(advert, 3, 4, 64, use, 0, 0, 14, 16, 0, 0, 14, 16, 0, 0, 0, 0) // prefix information, valid for an hour
+	advert = append(append(advert, prefix.To16()...), options...)
 	done := make(chan struct{})
 	go func() {
 		defer close(done)

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net"
 	"os"
 	"path/filepath"
 	"sort"
@@ -70,10 +71,9 @@ func findInstance(ctx context.Context, drive string) (*instance, string, error) 
 	if err := waitForAddress(ctx); err != nil {
 		return nil, "", err
 	}
-	m := metadata{address: "169.254.169.254:80"}
 	pause := 100 * time.Millisecond
 	for {
-		inst, source, err := m.read(ctx)
+		inst, source, err := metadata{address: metadataAddress()}.read(ctx)
 		if err == nil {
 			return inst, source, nil
 		}
@@ -86,23 +86,62 @@ func findInstance(ctx context.Context, drive string) (*instance, string, error) 
 	}
 }
 
-// waitForAddress returns when the first interface has its lease or fixed address, at once if there is no interface.
+// metadataAddress is where the service is: at its IPv4 address, or where there is none of our own at its IPv6
+// address on the first interface that has one (https://docs.openstack.org/nova/latest/user/metadata.html).
+func metadataAddress() string {
+	if four, six := addressed(); !four && six != "" {
+		return "[fe80::a9fe:a9fe%" + six + "]:80"
+	}
+	return "169.254.169.254:80"
+}
+
+// addressed tells whether an interface has its IPv4 lease or fixed address, and names the first one with an IPv6
+// address that others may reach.
+func addressed() (four bool, six string) {
+	dirs, err := filepath.Glob("/run/nic/*")
+	if err != nil {
+		return false, ""
+	}
+	for _, d := range dirs {
+		four = four || fileExists(filepath.Join(d, "address"))
+		i, err := net.InterfaceByName(filepath.Base(d))
+		if err != nil || six != "" {
+			continue
+		}
+		addrs, err := i.Addrs()
+		if err != nil {
+			continue
+		}
+		for _, a := range addrs {
+			if n, ok := a.(*net.IPNet); ok && n.IP.To4() == nil && n.IP.IsGlobalUnicast() {
+				six = i.Name
+			}
+		}
+	}
+	return four, six
+}
+
+// patience4 is how long a guest that has an IPv6 address waits for an IPv4 one.
+const patience4 = 2 * time.Second
+
+// waitForAddress returns when an interface has its address, at once if there is no interface.
 func waitForAddress(ctx context.Context) error {
 	nics, err := filepath.Glob("/sys/class/net/*/device")
 	if err != nil || len(nics) == 0 {
 		return err
 	}
+	var since time.Time // when there was an IPv6 address
 	for {
-		found, err := filepath.Glob("/run/nic/*/address")
-		if err != nil {
-			return err
+		four, six := addressed()
+		if six != "" && since.IsZero() {
+			since = time.Now()
 		}
-		if len(found) > 0 {
+		if four || (!since.IsZero() && time.Since(since) > patience4) {
 			return nil
 		}
 		select {
 		case <-ctx.Done():
-			return errors.New("no interface got an address by DHCP")
+			return errors.New("no interface got an address by DHCP or router advertisement")
 		case <-time.After(30 * time.Millisecond):
 		}
 	}

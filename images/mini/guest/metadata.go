@@ -101,6 +101,10 @@ func (m metadata) get(ctx context.Context, path string) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
+	host, _, _ = strings.Cut(host, "%") // the zone is ours alone
+	if strings.Contains(host, ":") {
+		host = "[" + host + "]"
+	}
 	if _, err := fmt.Fprintf(conn, "GET %s HTTP/1.0\r\nHost: %s\r\nUser-Agent: yakumo-mini\r\nConnection: close\r\n\r\n", path, host); err != nil {
 		return nil, fmt.Errorf("metadata service: ask for %s: %w", path, err)
 	}

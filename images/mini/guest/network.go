@@ -49,6 +49,7 @@ type service struct {
 type plan struct {
 	commands [][]string
 	fixed    bool // has a fixed IPv4 address, so no DHCP
+	fixed6   bool // the same for IPv6
 	dns      []string
 }
 
@@ -79,7 +80,7 @@ func (d networkData) plans(names map[string]string) (map[string]*plan, error) {
 			return nil, fmt.Errorf("network of link %s: %w", n.Link, err)
 		}
 		p := out[name]
-		p.fixed = p.fixed || n.Type == "ipv4"
+		p.fixed, p.fixed6 = p.fixed || n.Type == "ipv4", p.fixed6 || n.Type == "ipv6"
 		family := "-4"
 		if prefix.Addr().Is6() {
 			family = "-6"
@@ -168,6 +169,11 @@ func configureNetwork(drive string) error {
 func (p *plan) apply(name string) error {
 	for _, args := range p.commands {
 		if err := run("ip", args...); err != nil {
+			return err
+		}
+	}
+	if p.fixed6 {
+		if err := writeFile(filepath.Join("/run/nic", name+".fixed6"), nil, 0o644); err != nil {
 			return err
 		}
 	}

@@ -16,6 +16,8 @@ import (
 const Usage = `usage:
   probe ask [-w PATIENCE] SERVICE[,SERVICE…] ADDRESS…   ask each service at each address, all at once
   probe answer [-n NAME] SERVICE[,SERVICE…]             answer until killed
+  probe hear [-w PATIENCE] [-c COUNT] DEVICE GROUP:PORT      join a multicast group and print COUNT (1) datagrams
+  probe tell DEVICE GROUP:PORT TEXT                     send a datagram to a group
 A SERVICE is icmp, tcp:PORT or udp:PORT. Each question's result is a line: "yes …" or "no …".
 `
 
@@ -32,8 +34,21 @@ func Command(ctx context.Context, out io.Writer, args []string) error {
 	flags.SetOutput(io.Discard)
 	patience := flags.Duration("w", time.Second, "")
 	name := flags.String("n", "", "")
+	count := flags.Int("c", 1, "")
 	if err := flags.Parse(args[1:]); err != nil || flags.NArg() == 0 {
 		return errors.Join(err, errors.New(Usage))
+	}
+	if (args[0] == "hear" && flags.NArg() == 2) || (args[0] == "tell" && flags.NArg() == 3) {
+		group, err := netip.ParseAddrPort(flags.Arg(1))
+		switch {
+		case err != nil:
+			return err
+		case !group.Addr().IsMulticast():
+			return fmt.Errorf("%s is no multicast group", group.Addr())
+		case args[0] == "tell":
+			return Tell(flags.Arg(0), group, flags.Arg(2))
+		}
+		return Hear(ctx, out, flags.Arg(0), group, *count, *patience)
 	}
 	var services []Service
 	for _, s := range strings.Split(flags.Arg(0), ",") {

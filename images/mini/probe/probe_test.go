@@ -1,10 +1,13 @@
 package probe
 
 import (
+	"bufio"
 	"bytes"
 	"context"
+	"io"
 	"net"
 	"net/netip"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -104,10 +107,41 @@ func TestCommand(t *testing.T) {
 	if len(lines) != 4 || lines[0] != "no "+s.String()+" 127.0.0.1 refused" || lines[2] != "no "+s.String()+" ::1 refused" {
 		t.Errorf("%q", lines)
 	}
-	for _, bad := range []string{"", "ask", "ask -w x icmp ::1", "ask -w 1s", "ask tcp ::1", "ask icmp:3 ::1", "ask udp:0 ::1", "ask tcp:65536 ::1", "ask icmp nowhere", "tell icmp ::1"} {
+	for _, bad := range []string{"", "ask", "ask -w x icmp ::1", "ask -w 1s", "ask tcp ::1", "ask icmp:3 ::1", "ask udp:0 ::1", "ask tcp:65536 ::1", "ask icmp nowhere", "tell icmp ::1", "hear lo ::1:5", "hear lo 10.0.0.1:5", "hear nodevice 239.0.0.1:5", "tell lo [::1]:5 x"} {
 		if err := Command(t.Context(), &out, strings.Fields(bad)); err == nil {
 			t.Errorf("%q is taken", bad)
 		}
+	}
+}
+
+func TestGroups(t *testing.T) {
+	for _, group := range []string{"239.9.9.9:"} { // IPv6 on a loopback has no route to groups; a guest tries it
+		at := netip.MustParseAddrPort(group + strconv.Itoa(int(free(t))))
+		r, w := io.Pipe()
+		ended := make(chan error, 1)
+		go func() {
+			err := Hear(t.Context(), w, "lo", at, 2, 10*time.Second)
+			w.Close()
+			ended <- err
+		}()
+		lines := bufio.NewScanner(r)
+		if !lines.Scan() || lines.Text() != "joined "+at.Addr().String()+" on lo" {
+			t.Fatalf("%q, %v", lines.Text(), <-ended)
+		}
+		for _, text := range []string{"one", "two"} {
+			if err := Tell("lo", at, text); err != nil {
+				t.Fatal(err)
+			}
+			if !lines.Scan() || !strings.HasPrefix(lines.Text(), "heard 3 bytes from ") || !strings.HasSuffix(lines.Text(), `"`+text+`"`) {
+				t.Fatalf("%q", lines.Text())
+			}
+		}
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	}
+	if err := Hear(t.Context(), io.Discard, "lo", netip.MustParseAddrPort("239.9.9.8:9"), 1, 50*time.Millisecond); err == nil || err.Error() != "heard 0 of 1: silence" {
+		t.Error(err)
 	}
 }
 
