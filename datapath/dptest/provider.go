@@ -13,7 +13,8 @@ import (
 )
 
 // segmentCases are the tests of how networks are carried: provider bridges, tunnel types, trunks, mirrors.
-var segmentCases = []testCase{{"ProviderFlat", testProviderFlat}, {"ProviderVLAN", testProviderVLAN}, {"ProviderUnmapped", testProviderUnmapped}}
+var segmentCases = []testCase{{"ProviderFlat", testProviderFlat}, {"ProviderVLAN", testProviderVLAN}, {"ProviderUnmapped", testProviderUnmapped},
+	{"TunnelTypes", testTunnelTypes}}
 
 // NewFlat is NewNetwork on the physical network of the suite.
 func NewFlat(id string, vni uint32) *model.HostNetwork {

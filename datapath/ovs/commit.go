@@ -178,6 +178,7 @@ func (d *Driver) write(ctx context.Context) error {
 		return err
 	}
 	f := &d.flows
+	d.ensureTunnels(ctx)
 	for len(f.put)+len(f.del) > 0 || f.sweep {
 		c := d.plan()
 		if err := d.addMeters(ctx, c.meters); err != nil {

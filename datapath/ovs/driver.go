@@ -150,6 +150,7 @@ type Driver struct {
 	synced  bool              // the switch holds what flows says
 	change  chan struct{}     // closed, and replaced, when conn, db or synced change
 	special map[uint64]uint32 // places beyond the ports' ordinals → OpenFlow port
+	tunnels map[uint64]string // place of a tunnel device → why it could not be made, last time
 	bridged map[string]string // physical network → what kept it from being joined to its bridge, last time
 	devices map[model.ID]device
 	wired   map[model.ID]bool
@@ -188,7 +189,7 @@ func Open(cfg Config) (*Driver, error) {
 	ctx, cancel := context.WithCancel(context.Background())
 	d := &Driver{
 		cfg: cfg, ctx: ctx, cancel: cancel,
-		prog: pipeline.NewProgram(cfg.Env, cfg.Ordinals), change: make(chan struct{}), special: map[uint64]uint32{}, bridged: map[string]string{},
+		prog: pipeline.NewProgram(cfg.Env, cfg.Ordinals), change: make(chan struct{}), special: map[uint64]uint32{}, bridged: map[string]string{}, tunnels: map[uint64]string{},
 		devices: map[model.ID]device{}, wired: map[model.ID]bool{}, refused: map[pipeline.Key]error{}, meters: map[uint32]meter{},
 		notify: make(chan struct{}, 1), untold: map[model.ID]bool{}, speak: make(chan struct{}, 1),
 	}

@@ -33,6 +33,8 @@ const (
 	// OpenFlow ports of the driver's own devices, above those of all ordinals.
 	tunnelOFPort  = pipeline.MaxPort + 1
 	serviceOFPort = pipeline.MaxPort + 2
+	greOFPort     = pipeline.MaxPort + 3
+	geneveOFPort  = pipeline.MaxPort + 4
 	// From here on, one for each physical network. 0xff00 and above are reserved (OpenFlow 1.5, 7.2.1).
 	providerOFPort = pipeline.MaxPort + 10
 )
@@ -154,8 +156,7 @@ func (d *Driver) setup(ctx context.Context) (round uint16, err error) {
 		return 0, err
 	}
 	if _, err := d.db.EnsurePorts(ctx, d.cfg.Bridge,
-		ovsdb.PortConfig{Name: d.cfg.TunnelDevice, Type: "vxlan", OFPortRequest: tunnelOFPort, Options: map[string]string{
-			"remote_ip": "flow", "key": "flow", "local_ip": d.cfg.TunnelIP.String(), "dst_port": strconv.Itoa(int(d.cfg.TunnelUDPPort)), "csum": "false"}},
+		d.tunnel(pipeline.PortTunnel),
 		ovsdb.PortConfig{Name: d.cfg.MetadataDevice, Type: "internal", OFPortRequest: serviceOFPort},
 	); err != nil {
 		return 0, err
@@ -268,10 +269,15 @@ func (d *Driver) readPorts() error {
 	special := map[uint64]uint32{}
 	for _, p := range list {
 		switch name := p.Port.Name; name {
-		case d.cfg.TunnelDevice, d.cfg.MetadataDevice:
+		case d.cfg.TunnelDevice, greDevice, geneveDevice, d.cfg.MetadataDevice:
 			place := pipeline.PortTunnel
-			if name == d.cfg.MetadataDevice {
+			switch name {
+			case d.cfg.MetadataDevice:
 				place = pipeline.PortService
+			case greDevice:
+				place = pipeline.PortTunnelGRE
+			case geneveDevice:
+				place = pipeline.PortTunnelGeneve
 			}
 			if p.OFPort != 0 {
 				special[place] = uint32(p.OFPort)
