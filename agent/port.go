@@ -132,11 +132,18 @@ func (w *wirer) counts() (ports, installed int) {
 }
 
 // wanted gives a row that the host should have now, nil for none: a port is here with its
-// server. The ports of a deleted one go as soon as its guest is gone, whenever their rows do.
+// server, a subport with the server of its trunk. The ports of a deleted one go as soon as its guest is gone, whenever their rows do.
 func (w *wirer) wanted(id model.RowID) model.HostRow {
 	row := w.a.ledger.row(id)
-	if p, ok := row.(*model.HostPort); ok && !w.a.wires(p.DeviceID) {
-		return nil
+	if p, ok := row.(*model.HostPort); ok {
+		if p.Parent != "" {
+			if p = w.a.ledger.port(p.Parent); p == nil {
+				return nil
+			}
+		}
+		if !w.a.wires(p.DeviceID) {
+			return nil
+		}
 	}
 	return row
 }
@@ -349,6 +356,10 @@ func (w *wirer) plug(ctx context.Context, row *model.HostPort, here map[string]b
 	}
 	p.device = row.DeviceID
 	w.mu.Unlock()
+	if row.Parent != "" { // on its parent's device
+		p.tap, p.made, p.err = "", true, nil
+		return nil
+	}
 	mtu := 0
 	if n := w.a.ledger.network(row.NetworkID); n != nil {
 		mtu = n.MTU

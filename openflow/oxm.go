@@ -106,6 +106,8 @@ const (
 	FieldCTIPv6Dst
 	FieldCTTPSrc
 	FieldCTTPDst
+	// FieldInPort16 is the ingress port of 16 bits: the one that can be set.
+	FieldInPort16
 	fieldEnd
 )
 
@@ -214,7 +216,8 @@ var fieldTable = buildFields()
 
 func buildFields() (t [fieldEnd]FieldInfo) {
 	t[FieldPacketType] = oxm("packet_type", 44, 32, FormatPacket).exact().readOnly()
-	t[FieldInPort] = oxm("in_port", 0, 32, FormatPort).exact()
+	t[FieldInPort] = oxm("in_port", 0, 32, FormatPort).exact().readOnly()
+	t[FieldInPort16] = nxm("in_port16", 0, 16, FormatHex).class(classNXM0).exact()
 	t[FieldMetadata] = oxm("metadata", 2, 64, FormatHex)
 	t[FieldTunnelID] = oxm("tun_id", 38, 64, FormatHex).nxm1(16)
 	t[FieldTunSrc] = nxm("tun_src", 31, 32, FormatIPv4)

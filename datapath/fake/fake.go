@@ -348,7 +348,7 @@ func (d *Driver) free(k pipeline.OrdinalKey) {
 
 func (d *Driver) isWired(id model.ID) bool {
 	_, err := d.prog.Complete(id)
-	return err == nil && d.sw.ports[id] != ""
+	return err == nil && d.sw.ports[d.prog.DeviceOf(id)] != ""
 }
 
 func (d *Driver) rewire() {
@@ -363,11 +363,13 @@ func (d *Driver) rewire() {
 			say(id, datapath.Unwired)
 		}
 	}
-	for id := range d.sw.ports {
-		if !d.wired[id] && d.isWired(id) {
-			d.wired[id] = true
-			say(id, datapath.Wired)
-			d.inject(responder.Announce(d.prog, d.cfg.Ordinals, id)...)
+	for device := range d.sw.ports {
+		for _, id := range d.prog.CarriedBy(device) {
+			if !d.wired[id] && d.isWired(id) {
+				d.wired[id] = true
+				say(id, datapath.Wired)
+				d.inject(responder.Announce(d.prog, d.cfg.Ordinals, id)...)
+			}
 		}
 	}
 }
@@ -407,7 +409,7 @@ func (d *Driver) Prune(ctx context.Context, desired iter.Seq[model.HostRow]) err
 		}
 	}
 	err := d.change(upserts, removes)
-	for _, kind := range []pipeline.OrdinalKind{pipeline.OrdinalPort, pipeline.OrdinalAlias, pipeline.OrdinalRule} {
+	for _, kind := range []pipeline.OrdinalKind{pipeline.OrdinalPort, pipeline.OrdinalAlias, pipeline.OrdinalRule, pipeline.OrdinalLimit} {
 		for _, key := range d.cfg.Ordinals.Keys(kind) {
 			if k := (pipeline.OrdinalKey{Kind: kind, Key: key}); !d.prog.InUse(k) {
 				d.free(k)

@@ -312,7 +312,7 @@ func (d *Driver) Prune(ctx context.Context, desired iter.Seq[model.HostRow]) err
 		d.flows.sweep = true
 	}
 	err := d.apply(ctx, upserts, removes)
-	for _, kind := range []pipeline.OrdinalKind{pipeline.OrdinalPort, pipeline.OrdinalAlias, pipeline.OrdinalRule} {
+	for _, kind := range []pipeline.OrdinalKind{pipeline.OrdinalPort, pipeline.OrdinalAlias, pipeline.OrdinalRule, pipeline.OrdinalLimit} {
 		for _, key := range d.cfg.Ordinals.Keys(kind) {
 			if k := (pipeline.OrdinalKey{Kind: kind, Key: key}); !d.prog.InUse(k) {
 				d.flows.released[k] = struct{}{}
@@ -347,7 +347,7 @@ func (d *Driver) Installed(port model.ID) bool {
 
 // isWired computes what Installed tells.
 func (d *Driver) isWired(port model.ID) bool {
-	if !d.synced || d.devices[port].ofport == 0 {
+	if !d.synced || d.devices[d.prog.DeviceOf(port)].ofport == 0 {
 		return false
 	}
 	rows, err := d.prog.Complete(port)
@@ -375,11 +375,13 @@ func (d *Driver) rewire() {
 			d.events = append(d.events, datapath.Event{Port: id, Kind: datapath.Unwired})
 		}
 	}
-	for id := range d.devices {
-		if !d.wired[id] && d.isWired(id) {
-			d.wired[id] = true
-			d.events = append(d.events, datapath.Event{Port: id, Kind: datapath.Wired})
-			d.untold[id] = true
+	for device := range d.devices {
+		for _, id := range d.prog.CarriedBy(device) {
+			if !d.wired[id] && d.isWired(id) {
+				d.wired[id] = true
+				d.events = append(d.events, datapath.Event{Port: id, Kind: datapath.Wired})
+				d.untold[id] = true
+			}
 		}
 	}
 	d.wakeTell()

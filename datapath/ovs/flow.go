@@ -164,6 +164,16 @@ func actions(list []pipeline.Action, at ports) ([]openflow.Action, bool) {
 				openflow.CopyField{Src: whole(openflow.FieldARPSPA), Dst: whole(openflow.FieldARPTPA)},
 				openflow.CopyField{Src: swap, Dst: whole(openflow.FieldARPSPA)},
 				openflow.ResubmitTable(uint8(pipeline.Return)))
+		case pipeline.Hand:
+			n, ok := at(a.Port)
+			if !ok {
+				return nil, false
+			}
+			list := []openflow.Action{openflow.Set(openflow.Exact(openflow.FieldInPort16, openflow.U64(noPort)))}
+			if a.VLAN != 0 {
+				list = append(list, openflow.PushVLAN{EtherType: 0x8100}, openflow.Set(openflow.VLANVID(a.VLAN)))
+			}
+			out = append(out, openflow.Clone{Actions: append(list, openflow.ToPort(n))})
 		case pipeline.TurnBack:
 			out = append(out, openflow.ToPort(openflow.PortInPort))
 		case pipeline.ToAgent:
@@ -210,6 +220,9 @@ func actions(list []pipeline.Action, at ports) ([]openflow.Action, bool) {
 	}
 	return out, true
 }
+
+// noPort is a switch port that no packet comes from. A packet that has it cannot be tracked any more.
+const noPort = 0xffff
 
 // exchange swaps two fields through a third.
 func exchange(a, b, swap openflow.Field) []openflow.Action {
@@ -288,6 +301,8 @@ func places(e *pipeline.Entry) []uint64 {
 	for _, a := range e.Actions {
 		switch a := a.(type) {
 		case pipeline.Deliver:
+			out = append(out, a.Port)
+		case pipeline.Hand:
 			out = append(out, a.Port)
 		case pipeline.Tunnel:
 			if place := a.Place(); !slices.Contains(out, place) {

@@ -112,6 +112,13 @@ type Untrack struct{}
 // device (PortService). It never sends a packet back where it came in.
 type Deliver struct{ Port uint64 }
 
+// Hand sends a copy to the device of a local port, given by its ordinal, with a tag where VLAN is not 0,
+// even where the packet came in there. The packet itself stays as it is.
+type Hand struct {
+	Port uint64
+	VLAN uint16
+}
+
 // Tunnel sends to another host. Via is PortTunnel, also where it is 0, PortTunnelGRE or
 // PortTunnelGeneve.
 type Tunnel struct {
@@ -243,8 +250,11 @@ func (a PopVLAN) appendKey(b []byte) []byte     { return append(b, 18) }
 func (a AdvertiseND) appendKey(b []byte) []byte { return append(b, 23) }
 func (a Untrack) appendKey(b []byte) []byte     { return append(b, 24) }
 func (a Reenter) appendKey(b []byte) []byte     { return append(b, 19) }
-func (a TurnBack) appendKey(b []byte) []byte    { return append(b, 22) }
-func (a Branch) appendKey(b []byte) []byte      { return append(b, 20, byte(a.Stage)) }
+func (a Hand) appendKey(b []byte) []byte {
+	return binary.BigEndian.AppendUint16(binary.BigEndian.AppendUint64(append(b, 23), a.Port), a.VLAN)
+}
+func (a TurnBack) appendKey(b []byte) []byte { return append(b, 22) }
+func (a Branch) appendKey(b []byte) []byte   { return append(b, 20, byte(a.Stage)) }
 func (a Limit) appendKey(b []byte) []byte {
 	b = binary.BigEndian.AppendUint32(append(b, 21, bit(a.Packets)), a.ID)
 	return binary.BigEndian.AppendUint32(binary.BigEndian.AppendUint32(b, a.Rate), a.Burst)
@@ -310,8 +320,14 @@ func (a PopVLAN) String() string     { return "pop-vlan" }
 func (a AdvertiseND) String() string { return "advertise-nd" }
 func (a Untrack) String() string     { return "untrack" }
 func (a Reenter) String() string     { return "reenter" }
-func (a TurnBack) String() string    { return "turn-back" }
-func (a Branch) String() string      { return fmt.Sprintf("branch %v", a.Stage) }
+func (a Hand) String() string {
+	if a.VLAN == 0 {
+		return "hand " + portText(a.Port)
+	}
+	return fmt.Sprintf("hand %s vlan=%d", portText(a.Port), a.VLAN)
+}
+func (a TurnBack) String() string { return "turn-back" }
+func (a Branch) String() string   { return fmt.Sprintf("branch %v", a.Stage) }
 func (a Limit) String() string {
 	unit := "kbps"
 	if a.Packets {

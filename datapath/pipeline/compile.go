@@ -16,6 +16,8 @@ type Rows interface {
 	// Referring gives the rules, of groups known here, whose remote side is the security group
 	// (RowGroup) or the address group (RowAddresses) id, by rule id.
 	Referring(kind model.RowKind, id model.ID) []*model.HostRule
+	// Trunk tells whether the device of a port carries other ports too.
+	Trunk(id model.ID) bool
 	// Ordinal gives the number of a port, an alias or a rule.
 	Ordinal(kind OrdinalKind, key string) (uint32, error)
 }
@@ -35,11 +37,14 @@ type OrdinalKey struct {
 // Priorities within a stage. Entries of one stage and one priority never overlap unless
 // their actions agree or they are clauses of conjunctions.
 const (
-	prioClassify = 100
+	prioTransparent = 90 // classify: a guest's own tags
+	prioClassify    = 100
+	prioMarked      = 5 // above either: packets that can be marked
 
 	prioOpen      = 400 // anti-spoof: a port without port security
 	prioNoServer  = 300 // anti-spoof: DHCP server replies
 	prioSource    = 200 // anti-spoof: allowed sources
+	prioTagged    = 500 // respond, admit: a guest's own tags
 	prioOwnARP    = 300 // respond: a request for one's own address
 	prioMovable   = 250 // respond: an address that several ports may hold
 	prioAnswer    = 200 // respond: answers
@@ -235,7 +240,7 @@ func (c *compiler) port(r *model.HostPort) {
 	}
 	six := Speaks6(addrs6, r.Pairs)
 
-	c.add(Classify, prioClassify, FeatureClassify, MatchOf(Is(InPort, ord), Is(VLAN, 0)), Put(Net, vni), Put(From, ord), Goto{Next(Classify)})
+	c.door(r, ord, vni)
 
 	// Anti-spoof.
 	next := Next(AntiSpoof)
@@ -295,7 +300,7 @@ func (c *compiler) port(r *model.HostPort) {
 
 	c.add(Lookup, prioLocal, FeatureLookup, MatchOf(net, IsMAC(EthDst, mac)), Put(To, ord), Goto{Next(Lookup)})
 	c.add(FloodIn, prioNetwork, FeatureFlood, MatchOf(net), Leg{ord32, Next(Lookup)})
-	c.add(Output, prioLocal, FeatureOutput, MatchOf(Is(To, ord)), Deliver{ord})
+	c.handOver(r, ord)
 }
 
 func containsAddr(as []netip.Addr, a netip.Addr) bool {
@@ -416,7 +421,12 @@ func (c *compiler) network(r *model.HostNetwork) {
 		return
 	}
 	via := tunnelPlace(r.Type)
-	c.add(Classify, prioClassify, FeatureClassify, MatchOf(Is(InPort, via), Is(TunnelID, vni), Is(VLAN, 0)), Put(Net, vni), Put(Landed, 1), Goto{Lookup})
+	tag := Is(VLAN, 0)
+	if carriesTags(r) {
+		tag = Term{Field: VLAN}
+		c.transparentNetwork(vni)
+	}
+	c.add(Classify, prioClassify, FeatureClassify, MatchOf(Is(InPort, via), Is(TunnelID, vni), tag), Put(Net, vni), Put(Landed, 1), Goto{Lookup})
 	if len(r.Flood) == 0 {
 		return
 	}

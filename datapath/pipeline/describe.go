@@ -87,6 +87,7 @@ var actionTexts = [][2]string{
 	{"`answer-nd m`", "turn a neighbour solicitation into the advertisement that `m` has the address, go on in advertise"},
 	{"`advertise-nd`", "let its option tell the frame's source MAC"},
 	{"`push-vlan n`, `pop-vlan`", "put a tag on, take it off"},
+	{"`hand p vlan=n`", "a copy to the device of a local port, with a tag, even where the packet came in there"},
 	{"`turn-back`", "back where the packet came in"},
 	{"`reenter`", "forget where the packet came in, so that it may leave there"},
 	{"`branch s`", "a copy goes on in `s`, the packet with the next action"},

@@ -22,6 +22,7 @@ type Program struct {
 	next  uint32 // row ordinals, see Installed.Row
 	free  []uint32
 
+	subports     map[model.ID]map[model.RowID]struct{} // by their parent
 	networkPorts map[model.ID]map[model.RowID]struct{}
 	routersIn    map[model.ID]map[model.RowID]struct{} // network → routers with an interface there
 	groupPorts   map[model.ID]map[model.RowID]struct{}
@@ -83,7 +84,7 @@ func NewProgram(env Env, ord Ordinals) *Program {
 	return &Program{
 		env: env, ord: ord,
 		rows: map[model.RowID]*compiledRow{}, slots: map[Key]*slot{},
-		routersIn:    map[model.ID]map[model.RowID]struct{}{},
+		subports: map[model.ID]map[model.RowID]struct{}{}, routersIn: map[model.ID]map[model.RowID]struct{}{},
 		networkPorts: map[model.ID]map[model.RowID]struct{}{}, groupPorts: map[model.ID]map[model.RowID]struct{}{},
 		groupMembers: map[model.ID]map[model.RowID]struct{}{}, referring: map[model.RowID][]*model.HostRule{},
 		inUse: map[OrdinalKey]int{}, released: map[OrdinalKey]struct{}{}, conflicts: map[Key]struct{}{}, errs: map[model.RowID]error{},
@@ -360,6 +361,10 @@ func (p *Program) link(row model.HostRow, dirty map[model.RowID]struct{}) {
 	switch r := row.(type) {
 	case *model.HostPort:
 		linkTo(p.networkPorts, r.NetworkID, r.RowID())
+		if r.Parent != "" {
+			linkTo(p.subports, r.Parent, r.RowID())
+			dirty[model.RowID{Kind: model.RowPort, Key: r.Parent}] = struct{}{}
+		}
 		for _, g := range r.Groups {
 			linkTo(p.groupPorts, g, r.RowID())
 		}
@@ -392,6 +397,10 @@ func (p *Program) unlink(row model.HostRow, dirty map[model.RowID]struct{}) {
 	switch r := row.(type) {
 	case *model.HostPort:
 		unlinkFrom(p.networkPorts, r.NetworkID, r.RowID())
+		if r.Parent != "" {
+			unlinkFrom(p.subports, r.Parent, r.RowID())
+			dirty[model.RowID{Kind: model.RowPort, Key: r.Parent}] = struct{}{}
+		}
 		for _, g := range r.Groups {
 			unlinkFrom(p.groupPorts, g, r.RowID())
 		}
@@ -526,6 +535,9 @@ func (p *Program) Complete(port model.ID) ([]model.RowID, error) {
 		return nil, fmt.Errorf("port %s is not known", port)
 	}
 	ids := []model.RowID{id, {Kind: model.RowNetwork, Key: r.NetworkID}}
+	if r.Parent != "" {
+		ids = append(ids, model.RowID{Kind: model.RowPort, Key: r.Parent})
+	}
 	if r.PortSecurity {
 		for _, g := range r.Groups {
 			ids = append(ids, model.RowID{Kind: model.RowGroup, Key: g})
@@ -543,6 +555,23 @@ func (p *Program) Complete(port model.ID) ([]model.RowID, error) {
 		return nil, fmt.Errorf("port %s: this host has no bridge to physical network %q", port, n.PhysicalNetwork)
 	}
 	return ids, nil
+}
+
+// DeviceOf gives the port whose device carries a port: the port itself, or the parent of a subport.
+func (p *Program) DeviceOf(port model.ID) model.ID {
+	if r, ok := p.Row(model.RowID{Kind: model.RowPort, Key: port}).(*model.HostPort); ok && r.Parent != "" {
+		return r.Parent
+	}
+	return port
+}
+
+// CarriedBy gives the ports that the device of a port carries: the port itself, then its subports.
+func (p *Program) CarriedBy(port model.ID) []model.ID {
+	out := []model.ID{port}
+	for id := range p.subports[port] {
+		out = append(out, id.Key)
+	}
+	return out
 }
 
 // Err gives the error of a row that could not be compiled.
@@ -586,6 +615,8 @@ func (l *lookup) Group(id model.ID) *model.HostGroup {
 func (l *lookup) Referring(kind model.RowKind, id model.ID) []*model.HostRule {
 	return l.referring[model.RowID{Kind: kind, Key: id}]
 }
+
+func (l *lookup) Trunk(id model.ID) bool { return len(l.subports[id]) > 0 }
 
 func (l *lookup) Ordinal(kind OrdinalKind, key string) (uint32, error) {
 	return l.ord.Get(kind, key, l.env.Limit(kind))

@@ -33,7 +33,12 @@ func (c *compiler) provider(r *model.HostNetwork, vni uint64) {
 		c.add(Return, prioClassify, FeatureProvider, MatchOf(in, net), PushVLAN{r.VLAN}, TurnBack{})
 	}
 	c.add(Classify, prioClassify, FeatureProvider, MatchOf(in, tag), land...)
+	if carriesTags(r) { // but for the tags of VLAN networks on the same wire
+		c.add(Classify, prioTransparent, FeatureProvider, MatchOf(in, tagBit), Put(Net, vni), Put(Landed, 1), Goto{Lookup})
+		c.transparentNetwork(vni)
+	}
 	c.add(Respond, prioFloodARP, FeatureProvider, MatchOf(net, Is(EthType, TypeARP), Is(ARPOp, ARPRequest)), Goto{Next(Respond)})
+	c.add(Respond, prioFloodARP, FeatureProvider, MatchOf(icmp6(TypeSolicit, net)...), Goto{Next(Respond)})
 	c.add(Lookup, prioOutside, FeatureProvider, MatchOf(net), leave...)
 	c.add(FloodOut, prioNetwork, FeatureProvider, MatchOf(net), stay...)
 }

@@ -352,6 +352,12 @@ func (w *walk) stage(st pipeline.Stage) {
 			p.ARPTHA, p.ARPSHA = p.ARPSHA, a.MAC
 			p.ARPTPA, p.ARPSPA = p.ARPSPA, p.ARPTPA
 			w.stage(pipeline.Return)
+		case pipeline.Hand:
+			d := Departure{To: a.Port, Packet: w.p}
+			if a.VLAN != 0 {
+				d.Packet.VLAN = a.VLAN | 0x1000
+			}
+			w.res.Out = append(w.res.Out, d)
 		case pipeline.TurnBack:
 			w.depart(Departure{To: w.in})
 		case pipeline.ToAgent:
