@@ -201,7 +201,7 @@ func Open(cfg Config) (*Driver, error) {
 		return nil, err
 	}
 	d.note(delta)
-	d.wg.Add(3)
+	d.wg.Add(4)
 	go d.run()
 	go d.announce()
 	go d.tell()
