@@ -97,18 +97,26 @@ func plan(snap store.Snapshot) []move {
 			healthy[h.ID] = &gatewayHost{host: h}
 		}
 	}
-	byNetwork := map[model.ID][]*gatewayHost{} // that reach the network
-	reach := func(w *model.Network) []*gatewayHost {
-		out, ok := byNetwork[w.ID]
-		if !ok {
-			for _, h := range healthy {
-				if Reaches(h.host, w) {
-					out = append(out, h)
+	type outside struct {
+		network *model.Network // nil: it is not there
+		able    []*gatewayHost // that reach it
+	}
+	outsides := map[model.ID]*outside{}
+	reach := func(id model.ID) *outside {
+		o := outsides[id]
+		if o == nil {
+			o = &outside{}
+			outsides[id] = o
+			if w, ok := store.Networks.Get(snap, id); ok {
+				o.network = w
+				for _, h := range healthy {
+					if Reaches(h.host, w) {
+						o.able = append(o.able, h)
+					}
 				}
 			}
-			byNetwork[w.ID] = out
 		}
-		return out
+		return o
 	}
 	type open struct {
 		r    *model.Router
@@ -122,11 +130,12 @@ func plan(snap store.Snapshot) []move {
 		if r.Gateway == nil {
 			continue
 		}
-		w, ok := store.Networks.Get(snap, r.Gateway.NetworkID)
-		if !ok {
+		o := reach(r.Gateway.NetworkID)
+		w := o.network
+		if w == nil {
 			continue
 		}
-		x := open{r: r, able: reach(w), want: 1}
+		x := open{r: r, able: o.able, want: 1}
 		if r.HA {
 			x.want = 2
 		}

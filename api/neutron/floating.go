@@ -142,7 +142,7 @@ func emitPortDetails(b []byte, v *view, f *model.FloatingIP) []byte {
 	return append(strconv.AppendBool(b, p.AdminStateUp), '}')
 }
 
-// emitForwardings shows what is forwarded, in the order of the outer ports.
+// emitForwardings shows what is forwarded.
 func (d *dialect) emitForwardings(b []byte, v *view, f *model.FloatingIP) []byte {
 	b = append(b, '[')
 	x := d.forwardingCollection(f.ID)

@@ -13,7 +13,10 @@ func fuzzBody(f *testing.F, path, single string, seeds []string) {
 	c := newCloud(f)
 	w := c.network("red", "w")
 	s := c.subnet("red", w, "10.0.0.0/24")
-	fill := strings.NewReplacer("$NET", w, "$SUBNET", s)
+	out, outSubnet := c.outside("203.0.113.0/24")
+	c.router("red", "r", out, s)
+	p := c.port("red", w, "fixed_ips", []object{{"ip_address": "10.0.0.77"}})["id"].(string)
+	fill := strings.NewReplacer("$NET", w, "$SUBNET", s, "$OUTSUBNET", outSubnet, "$OUT", out, "$PORT", p)
 	for _, seed := range seeds {
 		f.Add(fill.Replace(`{"` + single + `": ` + seed + `}`))
 	}
@@ -43,10 +46,14 @@ func fuzzBody(f *testing.F, path, single string, seeds []string) {
 			for _, r := range many {
 				id := r["id"].(string)
 				again := c.must(200, "red", "GET", path+"/"+id, nil)
-				if again["id"] != id || again["network_id"] != w {
+				if in, there := again["network_id"]; again["id"] != id || there && in != w {
 					t.Fatalf("made %v, shown %v", r, again)
 				}
-				c.must(200, "red", "PUT", path+"/"+id, object{single: object{"name": again["name"], "description": again["description"]}})
+				back := object{"description": again["description"]}
+				if name, there := again["name"]; there {
+					back["name"] = name
+				}
+				c.must(200, "red", "PUT", path+"/"+id, object{single: back})
 				c.must(204, "red", "DELETE", path+"/"+id, nil)
 			}
 		case rec.Code >= 400 && rec.Code < 500 || rec.Code == 501:
@@ -84,6 +91,71 @@ func FuzzSubnetBody(f *testing.F) {
 	})
 }
 
+func FuzzRouterBody(f *testing.F) {
+	fuzzBody(f, "/v2.0/routers", "router", []string{
+		`{"name": "r", "admin_state_up": "0", "availability_zone_hints": [], "flavor_id": null}`,
+		`{"external_gateway_info": {"network_id": "$OUT"}}`, `{"external_gateway_info": {"network_id": null, "external_fixed_ips": null, "qos_policy_id": null}}`,
+		`{"external_gateway_info": {"network_id": "$OUT", "enable_snat": 1, "external_fixed_ips": [{"subnet_id": "$OUTSUBNET"}]}}`,
+		`{"external_gateway_info": {"network_id": "$NET"}}`, `{"external_gateway_info": []}`, `{"routes": [], "ha": null, "distributed": false}`, `null`, `{`,
+	})
+}
+
+func FuzzFloatingIPBody(f *testing.F) {
+	fuzzBody(f, "/v2.0/floatingips", "floatingip", []string{
+		`{"floating_network_id": "$OUT"}`, `{"floating_network_id": "$OUT", "port_id": "$PORT", "fixed_ip_address": "10.0.0.77", "subnet_id": "$OUTSUBNET"}`,
+		`{"floating_network_id": "$OUT", "port_id": "", "fixed_ip_address": null, "floating_ip_address": "", "dns_name": "a", "dns_domain": "b."}`,
+		`{"floating_network_id": "$NET"}`, `{"floating_network_id": "$OUT", "fixed_ip_address": "::ffff:10.0.0.77", "port_id": "$PORT"}`, `[]`, `{`,
+	})
+}
+
+// FuzzRouterAction sends bodies to what is done with a router, and to its port forwardings:
+// they are taken or refused, and a router keeps its next hops beside it.
+func FuzzRouterAction(f *testing.F) {
+	c := newCloud(f)
+	w := c.network("red", "w")
+	s, s2 := c.subnet("red", w, "10.0.0.0/24"), c.subnet("red", w, "10.0.1.0/24")
+	out, _ := c.outside("203.0.113.0/24")
+	r := c.router("red", "r", out, s)
+	p := c.port("red", w, "fixed_ips", []object{{"subnet_id": s}})["id"].(string)
+	fip := c.floating("red", out)["id"].(string)
+	for i, seed := range []string{
+		`{"subnet_id": "` + s2 + `"}`, `{"subnet_id": "` + s2 + `", "port_id": null}`, `{"router": {"routes": [{"destination": "10.9.0.0/16", "nexthop": "10.0.0.9"}]}}`,
+		`{"router": {"routes": [{"destination": "::/0", "nexthop": "10.0.0.9"}, {}]}}`, `{"port_id": 5}`, `null`, `[`,
+		`{"port_forwarding": {"protocol": "tcp", "internal_port_id": "` + p + `", "internal_port": 22, "external_port": "22"}}`,
+		`{"port_forwarding": {"protocol": "udp", "internal_port_id": "` + p + `", "internal_port_range": "1:9", "external_port_range": "11:19", "internal_ip_address": ""}}`,
+	} {
+		for kind := range byte(5) {
+			f.Add(kind+byte(i), seed)
+		}
+	}
+	f.Fuzz(func(t *testing.T, kind byte, body string) {
+		c.t = t
+		action := []string{"add_router_interface", "remove_router_interface", "add_extraroutes", "remove_extraroutes", ""}[kind%5]
+		method, path := "PUT", "/network/v2.0/routers/"+r+"/"+action
+		if action == "" {
+			method, path = "POST", "/network/v2.0/floatingips/"+fip+"/port_forwardings"
+		}
+		req := httptest.NewRequest(method, path, strings.NewReader(body))
+		req.Header.Set("X-Auth-Token", "red")
+		rec := httptest.NewRecorder()
+		c.front.ServeHTTP(rec, req)
+		var got struct {
+			NeutronError struct{ Type, Message string }
+			Forwarding   struct{ ID string } `json:"port_forwarding"`
+		}
+		if err := json.Unmarshal(rec.Body.Bytes(), &got); err != nil {
+			t.Fatalf("%d: the answer is no object: %q", rec.Code, rec.Body)
+		}
+		switch {
+		case rec.Code == 201:
+			c.must(204, "red", "DELETE", "/v2.0/floatingips/"+fip+"/port_forwardings/"+got.Forwarding.ID, nil)
+		case rec.Code == 200, rec.Code >= 400 && rec.Code < 500 && got.NeutronError.Type != "" && got.NeutronError.Message != "":
+		default:
+			t.Fatalf("%s %q: %d %s", action, body, rec.Code, rec.Body)
+		}
+	})
+}
+
 // FuzzList asks for lists with any query: the answer is a list or an error of the client's.
 func FuzzList(f *testing.F) {
 	c := newCloud(f)
@@ -92,11 +164,11 @@ func FuzzList(f *testing.F) {
 	p := c.port("red", w, "name", "p")["id"].(string)
 	for _, q := range []string{"limit=1&marker=" + p, "page_reverse=True&limit=0", "sort_key=name&sort_dir=desc", "sort=name:asc,id:desc", "fields=id&fields=",
 		"fixed_ips=ip_address%3D10.0.0.9", "fixed_ips=subnet_id%3D" + s, "tags=a,b&not-tags-any=c", "id=" + p, "binding:host_id=h", "admin_state_up=1", "%zz=%"} {
-		for kind := range byte(5) {
+		for kind := range byte(7) {
 			f.Add(kind, q)
 		}
 	}
-	kinds := []string{"networks", "subnets", "ports", "security-groups", "security-group-rules"}
+	kinds := []string{"networks", "subnets", "ports", "security-groups", "security-group-rules", "routers", "floatingips"}
 	f.Fuzz(func(t *testing.T, kind byte, query string) {
 		req := httptest.NewRequest("GET", "/network/v2.0/"+kinds[int(kind)%len(kinds)], nil)
 		req.URL.RawQuery = query
