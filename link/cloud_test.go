@@ -10,6 +10,7 @@ import (
 	"maps"
 	"net"
 	"net/http"
+	"net/netip"
 	"runtime"
 	"strings"
 	"sync"
@@ -252,6 +253,7 @@ type cloud struct {
 	cl     *clientv3.Client
 	prefix string
 	blobs  map[string]string
+	probe  func(context.Context, netip.AddrPort) bool // of servers to come
 	sites  []*site
 }
 
@@ -282,7 +284,7 @@ func (c *cloud) serve() *site {
 	s := &site{addr: l.Addr().String(), st: st, views: newScript(st),
 		sink: &sinkhole{servers: map[model.ID][]model.ServerReport{}, ports: map[model.ID]model.PortReport{}}}
 	s.Server, err = NewServer(ServerConfig{Store: st, Authority: a, Views: s.views, Sink: s.sink, Blob: c.blob,
-		Identity: fmt.Sprint("server", len(c.sites)), URL: "https://" + s.addr, HostTTL: ttl, Log: slog.New(slog.DiscardHandler), Now: c.clock.now})
+		Identity: fmt.Sprint("server", len(c.sites)), URL: "https://" + s.addr, HostTTL: ttl, Probe: c.probe, Log: slog.New(slog.DiscardHandler), Now: c.clock.now})
 	if err != nil {
 		c.t.Fatal(err)
 	}

@@ -10,6 +10,7 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"net/netip"
 	"net/url"
 	"strings"
 	"sync"
@@ -59,8 +60,17 @@ type ServerConfig struct {
 	URL string
 	// HostTTL is how long a host may be silent before it counts as down; default 6 s.
 	HostTTL time.Duration
-	Log     *slog.Logger
-	Now     func() time.Time
+	// GatewayTTL is how long a host that is a router's gateway may be silent, while its kernel is
+	// silent too, before its gateways go elsewhere; default 400 ms.
+	GatewayTTL time.Duration
+	// GatewayGrace is how long the agent of such a host may be away or hang while its host is
+	// alive; default half of HostTTL, which is to be longer.
+	GatewayGrace time.Duration
+	// Probe tells whether the kernel of the host answers that an agent's stream came from; default
+	// is a TCP connection to that port. It returns when ctx ends.
+	Probe func(ctx context.Context, at netip.AddrPort) bool
+	Log   *slog.Logger
+	Now   func() time.Time
 }
 
 // Server is the servers' half of the link.
@@ -82,6 +92,15 @@ func NewServer(cfg ServerConfig) (*Server, error) {
 	if cfg.HostTTL == 0 {
 		cfg.HostTTL = 6 * time.Second
 	}
+	if cfg.GatewayTTL == 0 {
+		cfg.GatewayTTL = 400 * time.Millisecond
+	}
+	if cfg.GatewayGrace == 0 {
+		cfg.GatewayGrace = cfg.HostTTL / 2
+	}
+	if cfg.Probe == nil {
+		cfg.Probe = knock
+	}
 	if cfg.Log == nil {
 		cfg.Log = slog.Default()
 	}
@@ -97,6 +116,7 @@ func NewServer(cfg ServerConfig) (*Server, error) {
 	s.http = &http.Client{Transport: &http.Transport{TLSClientConfig: tc.Clone(), ForceAttemptHTTP2: true, IdleConnTimeout: time.Minute, HTTP2: liveness()}}
 	s.grpc = grpc.NewServer(grpc.Creds(credentials.NewTLS(tc)), grpc.MaxRecvMsgSize(64<<20))
 	linkpb.RegisterHostsServer(s.grpc, s)
+	go (&vigil{s: s, watched: map[model.ID]*watched{}}).run(s.ctx)
 	return s, nil
 }
 

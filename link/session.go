@@ -7,11 +7,13 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net/netip"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
 
 	"yakumo/fault"
@@ -34,12 +36,19 @@ type session struct {
 	heard   atomic.Int64 // unix nanoseconds
 	down    atomic.Bool  // the host is down now, not only when its lease has run out
 
+	peer    netip.AddrPort // the agent's end of the connection
+	broke   atomic.Bool    // the agent's stream ended by itself
+	suspect atomic.Bool    // the vigil's judgement
+	judged  chan struct{}  // it is new
+
 	mu      sync.Mutex
 	asked   map[uint64]chan *linkpb.Answer
 	nextAsk uint64
 	servers map[model.ID]model.ServerReport // to be brought into the store
 	ports   map[model.ID]model.PortReport
 	work    chan struct{}
+	left    *store.Lease // of the heartbeat that is left behind, once the session is over
+	leftAt  int64        // its revision
 }
 
 // catchUp is how long a host waits for a server that has seen less than itself; less than the
@@ -73,7 +82,10 @@ func (s *Server) Attach(stream linkpb.Hosts_AttachServer) error {
 		s: s, host: h.ID, key: h.CertKey, log: s.cfg.Log.With("host", h.Name), out: make(chan *linkpb.ToHost, 64), ctx: ctx,
 		applied: make(chan *linkpb.Applied, 1), asked: map[uint64]chan *linkpb.Answer{},
 		servers: map[model.ID]model.ServerReport{}, ports: map[model.ID]model.PortReport{}, work: make(chan struct{}, 1),
-		ended: make(chan error, 8),
+		ended: make(chan error, 8), judged: make(chan struct{}, 1),
+	}
+	if p, ok := peer.FromContext(ctx); ok {
+		ss.peer, _ = netip.ParseAddrPort(p.Addr.String()) // where it is none, nothing answers there
 	}
 	ss.heard.Store(time.Now().UnixNano())
 	if err := ss.facts(ctx, hello.Facts); err != nil {
@@ -108,6 +120,9 @@ func (s *Server) Attach(stream linkpb.Hosts_AttachServer) error {
 	go func() { ss.end(ss.receive(ctx, stream)) }() // ends with the stream, after we return
 	select {
 	case err = <-ss.ended:
+		if s.ctx.Err() == nil && !ss.down.Load() && !errors.Is(err, errElsewhere) {
+			ss.broke.Store(true)
+		}
 	case <-s.ctx.Done():
 		err = status.Error(codes.Unavailable, "the server is shutting down")
 	}
@@ -274,9 +289,13 @@ func (ss *session) hold(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	var mine int64
 	defer func() {
 		if !ss.down.Load() {
 			l.Abandon()
+			ss.mu.Lock()
+			ss.left, ss.leftAt = l, mine
+			ss.mu.Unlock()
 			return
 		}
 		// A heartbeat that another server has written since is on another lease, and stays.
@@ -290,11 +309,10 @@ func (ss *session) hold(ctx context.Context) error {
 				ss.down.Store(true)
 				return errRemoved
 			}
-			return store.Heartbeats.PutLeased(tx, &model.Heartbeat{HostID: ss.host, Server: ss.s.cfg.Identity, URL: ss.s.cfg.URL, At: ss.s.cfg.Now().UTC()}, l)
+			return store.Heartbeats.PutLeased(tx, &model.Heartbeat{HostID: ss.host, Server: ss.s.cfg.Identity, URL: ss.s.cfg.URL, At: ss.s.cfg.Now().UTC(), Suspect: ss.suspect.Load()}, l)
 		})
 	}
-	mine, err := put()
-	if err != nil {
+	if mine, err = put(); err != nil {
 		return err
 	}
 	t := time.NewTicker(ss.s.cfg.HostTTL / 3)
@@ -305,6 +323,14 @@ func (ss *session) hold(ctx context.Context) error {
 			return errors.New("its lease has ended")
 		case <-ctx.Done():
 			return ctx.Err()
+		case <-ss.judged:
+			if at := store.Heartbeats.Revision(st.Snapshot(), ss.host); at > mine {
+				return errElsewhere
+			}
+			if mine, err = put(); err != nil {
+				return err
+			}
+			continue
 		case <-t.C:
 		}
 		switch at := store.Heartbeats.Revision(st.Snapshot(), ss.host); {

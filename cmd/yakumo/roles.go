@@ -99,7 +99,7 @@ func newServerRole(ctx context.Context, p serverParts) (*serverRole, error) {
 	}
 	views := hostview.NewEngine(st, log)
 	hosts, err := link.NewServer(link.ServerConfig{Store: st, Authority: authority, Views: views, Sink: comp, Blob: img.ServeBlob,
-		Identity: c.Name, URL: c.linkURL(), HostTTL: c.HostTTL, Log: log})
+		Identity: c.Name, URL: c.linkURL(), HostTTL: c.HostTTL, GatewayTTL: c.GatewayTTL, GatewayGrace: c.GatewayGrace, Log: log})
 	if err != nil {
 		return nil, err
 	}
