@@ -43,6 +43,24 @@ func (n *Network) shareables() map[string]shareable {
 			write: writeShared(n, store.SecurityGroups, func(g *model.SecurityGroup) (*model.Meta, *model.Sharing) { return &g.Meta, &g.Sharing }),
 			users: groupUsers, mark: groupMark,
 		},
+		model.ObjectSubnetPool: {
+			actions: plain, find: found(n.GetSubnetPool, func(p *model.SubnetPool) *model.Meta { return &p.Meta }),
+			write: writeShared(n, store.SubnetPools, func(p *model.SubnetPool) (*model.Meta, *model.Sharing) { return &p.Meta, &p.Sharing }),
+			users: func(r store.Reader, id model.ID, _ string) iter.Seq[model.ID] {
+				return func(yield func(model.ID) bool) {
+					for s := range cut(r, id) {
+						if !yield(s.ProjectID) {
+							return
+						}
+					}
+				}
+			}, mark: poolMark,
+		},
+		model.ObjectAddressScope: {
+			actions: plain, find: found(n.GetAddressScope, func(a *model.AddressScope) *model.Meta { return &a.Meta }),
+			write: writeShared(n, store.AddressScopes, func(a *model.AddressScope) (*model.Meta, *model.Sharing) { return &a.Meta, &a.Sharing }),
+			users: usersOf(store.SubnetPools, "scope", func(p *model.SubnetPool) *model.Meta { return &p.Meta }), mark: scopeMark,
+		},
 		model.ObjectAddressGroup: {
 			actions: plain, find: found(n.GetAddressGroup, func(g *model.AddressGroup) *model.Meta { return &g.Meta }),
 			write: writeShared(n, store.AddressGroups, func(g *model.AddressGroup) (*model.Meta, *model.Sharing) { return &g.Meta, &g.Sharing }),

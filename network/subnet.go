@@ -17,7 +17,12 @@ type SubnetSpec struct {
 	Description *string
 	NetworkID   string // of a new subnet
 	IPVersion   int    // of a new subnet; 0: the block's
+	// CIDR is the block; of a pool it may be left out: any block of PrefixBits, nil the
+	// pool's default, is cut then.
 	CIDR        netip.Prefix
+	PoolID      string // "": none
+	DefaultPool bool   // the pool that is the default of the IP version
+	PrefixBits  *int
 	// Gateway: nil picks the first address, an invalid (zero) address means none.
 	Gateway    *netip.Addr
 	Pools      *[]model.AddrRange // nil or empty on creation: all addresses but the gateway's
@@ -54,6 +59,16 @@ func (n *Network) CreateSubnet(tx *store.Tx, sc Scope, spec SubnetSpec) (*model.
 	if err := n.spend(tx, project, QuotaSubnet, 1); err != nil {
 		return nil, err
 	}
+	from, err := n.poolOf(tx, sc, spec)
+	if err != nil {
+		return nil, err
+	}
+	if from != nil {
+		if spec.CIDR, err = n.allocate(tx, from, project, spec.CIDR, spec.PrefixBits); err != nil {
+			return nil, err
+		}
+		spec.PoolID = from.ID
+	}
 	if err := checkBlock(spec.CIDR); err != nil {
 		return nil, err
 	}
@@ -61,12 +76,15 @@ func (n *Network) CreateSubnet(tx *store.Tx, sc Scope, spec SubnetSpec) (*model.
 	if spec.IPVersion != 0 && spec.IPVersion != version {
 		return nil, invalid("cidr '%s' does not match the ip_version '%d'.", spec.CIDR, spec.IPVersion)
 	}
+	if err := samePool(tx, w.ID, from, version); err != nil {
+		return nil, err
+	}
 	for o := range store.Subnets.List(tx, "network", w.ID) {
 		if o.CIDR.Overlaps(spec.CIDR) {
 			return nil, invalid("Requested subnet with cidr: %s for network: %s overlaps with another subnet (%s).", spec.CIDR, w.ID, o.CIDR)
 		}
 	}
-	s := &model.Subnet{Meta: model.NewMeta(project, "", n.now()), NetworkID: w.ID, IPVersion: version, CIDR: spec.CIDR, DHCP: true}
+	s := &model.Subnet{Meta: model.NewMeta(project, "", n.now()), NetworkID: w.ID, PoolID: spec.PoolID, IPVersion: version, CIDR: spec.CIDR, DHCP: true}
 	if err := applyModes(s, spec); err != nil {
 		return nil, err
 	}

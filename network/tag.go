@@ -21,6 +21,7 @@ const (
 	TaggedFloatingIPs Tagged = "floatingips"
 	TaggedQoS         Tagged = "policies"
 	TaggedTrunks      Tagged = "trunks"
+	TaggedPools       Tagged = "subnetpools"
 )
 
 // taggable is how a kind is read and written.
@@ -62,6 +63,7 @@ func (n *Network) taggables() map[Tagged]taggable {
 		TaggedRouters:     taggableOf(store.Routers, n.GetRouter, func(r *model.Router) *model.Meta { return &r.Meta }),
 		TaggedFloatingIPs: taggableOf(store.FloatingIPs, n.GetFloatingIP, func(r *model.FloatingIP) *model.Meta { return &r.Meta }),
 		TaggedTrunks:      taggableOf(store.Trunks, n.GetTrunk, func(r *model.Trunk) *model.Meta { return &r.Meta }),
+		TaggedPools:       taggableOf(store.SubnetPools, n.GetSubnetPool, func(r *model.SubnetPool) *model.Meta { return &r.Meta }),
 		TaggedQoS:         taggableOf(store.QoSPolicies, n.GetQoSPolicy, func(r *model.QoSPolicy) *model.Meta { return &r.Meta }),
 	}
 }

@@ -11,7 +11,7 @@ import (
 // state is everything that an administrator can list.
 func (c *cloud) state() string {
 	var b strings.Builder
-	for _, kind := range []string{"networks", "subnets", "ports", "security-groups", "security-group-rules", "address-groups", "rbac-policies", "quotas"} {
+	for _, kind := range []string{"networks", "subnets", "ports", "security-groups", "security-group-rules", "address-groups", "rbac-policies", "subnetpools", "address-scopes", "quotas"} {
 		b.Write(c.do("admin", "GET", "/v2.0/"+kind, nil).raw)
 	}
 	return b.String()
@@ -78,7 +78,28 @@ func TestBadInput(t *testing.T) {
 		{400, "InvalidInput", "POST", "subnets", object{"subnet": object{"network_id": w, "ip_version": 6, "cidr": "fd00::/64", "dns_nameservers": []string{"9.9.9.9"}}}, "ip_version"},
 		{400, "InvalidInput", "POST", "subnets", object{"subnet": object{"network_id": w, "ip_version": 6, "cidr": "fd00::/64", "gateway_ip": "fd01::1"}}, "Gateway"},
 		{400, "HTTPBadRequest", "PUT", "subnets/" + s, object{"subnet": object{"ipv6_ra_mode": "slaac"}}, "not allowed in PUT"},
-		{501, "HTTPNotImplemented", "POST", "subnets", object{"subnet": object{"network_id": w, "ip_version": 4, "cidr": "10.1.0.0/24", "subnetpool_id": w}}, "not offered"},
+		{404, "SubnetPoolNotFound", "POST", "subnets", object{"subnet": object{"network_id": w, "ip_version": 4, "cidr": "10.1.0.0/24", "subnetpool_id": w}}, w},
+		{400, "BadRequest", "POST", "subnets", object{"subnet": object{"network_id": w, "ip_version": 4}}, "must be specified in the absence of a cidr"},
+		{400, "BadRequest", "POST", "subnets", object{"subnet": object{"network_id": w, "ip_version": 4, "use_default_subnetpool": true}}, "No default subnetpool found for IPv4"},
+		{400, "BadRequest", "POST", "subnets", object{"subnet": object{"network_id": w, "use_default_subnetpool": true}}, "ip_version must be specified"},
+		{400, "BadRequest", "POST", "subnets", object{"subnet": object{"network_id": w, "ip_version": 4, "use_default_subnetpool": true, "subnetpool_id": w}}, "cannot both be specified"},
+		{400, "BadRequest", "POST", "subnets", object{"subnet": object{"network_id": w, "ip_version": 4, "cidr": "10.1.0.0/24", "prefixlen": 24}}, "must not be supplied together"},
+		{400, "HTTPBadRequest", "POST", "subnetpools", object{"subnetpool": object{"prefixes": []string{"10.0.0.0/8"}}}, "'name' not specified"},
+		{400, "HTTPBadRequest", "POST", "subnetpools", object{"subnetpool": object{"name": "p"}}, "'prefixes' not specified"},
+		{400, "EmptySubnetPoolPrefixList", "POST", "subnetpools", object{"subnetpool": object{"name": "p", "prefixes": []string{}}}, "Empty"},
+		{400, "PrefixVersionMismatch", "POST", "subnetpools", object{"subnetpool": object{"name": "p", "prefixes": []string{"10.0.0.0/8", "fd00::/48"}}}, "mix"},
+		{400, "HTTPBadRequest", "POST", "subnetpools", object{"subnetpool": object{"name": "p", "prefixes": []string{"10.0.0.1/8"}}}, "is recommended"},
+		{400, "UnsupportedMinSubnetPoolPrefix", "POST", "subnetpools", object{"subnetpool": object{"name": "p", "prefixes": []string{"0.0.0.0/0"}}}, "'0'"},
+		{400, "IllegalSubnetPoolPrefixBounds", "POST", "subnetpools", object{"subnetpool": object{"name": "p", "prefixes": []string{"10.0.0.0/8"}, "min_prefixlen": 25, "max_prefixlen": 24}}, "min_prefixlen=25, max_prefixlen=24"},
+		{400, "IllegalSubnetPoolPrefixBounds", "POST", "subnetpools", object{"subnetpool": object{"name": "p", "prefixes": []string{"10.0.0.0/8"}, "max_prefixlen": 33}}, "ip_version_max=32"},
+		{400, "IllegalSubnetPoolPrefixBounds", "POST", "subnetpools", object{"subnetpool": object{"name": "p", "prefixes": []string{"10.0.0.0/8"}, "default_prefixlen": 7}}, "default_prefixlen=7"},
+		{400, "HTTPBadRequest", "POST", "subnetpools", object{"subnetpool": object{"name": "p", "prefixes": []string{"10.0.0.0/8"}, "default_quota": -1}}, "non-negative"},
+		{404, "AddressScopeNotFound", "POST", "subnetpools", object{"subnetpool": object{"name": "p", "prefixes": []string{"10.0.0.0/8"}, "address_scope_id": w}}, w},
+		{403, "PolicyNotAuthorized", "POST", "subnetpools", object{"subnetpool": object{"name": "p", "prefixes": []string{"10.0.0.0/8"}, "shared": true}}, "shared"},
+		{403, "PolicyNotAuthorized", "POST", "subnetpools", object{"subnetpool": object{"name": "p", "prefixes": []string{"10.0.0.0/8"}, "is_default": true}}, "is_default"},
+		{400, "HTTPBadRequest", "POST", "address-scopes", object{"address_scope": object{"name": "p"}}, "'ip_version' not specified"},
+		{400, "HTTPBadRequest", "POST", "address-scopes", object{"address_scope": object{"name": "p", "ip_version": 5}}, "not in [4, 6]"},
+		{403, "PolicyNotAuthorized", "POST", "address-scopes", object{"address_scope": object{"name": "p", "ip_version": 4, "shared": true}}, "shared"},
 		{404, "NetworkNotFound", "POST", "subnets", object{"subnet": object{"network_id": "no", "ip_version": 4, "cidr": "10.1.0.0/24"}}, "no"},
 		{404, "NetworkNotFound", "POST", "ports", object{"port": object{"network_id": s}}, s},
 		{404, "PortNotFound", "PUT", "ports/" + w, object{"port": object{}}, w},
@@ -280,7 +301,7 @@ func TestAgentsZonesExtensions(t *testing.T) {
 			t.Errorf("%s is not told", want)
 		}
 	}
-	for _, no := range []string{"dragon", "router-interface-fip", "subnet_allocation"} {
+	for _, no := range []string{"dragon", "router-interface-fip", "metering"} {
 		if aliases[no] {
 			t.Errorf("%s is told and not served", no)
 		}

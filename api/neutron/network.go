@@ -41,6 +41,7 @@ func (d *dialect) networkCollection() *collection[model.Network, network.Network
 		// A network is wherever one of its ports is: in every zone.
 		attribute[R, S]{name: "availability_zones", emit: func(b []byte, v *view, _ *R) []byte { return appendStrings(b, zonesOf(v)) }},
 	)
+	attrs = append(attrs, addressScopeAttr("ipv4_address_scope", 4), addressScopeAttr("ipv6_address_scope", 6))
 	attrs = append(attrs, segmentAttrs()...)
 	return &collection[R, S]{
 		path: "networks", single: "network", plural: "networks", attrs: attrs, tagged: true, meta: meta,
@@ -151,18 +152,14 @@ func (d *dialect) subnetCollection() *collection[model.Subnet, network.SubnetSpe
 			emit:  func(b []byte, _ *view, r *R) []byte { return appendString(b, r.NetworkID) },
 			match: func(_ *view, r *R) []string { return []string{r.NetworkID} },
 			order: func(r *R) string { return r.NetworkID }},
-		attribute[R, S]{name: "ip_version", post: everyone, required: true,
-			set: func(s *S, raw json.RawMessage) error {
-				n, err := readInt("ip_version", raw)
-				if err == nil && n != 4 && n != 6 {
-					err = badInput("ip_version", "'%d' is not in [4, 6].", n)
-				}
-				s.IPVersion = n
+		attribute[R, S]{name: "ip_version", post: everyone,
+			set: func(s *S, raw json.RawMessage) (err error) {
+				s.IPVersion, err = readVersion("ip_version", raw)
 				return err
 			},
 			emit:  func(b []byte, _ *view, r *R) []byte { return strconv.AppendInt(b, int64(r.IPVersion), 10) },
 			match: func(_ *view, r *R) []string { return []string{strconv.Itoa(r.IPVersion)} }},
-		attribute[R, S]{name: "cidr", post: everyone, required: true, set: setCIDR,
+		attribute[R, S]{name: "cidr", post: everyone, set: setCIDR,
 			emit:  func(b []byte, _ *view, r *R) []byte { return appendPrefix(b, r.CIDR) },
 			match: func(_ *view, r *R) []string { return []string{r.CIDR.String()} },
 			order: func(r *R) string { return addrOrder(r.CIDR.Addr()) }},
@@ -191,10 +188,10 @@ func (d *dialect) subnetCollection() *collection[model.Subnet, network.SubnetSpe
 				return err
 			},
 			emit: func(b []byte, _ *view, r *R) []byte { return appendStrings(b, r.ServiceType) }},
-		nullAttr[R, S]("subnetpool_id"),
 		modeAttr("ipv6_ra_mode", func(r *R) string { return r.IPv6RAMode }, func(s *S) **string { return &s.RAMode }),
 		modeAttr("ipv6_address_mode", func(r *R) string { return r.IPv6Address }, func(s *S) **string { return &s.AddressMode }),
 	)
+	attrs = append(attrs, poolAttrs()...)
 	return &collection[R, S]{
 		path: "subnets", single: "subnet", plural: "subnets", attrs: attrs, tagged: true, meta: meta,
 		get: d.net.GetSubnet,
@@ -211,6 +208,9 @@ func (d *dialect) subnetCollection() *collection[model.Subnet, network.SubnetSpe
 			}
 			if ids := q.filters["network_id"]; len(ids) > 0 {
 				return anyOf(store.Subnets, v, "network", ids)
+			}
+			if id, ok := q.one("subnetpool_id"); ok {
+				return store.Subnets.Prefix(v.r, "pool", id+",")
 			}
 			if p, ok := q.project(); ok {
 				return store.Subnets.List(v.r, "project", p)

@@ -43,6 +43,8 @@ type dialect struct {
 
 	addressGroups *collection[model.AddressGroup, network.AddressGroupSpec]
 	defaultRules  *collection[model.DefaultRule, network.DefaultRuleSpec]
+	pools         *collection[model.SubnetPool, network.SubnetPoolSpec]
+	addressScopes *collection[model.AddressScope, network.AddressScopeSpec]
 }
 
 // New gives the service at /network.
@@ -57,6 +59,7 @@ func New(cfg Config) api.Service {
 	d.policies = d.policyCollection()
 	d.routers, d.floating = d.routerCollection(), d.floatingCollection()
 	d.addressGroups, d.defaultRules = d.addressGroupCollection(), d.defaultRuleCollection()
+	d.pools, d.addressScopes = d.poolCollection(), d.addressScopeCollection()
 	return api.Service{Name: "network", Prefix: "/network", Routes: d.routes(), Error: writeError}
 }
 
@@ -102,7 +105,10 @@ func (d *dialect) routes() []api.Route {
 	out = append(out, d.addressGroups.routes()...)
 	out = append(out, d.addressRoutes()...)
 	out = append(out, d.defaultRules.routes()...)
-	for _, kind := range []network.Tagged{network.TaggedNetworks, network.TaggedSubnets, network.TaggedPorts, network.TaggedGroups, network.TaggedRouters, network.TaggedFloatingIPs} {
+	out = append(out, d.pools.routes()...)
+	out = append(out, d.poolRoutes()...)
+	out = append(out, d.addressScopes.routes()...)
+	for _, kind := range []network.Tagged{network.TaggedNetworks, network.TaggedSubnets, network.TaggedPorts, network.TaggedGroups, network.TaggedRouters, network.TaggedFloatingIPs, network.TaggedPools} {
 		out = append(out, d.tagRoutes(kind)...)
 	}
 	return out
@@ -138,6 +144,7 @@ func (d *dialect) resources(c *api.Context) error {
 		{Name: "agent", Collection: "agents"}, {Name: "quota", Collection: "quotas"}, {Name: "extension", Collection: "extensions"},
 		{Name: "availability_zone", Collection: "availability_zones"}, {Name: "network_ip_availability", Collection: "network-ip-availabilities"},
 		{Name: "rbac_policy", Collection: "rbac-policies"}, {Name: "address_group", Collection: "address-groups"},
+		{Name: "subnetpool", Collection: "subnetpools"}, {Name: "address_scope", Collection: "address-scopes"},
 		{Name: "default_security_group_rule", Collection: "default-security-group-rules"},
 	} {
 		r.Links = []link{{"self", c.URL("/v2.0/" + r.Collection)}}

@@ -173,18 +173,25 @@ func (m *sharing) sees(token, id, action, without string) bool {
 func TestPoliciesNeverLeak(t *testing.T) {
 	c := newCloud(t)
 	for _, p := range projectOf {
-		c.must(200, "admin", "PUT", "/v2.0/quotas/"+p, object{"quota": object{"rbac_policy": -1, "network": -1, "port": -1, "security_group": -1, "security_group_rule": -1}})
+		c.must(200, "admin", "PUT", "/v2.0/quotas/"+p, object{"quota": object{"rbac_policy": -1, "network": -1, "port": -1, "subnet": -1, "security_group": -1, "security_group_rule": -1}})
 	}
-	paths := map[string]string{"network": "networks", "security_group": "security-groups", "address_group": "address-groups"}
+	paths := map[string]string{"network": "networks", "security_group": "security-groups", "address_group": "address-groups", "subnetpool": "subnetpools", "address_scope": "address-scopes"}
 	names := []string{"red", "blue", "green"}
-	rules := 0
+	rules := 0 // counts, so that no two are equal
 	rapid.Check(t, func(rt *rapid.T) {
 		m := &sharing{owner: map[string]string{}, kind: map[string]string{}, policies: map[string]object{}, users: map[string]string{}, of: map[string]string{}}
 		token := func(what string) string { return rapid.SampledFrom(names).Draw(rt, what) }
 		var objects []string
 		for kind, path := range paths {
 			for _, owner := range names {
-				id := c.must(201, owner, "POST", "/v2.0/"+path, object{kind: object{"name": "o"}})["id"].(string)
+				body := object{"name": "o"}
+				switch kind {
+				case "subnetpool":
+					body["prefixes"] = []string{"10.0.0.0/8"}
+				case "address_scope":
+					body["ip_version"] = 4
+				}
+				id := c.must(201, owner, "POST", "/v2.0/"+path, object{kind: body})["id"].(string)
 				m.owner[id], m.kind[id] = owner, kind
 				objects = append(objects, id)
 			}
@@ -282,6 +289,13 @@ func TestPoliciesNeverLeak(t *testing.T) {
 					single, path, body = "security_group_rule", "/v2.0/security-group-rules", object{"security_group_id": groups[by], "direction": "ingress", "remote_address_group_id": id}
 					rules++
 					body["protocol"], body["port_range_min"], body["port_range_max"] = "tcp", rules%65535+1, rules%65535+1
+				case "subnetpool":
+					single, path = "subnet", "/v2.0/subnets"
+					body = object{"network_id": c.network(by, "for a subnet"), "subnetpool_id": id, "prefixlen": 24}
+				case "address_scope":
+					rules++
+					single, path = "subnetpool", "/v2.0/subnetpools"
+					body = object{"name": "p", "address_scope_id": id, "prefixes": []string{fmt.Sprintf("10.%d.%d.0/24", rules/256%256, rules%256)}}
 				}
 				a := c.do(by, "POST", path, object{single: body})
 				if (a.status == 201) != may || a.status >= 500 {

@@ -32,9 +32,11 @@ func TestRightsOfEveryRoute(t *testing.T) {
 	forwarding := c.must(201, "red", "POST", "/v2.0/floatingips/"+mine["floatingips"]+"/port_forwardings", object{"port_forwarding": object{
 		"protocol": "tcp", "internal_port": 22, "external_port": 2222, "internal_port_id": p}})["id"].(string)
 	mine["address-groups"] = c.must(201, "red", "POST", "/v2.0/address-groups", object{"address_group": object{"name": "a", "addresses": []string{"10.0.0.0/8"}}})["id"].(string)
+	mine["address-scopes"] = c.must(201, "red", "POST", "/v2.0/address-scopes", object{"address_scope": object{"name": "a", "ip_version": 4}})["id"].(string)
+	mine["subnetpools"] = c.must(201, "red", "POST", "/v2.0/subnetpools", object{"subnetpool": object{"name": "a", "prefixes": []string{"10.0.0.0/8"}}})["id"].(string)
 	mine["default-security-group-rules"] = ids(c.list("admin", "/v2.0/default-security-group-rules"))[0]
 	for kind := range mine {
-		if slices.Contains([]string{"networks", "subnets", "ports", "security-groups", "routers", "floatingips"}, kind) {
+		if slices.Contains([]string{"networks", "subnets", "ports", "security-groups", "routers", "floatingips", "subnetpools"}, kind) {
 			c.must(200, "red", "PUT", "/v2.0/"+kind+"/"+mine[kind]+"/tags", object{"tags": []string{"t"}})
 		}
 	}
@@ -42,10 +44,11 @@ func TestRightsOfEveryRoute(t *testing.T) {
 		"networks": {"network": object{"name": "x"}}, "subnets": {"subnet": object{"name": "x"}}, "ports": {"port": object{"name": "x"}},
 		"routers": {"router": object{"name": "x"}}, "floatingips": {"floatingip": object{"description": "x"}},
 		"security-groups": {"security_group": object{"name": "x"}}, "rbac-policies": {"rbac_policy": object{"target_tenant": "somebody else"}}, "address-groups": {"address_group": object{"name": "x"}},
+		"subnetpools": {"subnetpool": object{"name": "x"}}, "address-scopes": {"address_scope": object{"name": "x"}},
 		"agents": {"agent": object{"description": "x"}}, "quotas": {"quota": object{"port": 1}},
 	}
 	everything := func() (out string) {
-		for _, kind := range []string{"networks", "ports", "subnets", "security-groups", "routers", "floatingips", "address-groups", "default-security-group-rules", "rbac-policies"} {
+		for _, kind := range []string{"networks", "ports", "subnets", "security-groups", "routers", "floatingips", "address-groups", "default-security-group-rules", "rbac-policies", "subnetpools", "address-scopes"} {
 			out += string(c.do("admin", "GET", "/v2.0/"+kind, nil).raw)
 		}
 		return out
@@ -68,6 +71,12 @@ func TestRightsOfEveryRoute(t *testing.T) {
 			}
 			if strings.HasSuffix(real, "extraroutes") {
 				body = object{"router": object{"routes": []any{}}}
+			}
+			if strings.HasSuffix(real, "_prefixes") {
+				body = object{"prefixes": []string{"10.0.0.0/8"}}
+			}
+			if strings.HasSuffix(real, "onboard_network_subnets") {
+				body = object{"network_id": w}
 			}
 			if strings.HasSuffix(real, "_addresses") {
 				body = object{"addresses": []string{"10.0.0.0/8"}}

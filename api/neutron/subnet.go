@@ -48,6 +48,9 @@ func modeAttr(name string, get func(*model.Subnet) string, field func(*network.S
 }
 
 func setCIDR(s *network.SubnetSpec, raw json.RawMessage) error {
+	if isNull(raw) {
+		return nil
+	}
 	text, err := readString("cidr", raw)
 	if err != nil {
 		return err
