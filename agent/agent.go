@@ -68,6 +68,8 @@ type Config struct {
 	Version    string                       // of the agent
 	Metadata   netip.AddrPort               // where the data path sends guests' requests to the metadata service; invalid: no service
 	Listen     func() (net.Listener, error) // opens Metadata; default: a TCP listener that needs no device to hold the address yet
+	DNS        netip.AddrPort               // where the data path sends guests' questions for names; invalid: no resolver
+	Resolvers  []string                     // who is asked for names that are not of guests: host or host:port; none: those of /etc/resolv.conf; "none": nobody
 	Metrics    prometheus.Registerer        // nil: none
 	Log        *slog.Logger                 // default slog.Default
 	BootID     string                       // of the host's kernel; default /proc/sys/kernel/random/boot_id
@@ -153,6 +155,8 @@ type Agent struct {
 	captures *captures
 	queue    *queue
 	meta     *metadataService
+	names    *names
+	dns      *dnsService
 	metrics  *metrics
 	repeat   atomic.Bool   // all reports are to be sent once more
 	boots    chan struct{} // holds one value for each guest that is being started
@@ -188,6 +192,11 @@ func New(cfg Config) (*Agent, error) {
 	a.ports = newWirer(a)
 	a.captures = newCaptures(a)
 	a.meta = newMetadataService(a)
+	a.names = newNames()
+	for _, row := range l.all() {
+		a.names.look(row.RowID(), row)
+	}
+	a.dns = newDNSService(a)
 	a.queue = newQueue(a.reconcile)
 	a.metrics = newMetrics(a)
 	if cfg.Metrics != nil {
@@ -210,6 +219,15 @@ func (a *Agent) Run(ctx context.Context) error {
 			return errors.Join(fmt.Errorf("metadata service: %w", err), a.close())
 		}
 		wg.Go(func() { a.meta.serve(ctx, ln) })
+	}
+	if a.cfg.DNS.IsValid() {
+		pc, ln, err := listenDNS(a.cfg.DNS)
+		if err != nil {
+			cancel()
+			wg.Wait()
+			return errors.Join(fmt.Errorf("resolver for guests: %w", err), a.close())
+		}
+		wg.Go(func() { a.dns.serve(ctx, pc, ln) })
 	}
 	a.queue.open(ctx)
 	wg.Go(func() { a.guests.run(ctx) })

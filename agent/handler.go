@@ -28,6 +28,9 @@ func (a *Agent) Apply(_ context.Context, b model.HostBatch) error {
 	if err != nil {
 		return err
 	}
+	for _, id := range touched {
+		a.names.look(id, a.ledger.row(id))
+	}
 	a.ports.look(touched)
 	devices := map[model.ID]bool{}
 	for _, id := range touched {

@@ -36,16 +36,19 @@ func newMetadataService(a *Agent) *metadataService {
 	return &metadataService{a: a, busy: map[model.ID]int{}}
 }
 
-// listenFree listens on an address that no device of the host needs to hold yet.
-func listenFree(at netip.AddrPort) (net.Listener, error) {
-	lc := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error {
+// freebind makes sockets on addresses that no device of the host needs to hold yet.
+func freebind() *net.ListenConfig {
+	return &net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error {
 		var err error
 		if cerr := c.Control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), unix.SOL_IP, unix.IP_FREEBIND, 1) }); cerr != nil {
 			return cerr
 		}
 		return err
 	}}
-	return lc.Listen(context.Background(), "tcp4", at.String())
+}
+
+func listenFree(at netip.AddrPort) (net.Listener, error) {
+	return freebind().Listen(context.Background(), "tcp4", at.String())
 }
 
 func (m *metadataService) serve(ctx context.Context, ln net.Listener) {

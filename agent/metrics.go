@@ -70,6 +70,7 @@ var simple = []struct {
 	{"image_corrupt_total", "Images whose bytes did not have their hash.", prometheus.CounterValue, nil},
 	{"image_cache_bytes", "Size of the cache of images.", prometheus.GaugeValue, nil},
 	{"metadata_requests_total", "Requests of guests to the metadata service, by class of status.", prometheus.CounterValue, []string{"status"}},
+	{"dns_questions_total", "Questions of guests for names, by what became of them.", prometheus.CounterValue, []string{"result"}},
 	{"datapath_up", "1 while the switch is connected.", prometheus.GaugeValue, nil},
 	{"datapath_rows", "Rows that the data path holds.", prometheus.GaugeValue, nil},
 	{"datapath_entries", "Entries that the switch should hold.", prometheus.GaugeValue, nil},
@@ -140,6 +141,11 @@ func (m *metrics) Collect(ch chan<- prometheus.Metric) {
 	for _, class := range []int{2, 4, 5} {
 		put("metadata_requests_total", float64(a.meta.requests[class].Load()), strconv.Itoa(class)+"xx")
 	}
+
+	put("dns_questions_total", float64(a.dns.local.Load()), "local")
+	put("dns_questions_total", float64(a.dns.forwarded.Load()), "forwarded")
+	put("dns_questions_total", float64(a.dns.failed.Load()), "failed")
+	put("dns_questions_total", float64(a.dns.dropped.Load()), "dropped")
 
 	d := a.cfg.Datapath.Counters()
 	put("datapath_up", flag(d.Connected))

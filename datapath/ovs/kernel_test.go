@@ -215,6 +215,59 @@ func TestKernelGuests(t *testing.T) {
 		}
 	})
 
+	t.Run("resolver", func(t *testing.T) {
+		env := pipeline.DefaultEnv()
+		var l net.Listener
+		var pc net.PacketConn
+		inNetns(t, a.host.ns, func() (err error) { l, err = net.Listen("tcp4", env.DNSListener().String()); return err })
+		defer l.Close()
+		inNetns(t, a.host.ns, func() (err error) { pc, err = net.ListenPacket("udp4", env.DNSListener().String()); return err })
+		defer pc.Close()
+		say := func(from net.Addr) []byte {
+			owner, ok := a.host.drv.MetadataOwner(netip.MustParseAddrPort(from.String()).Addr())
+			return fmt.Appendf(nil, "%s %v %v", owner.Port, owner.Address, ok)
+		}
+		go func() {
+			for {
+				c, err := l.Accept()
+				if err != nil {
+					return
+				}
+				c.Write(say(c.RemoteAddr()))
+				c.Close()
+			}
+		}()
+		go func() {
+			b := make([]byte, 100)
+			for {
+				_, from, err := pc.ReadFrom(b)
+				if err != nil {
+					return
+				}
+				pc.WriteTo(say(from), from)
+			}
+		}()
+		for _, network := range []string{"udp4", "tcp4"} {
+			var c net.Conn
+			inNetns(t, a.ns, func() (err error) {
+				c, err = net.DialTimeout(network, "169.254.169.254:53", dptest.Patience)
+				return err
+			})
+			if _, err := c.Write([]byte("?")); err != nil {
+				t.Fatal(err)
+			}
+			if err := c.SetReadDeadline(time.Now().Add(dptest.Patience)); err != nil {
+				t.Fatal(err)
+			}
+			b := make([]byte, 100)
+			n, err := c.Read(b)
+			if err != nil || string(b[:n]) != "a 10.0.0.5 true" {
+				t.Fatalf("%s: got %q, %v", network, b[:n], err)
+			}
+			c.Close()
+		}
+	})
+
 	t.Run("fragments", func(t *testing.T) {
 		if sent, got, out := a.ping(t, "-c", "3", "-i", "0.01", "-s", "6000", b.addr().String()); got != sent {
 			t.Fatalf("%d of %d came back\n%s", got, sent, out)

@@ -348,17 +348,28 @@ func (c *compiler) pairs(net Term, own MAC, pairs []model.AddressPair) {
 	}
 }
 
-// metadata rewrites a guest's connections to the metadata service, statelessly, to a
-// connection from an alias to the host's listener, and back.
+// metadata rewrites a guest's connections to the metadata service and to the resolver, statelessly,
+// to ones from an alias to the host's listeners, and back.
 func (c *compiler) metadata(r *model.HostPort, ord uint64, mac MAC, a netip.Addr) {
 	alias := AddrNumber(c.env.Alias(c.own(OrdinalAlias, r.ID+"/"+a.String())))
-	ip, tcp := Is(EthType, TypeIPv4), Is(IPProto, ProtoTCP)
-	listener, port := AddrNumber(c.env.MetadataListener.Addr()), uint64(c.env.MetadataListener.Port())
+	ip, listener := Is(EthType, TypeIPv4), AddrNumber(c.env.MetadataListener.Addr())
 	service, guest := AddrNumber(ServiceAddr), AddrNumber(a)
-	c.add(Respond, prioAnswer, FeatureMetadata, MatchOf(Is(From, ord), ip, tcp, Is(IPSrc, guest), Is(IPDst, service), Is(TCPDst, 80)),
-		Put(EthSrc, ServiceMAC.Number()), Put(EthDst, DeviceMAC.Number()), Put(IPSrc, alias), Put(IPDst, listener), Put(TCPDst, port), Deliver{PortService})
-	c.add(Respond, prioAnswer, FeatureMetadata, MatchOf(Is(Net, 0), ip, tcp, Is(IPSrc, listener), Is(IPDst, alias), Is(TCPSrc, port)),
-		Put(EthSrc, ServiceMAC.Number()), Put(EthDst, mac.Number()), Put(IPSrc, service), Put(IPDst, guest), Put(TCPSrc, 80), Put(To, ord), Goto{Output})
+	for _, s := range [...]struct {
+		feature  Feature
+		proto    uint64
+		src, dst Field
+		asked    uint64 // port that the guest asks
+		port     uint64 // of the listener
+	}{
+		{FeatureMetadata, ProtoTCP, TCPSrc, TCPDst, 80, uint64(c.env.MetadataListener.Port())},
+		{FeatureDNS, ProtoUDP, UDPSrc, UDPDst, 53, uint64(c.env.DNSPort)},
+		{FeatureDNS, ProtoTCP, TCPSrc, TCPDst, 53, uint64(c.env.DNSPort)},
+	} {
+		c.add(Respond, prioAnswer, s.feature, MatchOf(Is(From, ord), ip, Is(IPProto, s.proto), Is(IPSrc, guest), Is(IPDst, service), Is(s.dst, s.asked)),
+			Put(EthSrc, ServiceMAC.Number()), Put(EthDst, DeviceMAC.Number()), Put(IPSrc, alias), Put(IPDst, listener), Put(s.dst, s.port), Deliver{PortService})
+		c.add(Respond, prioAnswer, s.feature, MatchOf(Is(Net, 0), ip, Is(IPProto, s.proto), Is(IPSrc, listener), Is(IPDst, alias), Is(s.src, s.port)),
+			Put(EthSrc, ServiceMAC.Number()), Put(EthDst, mac.Number()), Put(IPSrc, service), Put(IPDst, guest), Put(s.src, s.asked), Put(To, ord), Goto{Output})
+	}
 }
 
 // dhcp tells whether a subnet of the port serves DHCP.

@@ -42,6 +42,8 @@ type Env struct {
 	// MetadataListener is where the host's metadata server listens: the first address of
 	// MetadataPrefix, any port.
 	MetadataListener netip.AddrPort
+	// DNSPort is where the host's resolver for guests listens, by UDP and TCP, at the metadata listener's address.
+	DNSPort uint16
 	// PhysicalNetworks are those that the host has a provider bridge for. Ports in networks on any
 	// other cannot be wired here.
 	PhysicalNetworks []string
@@ -55,6 +57,7 @@ func DefaultEnv() Env {
 	return Env{
 		MetadataPrefix:   netip.MustParsePrefix("169.254.64.0/18"),
 		MetadataListener: netip.MustParseAddrPort("169.254.64.1:8775"),
+		DNSPort:          8753,
 	}
 }
 
@@ -68,10 +71,17 @@ func (e *Env) Validate() error {
 		return fmt.Errorf("metadata prefix %v contains %v", p, ServiceAddr)
 	case e.MetadataListener.Addr() != p.Masked().Addr().Next():
 		return fmt.Errorf("metadata listener %v is not the first address of %v", e.MetadataListener, p)
+	case e.DNSPort == 0 || e.DNSPort == e.MetadataListener.Port():
+		return fmt.Errorf("port %d of the resolver for guests", e.DNSPort)
 	case e.MetadataListener.Port() == 0:
 		return errors.New("metadata listener has no port")
 	}
 	return nil
+}
+
+// DNSListener is where the host's resolver for guests listens.
+func (e *Env) DNSListener() netip.AddrPort {
+	return netip.AddrPortFrom(e.MetadataListener.Addr(), e.DNSPort)
 }
 
 // Alias gives the address in MetadataPrefix that stands for the fixed address with an ordinal.

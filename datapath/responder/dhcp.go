@@ -165,9 +165,10 @@ func answer(req *dhcpv4.DHCPv4, kind dhcpv4.MessageType, l lease, port *model.Ho
 			dns = append(dns, a.AsSlice())
 		}
 	}
-	if len(dns) > 0 {
-		reply.UpdateOption(dhcpv4.OptDNS(dns...))
+	if len(dns) == 0 { // the host resolves names itself
+		dns = append(dns, serverID)
 	}
+	reply.UpdateOption(dhcpv4.OptDNS(dns...))
 	if network.MTU >= 68 && network.MTU <= 65535 { // RFC 2132, 5.1
 		reply.UpdateOption(dhcpv4.OptGeneric(dhcpv4.OptionInterfaceMTU, binary.BigEndian.AppendUint16(nil, uint16(network.MTU))))
 	}
