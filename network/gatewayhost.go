@@ -6,6 +6,7 @@ import (
 	"hash/fnv"
 	"slices"
 
+	"yakumo/fault"
 	"yakumo/model"
 	"yakumo/reconcile"
 	"yakumo/store"
@@ -235,4 +236,89 @@ func draw(router, host model.ID) uint64 {
 	h.Write([]byte(router))
 	h.Write([]byte(host))
 	return h.Sum64()
+}
+
+// ServeOn moves a router's gateway to a host, for administrators. It stays there as long as
+// the host is healthy.
+//
+// Errors: fault.NotFound (router, host), fault.Conflict code RouterSchedulingFailed (no
+// gateway, or the host is not healthy or does not reach the external network).
+func (n *Network) ServeOn(tx *store.Tx, sc Scope, router, host model.ID) error {
+	old, w, h, err := n.gatewayOf(tx, sc, router, host)
+	if err != nil {
+		return err
+	}
+	if w == nil || !GatewayHealthy(tx, h) || !Reaches(h, w) {
+		return fault.Coded(fault.Conflict, "RouterSchedulingFailed", "Failed scheduling router %s to the L3 Agent %s.", router, host)
+	}
+	if old.ActiveHost() == host {
+		return nil
+	}
+	r := *old
+	r.Status.GatewayHosts = []model.ID{host}
+	for _, id := range old.Status.GatewayHosts {
+		if id != host && r.HA && len(r.Status.GatewayHosts) < 2 {
+			r.Status.GatewayHosts = append(r.Status.GatewayHosts, id)
+		}
+	}
+	return store.Routers.Put(tx, &r)
+}
+
+// LeaveHost moves a router's gateway away from the host that serves it, for administrators:
+// to the one that waits, or another that reaches the external network.
+//
+// Errors: fault.NotFound (router, host), fault.Conflict codes RouterNotHostedByL3Agent and
+// RouterReschedulingFailed (there is no other).
+func (n *Network) LeaveHost(tx *store.Tx, sc Scope, router, host model.ID) error {
+	old, w, _, err := n.gatewayOf(tx, sc, router, host)
+	if err != nil {
+		return err
+	}
+	if w == nil || old.ActiveHost() != host {
+		return fault.Coded(fault.Conflict, "RouterNotHostedByL3Agent", "The router %s is not hosted by L3 agent %s.", router, host)
+	}
+	next := ""
+	able := func(h *model.Host) bool { return h.ID != host && GatewayHealthy(tx, h) && Reaches(h, w) }
+	for _, id := range old.Status.GatewayHosts {
+		if h, ok := store.Hosts.Get(tx, id); ok && next == "" && able(h) {
+			next = id
+		}
+	}
+	if next == "" {
+		load := -1
+		for h := range store.Hosts.All(tx) {
+			if !able(h) {
+				continue
+			}
+			if c := store.Routers.Count(tx, "gateway_host", h.ID); load < 0 || c < load {
+				next, load = h.ID, c
+			}
+		}
+	}
+	if next == "" {
+		return fault.Coded(fault.Conflict, "RouterReschedulingFailed", "Failed rescheduling router %s: no eligible l3 agent found.", router)
+	}
+	r := *old
+	r.Status.GatewayHosts = []model.ID{next}
+	if r.HA {
+		r.Status.GatewayHosts = append(r.Status.GatewayHosts, host)
+	}
+	return store.Routers.Put(tx, &r)
+}
+
+// gatewayOf gives a router, the network of its gateway (nil: it has none), and a host.
+func (n *Network) gatewayOf(tx *store.Tx, sc Scope, router, host model.ID) (*model.Router, *model.Network, *model.Host, error) {
+	r, err := n.GetRouter(tx, sc, router)
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	h, ok := store.Hosts.Get(tx, host)
+	if !ok {
+		return nil, nil, nil, fault.Coded(fault.NotFound, "AgentNotFound", "Agent %s could not be found.", clip(host))
+	}
+	if r.Gateway == nil {
+		return r, nil, h, nil
+	}
+	w, _ := store.Networks.Get(tx, r.Gateway.NetworkID)
+	return r, w, h, nil
 }

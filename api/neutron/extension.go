@@ -44,6 +44,7 @@ func extensions() []extension {
 		{Alias: "floatingip-pools", Name: "Floating IP Pools Extension", Description: "The subnets that floating IPs are of.", Updated: "2018-03-21T10:00:00-00:00"},
 		{Alias: "ip-substring-filtering", Name: "IP address substring filtering", Description: "Ports are found by a part of an address.", Updated: "2017-11-28T09:00:00-00:00"},
 		{Alias: "l3-ha", Name: "HA Router extension", Description: "A router's gateway has a stand-by on another host.", Updated: "2014-04-26T00:00:00-00:00"},
+		{Alias: "l3_agent_scheduler", Name: "L3 Agent Scheduler", Description: "The hosts of a router's gateway are shown and chosen.", Updated: "2013-02-07T10:00:00-00:00"},
 		{Alias: "net-mtu", Name: "Network MTU", Description: "The MTU of a network.", Updated: "2015-03-25T10:00:00-00:00"},
 		{Alias: "net-mtu-writable", Name: "Network MTU (writable)", Description: "The MTU of a network may be set.", Updated: "2017-07-12T00:00:00-00:00"},
 		{Alias: "network_availability_zone", Name: "Network Availability Zone", Description: "The zones that a network is meant for.", Updated: "2015-01-01T10:00:00-00:00"},

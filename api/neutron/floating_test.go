@@ -301,7 +301,8 @@ func TestPortForwardings(t *testing.T) {
 // TestGatewayHostsShown: an administrator sees where a router's gateway is.
 func TestGatewayHostsShown(t *testing.T) {
 	c := newCloud(t)
-	h1, h2 := c.host("h1"), c.host("h2")
+	c.host("h1")
+	c.host("h2")
 	out, _ := c.outside("203.0.113.0/24")
 	r := c.router("red", "r", out)
 	if rows := c.list("admin", "/v2.0/routers/"+r+"/l3-agents"); len(rows) != 0 {
@@ -314,11 +315,35 @@ func TestGatewayHostsShown(t *testing.T) {
 	if len(rows) != 2 || rows[0]["ha_state"] != "active" || rows[1]["ha_state"] != "standby" || rows[0]["id"] == rows[1]["id"] {
 		t.Fatalf("%v", rows)
 	}
-	for _, h := range []*model.Host{h1, h2} {
-		if rows := c.list("admin", "/v2.0/agents/"+h.ID+"/l3-routers"); len(rows) != 1 || rows[0]["id"] != r {
-			t.Errorf("%v", rows)
+	served := func(host any) int { return len(c.list("admin", fmt.Sprintf("/v2.0/agents/%s/l3-routers", host))) }
+	first, second := rows[0]["id"], rows[1]["id"]
+	if served(first) != 1 || served(second) != 0 {
+		t.Errorf("%d and %d gateways are served", served(first), served(second))
+	}
+	// An administrator moves it there and back.
+	c.must(204, "admin", "DELETE", fmt.Sprintf("/v2.0/agents/%s/l3-routers/%s", first, r), nil)
+	if served(first) != 0 || served(second) != 1 {
+		t.Errorf("%d and %d gateways are served after the move", served(first), served(second))
+	}
+	c.refused(409, "RouterNotHostedByL3Agent", "admin", "DELETE", fmt.Sprintf("/v2.0/agents/%s/l3-routers/%s", first, r), nil)
+	for range 2 { // the second time nothing is to be done
+		if a := c.do("admin", "POST", fmt.Sprintf("/v2.0/agents/%s/l3-routers", first), object{"router_id": r}); a.status != 201 {
+			t.Errorf("%d %s", a.status, a.raw)
 		}
 	}
+	if served(first) != 1 || len(c.list("admin", "/v2.0/routers/"+r+"/l3-agents")) != 2 {
+		t.Error("the gateway did not come back")
+	}
+	plain := c.router("red", "plain", "")
+	c.refused(409, "RouterSchedulingFailed", "admin", "POST", fmt.Sprintf("/v2.0/agents/%s/l3-routers", first), object{"router_id": plain})
+	c.refused(400, "HTTPBadRequest", "admin", "POST", fmt.Sprintf("/v2.0/agents/%s/l3-routers", first), object{})
+	c.refused(404, "RouterNotFound", "admin", "POST", fmt.Sprintf("/v2.0/agents/%s/l3-routers", first), object{"router_id": "no"})
+	c.refused(404, "AgentNotFound", "admin", "POST", "/v2.0/agents/no/l3-routers", object{"router_id": r})
+	if _, err := c.store.Update(t.Context(), func(tx *store.Tx) error { return store.Heartbeats.Delete(tx, fmt.Sprint(second)) }); err != nil {
+		t.Fatal(err)
+	}
+	c.refused(409, "RouterSchedulingFailed", "admin", "POST", fmt.Sprintf("/v2.0/agents/%s/l3-routers", second), object{"router_id": r})
+	c.refused(409, "RouterReschedulingFailed", "admin", "DELETE", fmt.Sprintf("/v2.0/agents/%s/l3-routers/%s", first, r), nil)
 	c.refused(404, "AgentNotFound", "admin", "GET", "/v2.0/agents/no/l3-routers", nil)
 	c.refused(404, "RouterNotFound", "admin", "GET", "/v2.0/routers/no/l3-agents", nil)
 	if got := c.must(200, "red", "GET", "/v2.0/routers/"+r, nil); fmt.Sprint(got["availability_zones"]) != "[nova]" {

@@ -62,7 +62,7 @@ func TestRightsOfEveryRoute(t *testing.T) {
 		if strings.Contains(path, "port_forwardings") {
 			id = forwarding
 		}
-		real := strings.NewReplacer("{id}", id, "{floatingip}", mine[kind], "{tag}", "t", "{project}", red, "{alias}", "quotas").Replace(path)
+		real := strings.NewReplacer("{id}", id, "{floatingip}", mine[kind], "{tag}", "t", "{router}", mine["routers"], "{project}", red, "{alias}", "quotas").Replace(path)
 		var body any
 		if row.Method == http.MethodPost || row.Method == http.MethodPut {
 			body = bodies[kind]

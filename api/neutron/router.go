@@ -170,6 +170,8 @@ func (d *dialect) routerRoutes() []api.Route {
 		put("remove_extraroutes", d.extraRoutes(d.net.RemoveRoutes)),
 		{Method: http.MethodGet, Pattern: "/v2.0/routers/{id}/l3-agents", Access: api.Admin, Handle: d.listGatewayHosts},
 		{Method: http.MethodGet, Pattern: "/v2.0/agents/{id}/l3-routers", Access: api.Admin, Handle: d.listGatewayRouters},
+		{Method: http.MethodPost, Pattern: "/v2.0/agents/{id}/l3-routers", Access: api.Admin, Handle: d.serveGatewayOn},
+		{Method: http.MethodDelete, Pattern: "/v2.0/agents/{id}/l3-routers/{router}", Access: api.Admin, Handle: d.leaveGatewayHost},
 	}
 }
 
@@ -271,10 +273,39 @@ func (d *dialect) listGatewayHosts(c *api.Context) error {
 	return c.JSON(http.StatusOK, map[string]any{"agents": out})
 }
 
+// listGatewayRouters shows the routers whose gateways the host serves; where it only waits
+// is shown with the router.
 func (d *dialect) listGatewayRouters(c *api.Context) error {
 	snap := c.Snapshot()
 	if _, ok := store.Hosts.Get(snap, c.Param("id")); !ok {
 		return noAgent(c.Param("id"))
 	}
-	return d.routers.answer(c, http.StatusOK, slices.Collect(store.Routers.List(snap, "gateway_host", c.Param("id"))), true)
+	rows := slices.Collect(store.Routers.List(snap, "gateway_host", c.Param("id")))
+	rows = slices.DeleteFunc(rows, func(r *model.Router) bool { return r.ActiveHost() != c.Param("id") })
+	return d.routers.answer(c, http.StatusOK, rows, true)
+}
+
+func (d *dialect) serveGatewayOn(c *api.Context) error {
+	var body struct {
+		RouterID *string `json:"router_id"`
+	}
+	if err := c.Decode(&body); err != nil {
+		return err
+	}
+	if body.RouterID == nil {
+		return badRequest("Failed to parse request. Required attribute 'router_id' not specified")
+	}
+	sc, host := scope(c), c.Param("id")
+	if _, err := c.Store().Update(c.R.Context(), func(tx *store.Tx) error { return d.net.ServeOn(tx, sc, *body.RouterID, host) }); err != nil {
+		return err
+	}
+	return c.JSON(http.StatusCreated, nil)
+}
+
+func (d *dialect) leaveGatewayHost(c *api.Context) error {
+	sc, host, router := scope(c), c.Param("id"), c.Param("router")
+	if _, err := c.Store().Update(c.R.Context(), func(tx *store.Tx) error { return d.net.LeaveHost(tx, sc, router, host) }); err != nil {
+		return err
+	}
+	return c.Empty(http.StatusNoContent)
 }
