@@ -68,11 +68,16 @@ func (d *Driver) joinProvider(ctx context.Context, db *ovsdb.Switch, physical, b
 		return fmt.Errorf("bridge %s has the datapath type %q and %s has %q; patch ports do not join them", bridge, b.DatapathType, d.cfg.Bridge, own.DatapathType)
 	}
 	near, far := patch(physical)
-	if _, err := db.EnsurePort(ctx, bridge, ovsdb.PortConfig{Name: far, Type: "patch", Options: map[string]string{"peer": near}, ExternalIDs: map[string]string{providerKey: physical}}); err != nil {
+	join := func() error {
+		_, err := db.EnsurePort(ctx, bridge, ovsdb.PortConfig{Name: far, Type: "patch", Options: map[string]string{"peer": near}, ExternalIDs: map[string]string{providerKey: physical}})
 		return err
 	}
+	alone := join() // the first end of a pair has nowhere to lead to, and is in error
 	_, err = db.EnsurePort(ctx, d.cfg.Bridge, ovsdb.PortConfig{Name: near, Type: "patch", Options: map[string]string{"peer": far},
 		OFPortRequest: int64(providerOFPort + place - pipeline.PortProvider), ExternalIDs: map[string]string{providerKey: physical, bridgeKey: bridge}})
+	if err == nil && alone != nil {
+		err = join()
+	}
 	return err
 }
 

@@ -239,12 +239,12 @@ func (d *Driver) watchPorts(db *ovsdb.Switch) {
 		case <-w.Ready():
 		}
 		w.Take()
-		d.joinProviders(d.ctx, db)
 		d.mu.Lock()
 		if err := d.refreshPorts(); err != nil {
 			d.cfg.Log.Error("follow switch ports", "bridge", d.cfg.Bridge, "error", err)
 		}
 		d.mu.Unlock()
+		d.joinProviders(d.ctx, db)
 	}
 }
 
@@ -380,6 +380,10 @@ func (d *Driver) Attach(ctx context.Context, port model.ID, name string) error {
 	// The same OpenFlow port after a restart of the switch: entries stay right.
 	_, err = db.EnsurePort(ctx, d.cfg.Bridge, ovsdb.PortConfig{Name: name, OFPortRequest: int64(n), ExternalIDs: map[string]string{ifaceKey: port}})
 	if err != nil {
+		// It stays configured: the next device for the port must find it to replace it.
+		d.mu.Lock()
+		err = errors.Join(err, d.refreshPorts())
+		d.mu.Unlock()
 		return fmt.Errorf("attach port %s: %w", port, err)
 	}
 	if err := d.shield(name); err != nil {
