@@ -23,6 +23,7 @@ test=(
   etcd-server                   # a real external etcd for the store's tests
   tcpdump
   keepalived                    # VRRP between guests
+  keepalived                    # VRRP between guests
   mmdebstrap                    # the Debian guest image of the nightly test
 )
 

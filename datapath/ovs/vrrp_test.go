@@ -1,0 +1,135 @@
+package ovs_test
+
+import (
+	"fmt"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"yakumo/datapath/dptest"
+	"yakumo/model"
+)
+
+// failoverLimit is how long a third guest may be without the virtual address: keepalived gives a
+// master up after three advertisements that did not come, and they come each second.
+const failoverLimit = 6 * time.Second
+
+// keepalived runs the real one in a guest, and gives what stops it as a crash does.
+func keepalived(t *testing.T, g *kernelGuest, priority int, vip netip.Addr, options string) (crash func()) {
+	t.Helper()
+	dir := t.TempDir()
+	conf := filepath.Join(dir, "keepalived.conf")
+	text := fmt.Sprintf(`global_defs {
+    router_id %s
+}
+vrrp_instance vip {
+    state BACKUP
+    interface eth0
+    virtual_router_id 7
+    priority %d
+    advert_int 1
+    garp_master_delay 1
+    %s
+    virtual_ipaddress {
+        %v/16
+    }
+}
+`, g.port.ID, priority, options, vip)
+	if err := os.WriteFile(conf, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	var log strings.Builder
+	cmd := exec.Command("ip", "netns", "exec", g.ns, "keepalived", "--dont-fork", "--log-console", "--log-detail", "--vrrp", "--use-file", conf,
+		"--pid", filepath.Join(dir, "pid"), "--vrrp_pid", filepath.Join(dir, "vrrp_pid"))
+	cmd.Stdout, cmd.Stderr = &log, &log
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	dead := false
+	crash = func() {
+		if !dead {
+			dead = true
+			if err := syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL); err != nil {
+				t.Errorf("kill keepalived: %v", err)
+			}
+			_ = cmd.Wait() // killed
+		}
+	}
+	t.Cleanup(func() {
+		crash()
+		if t.Failed() {
+			t.Logf("keepalived of %s:\n%s", g.port.ID, log.String())
+		}
+	})
+	return crash
+}
+
+// Two guests on two hosts share an address by the real keepalived, with and without a MAC of its own; a
+// third guest reaches it again soon after the one that holds it is cut off.
+func TestVRRP(t *testing.T) {
+	for _, c := range []struct {
+		name, options string
+		vmac          bool
+	}{{"the guests' MACs", "", false}, {"a virtual MAC", "use_vmac", true}} {
+		t.Run(c.name, func(t *testing.T) {
+			const virtual = "00:00:5e:00:01:07"
+			vip := netip.MustParseAddr("10.0.0.100")
+			f := newFabric(t)
+			h0, h1 := f.newHost(t), f.newHost(t)
+			pa, pb, pc := dptest.NewPort("net", 5_000_000, "a", 5, "all"), dptest.NewPort("net", 5_000_000, "b", 6, "all"), dptest.NewPort("net", 5_000_000, "c", 7, "all")
+			for _, p := range []*model.HostPort{pa, pb} {
+				p.Pairs = []model.AddressPair{{Prefix: netip.PrefixFrom(vip, 32)}}
+				if c.vmac { // advertisements and ARP have the virtual MAC, answers may leave by the guest's own
+					p.Pairs = append(p.Pairs, model.AddressPair{Prefix: netip.PrefixFrom(vip, 32), MAC: virtual}, model.AddressPair{Prefix: netip.PrefixFrom(p.FixedIPs[0].Address, 32), MAC: virtual})
+				}
+			}
+			prune(t, h0, []model.HostRow{dptest.NewNetwork("net", 5_000_000, h1.addr), dptest.AllowAll("all"), pa, pc, dptest.PeerOf(pb, h1.addr)})
+			prune(t, h1, []model.HostRow{dptest.NewNetwork("net", 5_000_000, h0.addr), dptest.AllowAll("all"), pb, dptest.PeerOf(pa, h0.addr), dptest.PeerOf(pc, h0.addr)})
+			a, b, third := bootKernel(t, h0, pa, 1450), bootKernel(t, h1, pb, 1450), bootKernel(t, h0, pc, 1450)
+			reach := func(to netip.Addr) bool {
+				_, got, _ := third.ping(t, "-c", "1", "-W", "0.2", to.String())
+				return got == 1
+			}
+			dptest.WaitFor(t, "the underlay to learn its neighbours", func() bool { return reach(b.addr()) })
+			holds := func(g *kernelGuest) bool {
+				out, err := exec.Command("ip", "-n", g.ns, "-4", "-o", "addr").CombinedOutput()
+				if err != nil {
+					t.Fatalf("addresses of %s: %v: %s", g.port.ID, err, out)
+				}
+				return strings.Contains(string(out), vip.String()+"/")
+			}
+			crash := keepalived(t, a, 150, vip, c.options)
+			keepalived(t, b, 100, vip, c.options)
+			dptest.WaitFor(t, "a to hold the address", func() bool { return holds(a) && reach(vip) })
+			dptest.WaitFor(t, "b to hear of it", func() bool { return !holds(b) })
+			ip(t, "-n", a.ns, "link", "set", "eth0", "down") // it is gone from the network, as with its host
+			crash()
+			start := time.Now()
+			dptest.WaitFor(t, "b to hold the address", func() bool { return reach(vip) })
+			took := time.Since(start)
+			if !holds(b) || took > failoverLimit {
+				t.Errorf("the address came back after %v at b: %v", took, holds(b))
+			}
+			t.Logf("the address is back after %v", took.Round(time.Millisecond))
+			mac := b.port.MAC
+			if c.vmac {
+				mac = virtual
+			}
+			out, err := exec.Command("ip", "-n", third.ns, "neigh", "show", vip.String()).CombinedOutput()
+			if err != nil || !strings.Contains(string(out), mac) {
+				t.Errorf("the third guest knows it as %s (%v), want %s", out, err, mac)
+			}
+			// A guest without the pair cannot take it.
+			ip(t, "-n", third.ns, "addr", "add", "10.0.0.100/32", "dev", "lo")
+			if _, got, _ := third.ping(t, "-c", "1", "-W", "0.3", "-I", vip.String(), b.addr().String()); got != 0 {
+				t.Error("a guest without the pair has sent from the address")
+			}
+		})
+	}
+}
