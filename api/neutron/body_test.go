@@ -11,7 +11,8 @@ import (
 // state is everything that an administrator can list.
 func (c *cloud) state() string {
 	var b strings.Builder
-	for _, kind := range []string{"networks", "subnets", "ports", "security-groups", "security-group-rules", "address-groups", "rbac-policies", "subnetpools", "address-scopes", "quotas"} {
+	for _, kind := range []string{"networks", "subnets", "ports", "security-groups", "security-group-rules", "address-groups", "rbac-policies", "subnetpools", "address-scopes", "quotas",
+		"qos/policies", "trunks", "taas/tap_services", "taas/tap_flows"} {
 		b.Write(c.do("admin", "GET", "/v2.0/"+kind, nil).raw)
 	}
 	return b.String()

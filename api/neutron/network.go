@@ -42,6 +42,7 @@ func (d *dialect) networkCollection() *collection[model.Network, network.Network
 		attribute[R, S]{name: "availability_zones", emit: func(b []byte, v *view, _ *R) []byte { return appendStrings(b, zonesOf(v)) }},
 	)
 	attrs = append(attrs, addressScopeAttr("ipv4_address_scope", 4), addressScopeAttr("ipv6_address_scope", 6))
+	attrs = append(attrs, qosAttr(func(w *R) string { return w.QoSPolicyID }, func(s *S) **string { return &s.QoSPolicyID }))
 	attrs = append(attrs, segmentAttrs()...)
 	return &collection[R, S]{
 		path: "networks", single: "network", plural: "networks", attrs: attrs, tagged: true, meta: meta,

@@ -45,6 +45,11 @@ type dialect struct {
 	defaultRules  *collection[model.DefaultRule, network.DefaultRuleSpec]
 	pools         *collection[model.SubnetPool, network.SubnetPoolSpec]
 	addressScopes *collection[model.AddressScope, network.AddressScopeSpec]
+
+	qos         *collection[model.QoSPolicy, network.QoSPolicySpec]
+	trunks      *collection[model.Trunk, network.TrunkSpec]
+	tapServices *collection[model.TapService, network.TapServiceSpec]
+	tapFlows    *collection[model.TapFlow, network.TapFlowSpec]
 }
 
 // New gives the service at /network.
@@ -60,6 +65,8 @@ func New(cfg Config) api.Service {
 	d.routers, d.floating = d.routerCollection(), d.floatingCollection()
 	d.addressGroups, d.defaultRules = d.addressGroupCollection(), d.defaultRuleCollection()
 	d.pools, d.addressScopes = d.poolCollection(), d.addressScopeCollection()
+	d.qos, d.trunks = d.qosCollection(), d.trunkCollection()
+	d.tapServices, d.tapFlows = d.tapServiceCollection(), d.tapFlowCollection()
 	return api.Service{Name: "network", Prefix: "/network", Routes: d.routes(), Error: writeError}
 }
 
@@ -108,7 +115,14 @@ func (d *dialect) routes() []api.Route {
 	out = append(out, d.pools.routes()...)
 	out = append(out, d.poolRoutes()...)
 	out = append(out, d.addressScopes.routes()...)
-	for _, kind := range []network.Tagged{network.TaggedNetworks, network.TaggedSubnets, network.TaggedPorts, network.TaggedGroups, network.TaggedRouters, network.TaggedFloatingIPs, network.TaggedPools} {
+	out = append(out, d.qos.routes()...)
+	out = append(out, d.qosRoutes()...)
+	out = append(out, d.trunks.routes()...)
+	out = append(out, d.trunkRoutes()...)
+	out = append(out, d.tapServices.routes()...)
+	out = append(out, d.tapFlows.routes()...)
+	for _, kind := range []network.Tagged{network.TaggedNetworks, network.TaggedSubnets, network.TaggedPorts, network.TaggedGroups, network.TaggedRouters, network.TaggedFloatingIPs, network.TaggedPools,
+		network.TaggedQoS, network.TaggedTrunks} {
 		out = append(out, d.tagRoutes(kind)...)
 	}
 	return out
@@ -141,6 +155,8 @@ func (d *dialect) resources(c *api.Context) error {
 		{Name: "network", Collection: "networks"}, {Name: "subnet", Collection: "subnets"}, {Name: "port", Collection: "ports"},
 		{Name: "security_group", Collection: "security-groups"}, {Name: "security_group_rule", Collection: "security-group-rules"},
 		{Name: "router", Collection: "routers"}, {Name: "floatingip", Collection: "floatingips"}, {Name: "floatingip_pool", Collection: "floatingip_pools"},
+		{Name: "policy", Collection: "qos/policies"}, {Name: "rule_type", Collection: "qos/rule-types"}, {Name: "trunk", Collection: "trunks"},
+		{Name: "tap_service", Collection: "taas/tap_services"}, {Name: "tap_flow", Collection: "taas/tap_flows"},
 		{Name: "agent", Collection: "agents"}, {Name: "quota", Collection: "quotas"}, {Name: "extension", Collection: "extensions"},
 		{Name: "availability_zone", Collection: "availability_zones"}, {Name: "network_ip_availability", Collection: "network-ip-availabilities"},
 		{Name: "rbac_policy", Collection: "rbac-policies"}, {Name: "address_group", Collection: "address-groups"},

@@ -85,6 +85,11 @@ func (d *dialect) portCollection() *collection[model.Port, network.PortSpec] {
 		textAttr("binding:vnic_type", everyone, everyone, func(p *R) string { return p.VNICType }, func(s *S) **string { return &s.VNICType }),
 		textAttr("dns_name", everyone, everyone, func(p *R) string { return p.DNSName }, func(s *S) **string { return &s.DNSName }),
 		attribute[R, S]{name: "dns_assignment", emit: emitAssignment},
+		qosAttr(func(p *R) string { return p.QoSPolicyID }, func(s *S) **string { return &s.QoSPolicyID }),
+		attribute[R, S]{name: "qos_network_policy_id", emit: func(b []byte, v *view, p *R) []byte { return appendStringOrNull(b, networkQoS(v, p)) },
+			match: func(v *view, p *R) []string { return []string{networkQoS(v, p)} }},
+		attribute[R, S]{name: "resource_request", hidden: true, emit: emitRequest},
+		attribute[R, S]{name: "trunk_details", emit: emitTrunk},
 		host,
 		attribute[R, S]{name: "binding:profile", post: adminOnly, put: adminOnly, hidden: true, set: setProfile,
 			emit: func(b []byte, _ *view, p *R) []byte {
@@ -124,7 +129,7 @@ func portCandidates(v *view, q *query) iter.Seq[*model.Port] {
 		return anyOf(store.Ports, v, "subnet", pairs["subnet_id"])
 	}
 	for _, f := range []struct{ filter, index string }{
-		{"device_id", "device"}, {"mac_address", "mac"}, {"security_groups", "group"}, {"network_id", "network"},
+		{"device_id", "device"}, {"mac_address", "mac"}, {"security_groups", "group"}, {"qos_policy_id", "qos"}, {"network_id", "network"},
 	} {
 		values := q.filters[f.filter]
 		empty := false

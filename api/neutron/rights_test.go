@@ -1,6 +1,7 @@
 package neutron_test
 
 import (
+	"maps"
 	"net/http"
 	"slices"
 	"strings"
@@ -35,8 +36,9 @@ func TestRightsOfEveryRoute(t *testing.T) {
 	mine["address-scopes"] = c.must(201, "red", "POST", "/v2.0/address-scopes", object{"address_scope": object{"name": "a", "ip_version": 4}})["id"].(string)
 	mine["subnetpools"] = c.must(201, "red", "POST", "/v2.0/subnetpools", object{"subnetpool": object{"name": "a", "prefixes": []string{"10.0.0.0/8"}}})["id"].(string)
 	mine["default-security-group-rules"] = ids(c.list("admin", "/v2.0/default-security-group-rules"))[0]
+	maps.Copy(mine, c.seed(w))
 	for kind := range mine {
-		if slices.Contains([]string{"networks", "subnets", "ports", "security-groups", "routers", "floatingips", "subnetpools"}, kind) {
+		if slices.Contains([]string{"networks", "subnets", "ports", "security-groups", "routers", "floatingips", "subnetpools", "trunks"}, kind) {
 			c.must(200, "red", "PUT", "/v2.0/"+kind+"/"+mine[kind]+"/tags", object{"tags": []string{"t"}})
 		}
 	}
@@ -48,21 +50,29 @@ func TestRightsOfEveryRoute(t *testing.T) {
 		"agents": {"agent": object{"description": "x"}}, "quotas": {"quota": object{"port": 1}},
 	}
 	everything := func() (out string) {
-		for _, kind := range []string{"networks", "ports", "subnets", "security-groups", "routers", "floatingips", "address-groups", "default-security-group-rules", "rbac-policies", "subnetpools", "address-scopes"} {
+		for _, kind := range []string{"networks", "ports", "subnets", "security-groups", "routers", "floatingips", "address-groups", "default-security-group-rules", "rbac-policies", "subnetpools", "address-scopes",
+			"qos/policies", "trunks", "taas/tap_services", "taas/tap_flows"} {
 			out += string(c.do("admin", "GET", "/v2.0/"+kind, nil).raw)
 		}
 		return out
+	}
+	c.must(200, "admin", "PUT", "/v2.0/policies/"+mine["policies"]+"/tags", object{"tags": []string{"t"}})
+	maps.Copy(bodies, map[string]object{"policies": {"policy": object{"name": "x"}}, "trunks": {"trunk": object{"name": "x"}},
+		"tap_services": {"tap_service": object{"name": "x"}}, "tap_flows": {"tap_flow": object{"name": "x"}}})
+	for single, body := range ruleBodies {
+		bodies[single+"s"] = object{single: body, "alias_" + single: body}
 	}
 	before := everything()
 	checked := 0
 	for _, row := range c.front.Table() {
 		path := strings.TrimPrefix(row.Path, "/network")
-		kind := strings.Split(strings.Trim(strings.TrimPrefix(path, "/v2.0"), "/"), "/")[0]
+		kind := kindOf(path)
 		id := mine[kind]
 		if strings.Contains(path, "port_forwardings") {
 			id = forwarding
 		}
-		real := strings.NewReplacer("{id}", id, "{floatingip}", mine[kind], "{tag}", "t", "{router}", mine["routers"], "{project}", red, "{alias}", "quotas").Replace(path)
+		real := strings.NewReplacer("{id}", id, "{floatingip}", mine[kind], "{tag}", "t", "{router}", mine["routers"], "{project}", red, "{alias}", "quotas",
+			"{policy}", mine["policies"], "{type}", "bandwidth_limit").Replace(path)
 		var body any
 		if row.Method == http.MethodPost || row.Method == http.MethodPut {
 			body = bodies[kind]
@@ -80,6 +90,9 @@ func TestRightsOfEveryRoute(t *testing.T) {
 			}
 			if strings.HasSuffix(real, "_addresses") {
 				body = object{"addresses": []string{"10.0.0.0/8"}}
+			}
+			if strings.HasSuffix(real, "_subports") {
+				body = object{"sub_ports": []any{}}
 			}
 			if body == nil {
 				body = object{}
@@ -122,7 +135,7 @@ func TestRightsOfEveryRoute(t *testing.T) {
 			}
 			continue
 		}
-		if kind != "default-security-group-rules" && (strings.Contains(path, "{id}") || strings.Contains(path, "{floatingip}")) { // those are everybody's to read
+		if kind != "default-security-group-rules" && (strings.Contains(path, "{id}") || strings.Contains(path, "{floatingip}") || strings.Contains(path, "{policy}")) { // those are everybody's to read
 			if got := try("blue"); got != 404 {
 				t.Errorf("%s of another project: %d", name, got)
 			}
@@ -133,7 +146,7 @@ func TestRightsOfEveryRoute(t *testing.T) {
 			}
 		}
 	}
-	if checked < 95 {
+	if checked < 155 {
 		t.Errorf("only %d routes were checked", checked)
 	}
 	if before != everything() {
@@ -141,7 +154,9 @@ func TestRightsOfEveryRoute(t *testing.T) {
 	}
 	for _, query := range []string{"routers", "routers?id=" + mine["routers"], "routers?project_id=" + red, "routers?name=r", "floatingips",
 		"floatingips?id=" + mine["floatingips"], "floatingips?router_id=" + mine["routers"], "floatingips?project_id=" + red, "ports?device_id=" + mine["routers"],
-		"ports?network_id=" + outside, "subnets?network_id=" + outside} {
+		"ports?network_id=" + outside, "subnets?network_id=" + outside,
+		"qos/policies", "qos/policies?id=" + mine["policies"], "qos/policies?project_id=" + red, "trunks", "trunks?id=" + mine["trunks"], "trunks?project_id=" + red,
+		"taas/tap_services", "taas/tap_services?project_id=" + red, "taas/tap_flows?tap_service_id=" + mine["tap_services"], "taas/tap_flows?id=" + mine["tap_flows"]} {
 		if rows := c.list("blue", "/v2.0/"+query); len(rows) != 0 {
 			t.Errorf("another project lists %s: %v", query, rows)
 		}
