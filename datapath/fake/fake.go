@@ -409,7 +409,7 @@ func (d *Driver) Prune(ctx context.Context, desired iter.Seq[model.HostRow]) err
 		}
 	}
 	err := d.change(upserts, removes)
-	for _, kind := range []pipeline.OrdinalKind{pipeline.OrdinalPort, pipeline.OrdinalAlias, pipeline.OrdinalRule, pipeline.OrdinalLimit} {
+	for _, kind := range pipeline.OwnedKinds() {
 		for _, key := range d.cfg.Ordinals.Keys(kind) {
 			if k := (pipeline.OrdinalKey{Kind: kind, Key: key}); !d.prog.InUse(k) {
 				d.free(k)

@@ -312,7 +312,7 @@ func (d *Driver) Prune(ctx context.Context, desired iter.Seq[model.HostRow]) err
 		d.flows.sweep = true
 	}
 	err := d.apply(ctx, upserts, removes)
-	for _, kind := range []pipeline.OrdinalKind{pipeline.OrdinalPort, pipeline.OrdinalAlias, pipeline.OrdinalRule, pipeline.OrdinalLimit} {
+	for _, kind := range pipeline.OwnedKinds() {
 		for _, key := range d.cfg.Ordinals.Keys(kind) {
 			if k := (pipeline.OrdinalKey{Kind: kind, Key: key}); !d.prog.InUse(k) {
 				d.flows.released[k] = struct{}{}

@@ -134,7 +134,7 @@ func actions(list []pipeline.Action, at ports) ([]openflow.Action, bool) {
 		case pipeline.Translate:
 			nat := openflow.NATTo(a.Source, a.Addr)
 			nat.ProtoMin, nat.ProtoMax = a.MinPort, a.MaxPort
-			out = append(out, openflow.CT{Commit: true, ZoneFrom: zone(a.Zone), Recirculate: true, Table: uint8(a.Stage), Actions: []openflow.Action{nat}})
+			out = append(out, openflow.CT{Commit: true, ZoneFrom: zone(a.Zone), Recirculate: true, Table: uint8(a.Stage), Actions: []openflow.Action{nat, openflow.Set(openflow.CTMark(a.Mark))}})
 		case pipeline.Commit:
 			out = append(out, openflow.CT{Commit: true, ZoneFrom: zone(a.Zone), Table: openflow.TableAll, Actions: []openflow.Action{openflow.Set(openflow.CTMark(a.Mark))}})
 		case pipeline.Untrack:
@@ -202,10 +202,8 @@ func actions(list []pipeline.Action, at ports) ([]openflow.Action, bool) {
 		case pipeline.Reenter:
 			// A packet that meets a conntrack zone for the second time would keep what the first look found.
 			out = append(out, openflow.CTClear{},
-				// in_port must not be set (OpenFlow 1.5.1, 7.2.5.7), but may be copied to. It becomes the controller's port,
-				// as it is of packets that the agent sends: with any other value those are lost where they are tracked.
-				openflow.Set(openflow.Exact(openflow.RegField(regSwap), openflow.U64(uint64(openflow.PortController)))),
-				openflow.CopyField{Src: openflow.Whole(openflow.RegField(regSwap)), Dst: openflow.Whole(openflow.FieldInPort)})
+				// With any other number packets that the agent has sent are lost where they are tracked.
+				openflow.Set(openflow.Exact(openflow.FieldInPort16, openflow.U64(uint64(openflow.PortController&0xffff)))))
 		case pipeline.Branch:
 			out = append(out, openflow.Clone{Actions: []openflow.Action{openflow.ResubmitTable(uint8(a.Stage))}})
 		case pipeline.Limit:

@@ -46,13 +46,14 @@ type Track struct {
 }
 
 // Translate creates the connection in the zone whose number stands in Zone, with its source
-// (Source) or destination translated to Addr, translates the packet, and continues in Stage. MinPort
-// and MaxPort bound the port; 0: kept where it can be, else any.
+// (Source) or destination translated to Addr and the mark Mark, translates the packet, and continues in
+// Stage. MinPort and MaxPort bound the port; 0: kept where it can be, else any.
 type Translate struct {
 	Zone             Field
 	Source           bool
 	Addr             netip.Addr
 	MinPort, MaxPort uint16
+	Mark             uint32
 	Stage            Stage
 }
 
@@ -233,6 +234,7 @@ func (a Copy) appendKey(b []byte) []byte { return append(b, 11, byte(a.Src), byt
 func (a Translate) appendKey(b []byte) []byte {
 	h := a.Addr.As16()
 	b = append(append(b, 12, byte(a.Zone), byte(a.Stage), bit(a.Source)), h[:]...)
+	b = binary.BigEndian.AppendUint32(b, a.Mark)
 	return binary.BigEndian.AppendUint16(binary.BigEndian.AppendUint16(b, a.MinPort), a.MaxPort)
 }
 func (a DecTTL) appendKey(b []byte) []byte { return append(b, 13) }
@@ -295,7 +297,7 @@ func (a Translate) String() string {
 	if a.MinPort != 0 {
 		ports = fmt.Sprintf(" port %d-%d", a.MinPort, max(a.MinPort, a.MaxPort))
 	}
-	return fmt.Sprintf("translate zone=%v %s=%v%s then %v", a.Zone, side, a.Addr, ports, a.Stage)
+	return fmt.Sprintf("translate zone=%v %s=%v%s mark=%d then %v", a.Zone, side, a.Addr, ports, a.Mark, a.Stage)
 }
 func (a DecTTL) String() string    { return "dec-ttl" }
 func (a CheckSize) String() string { return fmt.Sprintf("check-size %d", a.Bytes) }

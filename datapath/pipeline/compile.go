@@ -18,6 +18,8 @@ type Rows interface {
 	Referring(kind model.RowKind, id model.ID) []*model.HostRule
 	// Trunk tells whether the device of a port carries other ports too.
 	Trunk(id model.ID) bool
+	// Router gives a router, nil where it is not known (yet).
+	Router(id model.ID) *model.HostRouter
 	// Ordinal gives the number of a port, an alias or a rule.
 	Ordinal(kind OrdinalKind, key string) (uint32, error)
 }
@@ -114,6 +116,10 @@ func Compile(env *Env, row model.HostRow, rows Rows) (Compiled, error) {
 		c.addresses(r)
 	case *model.HostRouter:
 		c.router(r)
+	case *model.HostFloating:
+		c.floating(r)
+	case *model.HostNeighbor:
+		c.neighbor(r)
 	}
 	if c.err != nil {
 		return Compiled{Owns: c.out.Owns}, fmt.Errorf("compile %v: %w", row.RowID(), c.err)
@@ -217,6 +223,7 @@ func Base(env *Env) []Entry {
 	base(FloodOut, prioFromTunnel, MatchOf(Is(Landed, 1)), Goto{FloodIn})
 	base(FloodOut, prioMiss, nil, Goto{FloodIn})
 	baseRouter(base)
+	baseGateway(base)
 	return c.out.Entries
 }
 

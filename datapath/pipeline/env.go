@@ -111,9 +111,15 @@ const (
 	OrdinalAlias OrdinalKind = "alias" // key: port id/fixed address. Address on the metadata device
 	OrdinalRule  OrdinalKind = "rule"  // key: rule id. Conjunction id
 	OrdinalLimit OrdinalKind = "limit" // key: port id/direction/unit. Rate limiter
+	OrdinalNAT   OrdinalKind = "nat"   // key: a translation. Mark of its connections
 	// OrdinalProvider's key is the name of a physical network.
 	OrdinalProvider OrdinalKind = "provider"
 )
+
+// OwnedKinds gives the kinds whose ordinals live as long as a row holds them.
+func OwnedKinds() []OrdinalKind {
+	return []OrdinalKind{OrdinalPort, OrdinalAlias, OrdinalRule, OrdinalLimit, OrdinalNAT}
+}
 
 // RouterKey is the key of a router among the ordinals of kind OrdinalPort: ports and routers
 // share their numbers, as both are conntrack zones.

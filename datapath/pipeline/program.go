@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"net/netip"
 	"slices"
 
 	"yakumo/model"
@@ -27,6 +28,7 @@ type Program struct {
 	routersIn    map[model.ID]map[model.RowID]struct{} // network → routers with an interface there
 	groupPorts   map[model.ID]map[model.RowID]struct{}
 	groupMembers map[model.ID]map[model.RowID]struct{}
+	routerFloats map[model.ID]map[model.RowID]struct{}
 	referring    map[model.RowID][]*model.HostRule // remote group or address group → rules, by id
 
 	applies  uint64  // calls of Apply
@@ -86,7 +88,7 @@ func NewProgram(env Env, ord Ordinals) *Program {
 		rows: map[model.RowID]*compiledRow{}, slots: map[Key]*slot{},
 		subports: map[model.ID]map[model.RowID]struct{}{}, routersIn: map[model.ID]map[model.RowID]struct{}{},
 		networkPorts: map[model.ID]map[model.RowID]struct{}{}, groupPorts: map[model.ID]map[model.RowID]struct{}{},
-		groupMembers: map[model.ID]map[model.RowID]struct{}{}, referring: map[model.RowID][]*model.HostRule{},
+		groupMembers: map[model.ID]map[model.RowID]struct{}{}, routerFloats: map[model.ID]map[model.RowID]struct{}{}, referring: map[model.RowID][]*model.HostRule{},
 		inUse: map[OrdinalKey]int{}, released: map[OrdinalKey]struct{}{}, conflicts: map[Key]struct{}{}, errs: map[model.RowID]error{},
 	}
 }
@@ -387,6 +389,9 @@ func (p *Program) link(row model.HostRow, dirty map[model.RowID]struct{}) {
 		for i := range r.Interfaces {
 			linkTo(p.routersIn, r.Interfaces[i].NetworkID, r.RowID())
 		}
+		markAll(dirty, p.routerFloats[r.ID])
+	case *model.HostFloating:
+		linkTo(p.routerFloats, r.RouterID, r.RowID())
 	case *model.HostMember:
 		linkTo(p.groupMembers, r.GroupID, r.RowID())
 	}
@@ -426,6 +431,9 @@ func (p *Program) unlink(row model.HostRow, dirty map[model.RowID]struct{}) {
 		for i := range r.Interfaces {
 			unlinkFrom(p.routersIn, r.Interfaces[i].NetworkID, r.RowID())
 		}
+		markAll(dirty, p.routerFloats[r.ID])
+	case *model.HostFloating:
+		unlinkFrom(p.routerFloats, r.RouterID, r.RowID())
 	case *model.HostMember:
 		unlinkFrom(p.groupMembers, r.GroupID, r.RowID())
 	}
@@ -458,6 +466,16 @@ func (p *Program) Rows() int { return max(len(p.rows)-1, 0) }
 func (p *Program) Row(id model.RowID) model.HostRow {
 	if c := p.rows[id]; c != nil {
 		return c.row
+	}
+	return nil
+}
+
+// Floating gives the floating address of a router, served here, that stands for an address inside; nil: none.
+func (p *Program) Floating(router model.ID, fixed netip.Addr) *model.HostFloating {
+	for id := range p.routerFloats[router] {
+		if f, ok := p.Row(id).(*model.HostFloating); ok && f.Fixed == fixed {
+			return f
+		}
 	}
 	return nil
 }
@@ -605,6 +623,11 @@ type lookup Program
 func (l *lookup) Network(id model.ID) *model.HostNetwork {
 	n, _ := (*Program)(l).Row(model.RowID{Kind: model.RowNetwork, Key: id}).(*model.HostNetwork)
 	return n
+}
+
+func (l *lookup) Router(id model.ID) *model.HostRouter {
+	r, _ := (*Program)(l).Row(model.RowID{Kind: model.RowRouter, Key: id}).(*model.HostRouter)
+	return r
 }
 
 func (l *lookup) Group(id model.ID) *model.HostGroup {

@@ -9,16 +9,15 @@ import (
 
 // Priorities of routing.
 const (
-	prioNever    = 1100 // route: what no router sends on
-	prioOwnEcho  = 1000 // route: packets to the router itself
-	prioOwnAgent = 990
-	prioOwn      = 980
-	prioExpired  = 900 // route: time to live
-	prioRoutes   = 100 // route: plus twice the prefix's length
-	prioNoRoute  = 10
-	prioLarge    = 200 // fit
-	prioNextHop  = 100 // resolve
-	prioNobody   = 10
+	prioNever   = 1100 // route: what no router sends on
+	prioOwnEcho = 1000 // route: packets to the router itself
+	prioOwn     = 980
+	prioExpired = 900 // route: time to live
+	prioRoutes  = 100 // route: plus twice the prefix's length
+	prioNoRoute = 10
+	prioLarge   = 200 // fit
+	prioNextHop = 100 // resolve
+	prioNobody  = 10
 )
 
 // Codes of ResponderUnreachable's Arg, as ICMP has them (RFC 792).
@@ -97,13 +96,7 @@ func (c *compiler) router(r *model.HostRouter) {
 		return
 	}
 	router := Is(Router, uint64(ord))
-	largest := 0
-	for i := range r.Interfaces {
-		largest = max(largest, r.Interfaces[i].MTU)
-	}
-	if r.Gateway != nil {
-		largest = max(largest, r.Gateway.MTU)
-	}
+	largest := largestMTU(r)
 	sides := make([]side, len(r.Interfaces))
 	routed := map[netip.Prefix]bool{}
 	for i := range r.Interfaces {
@@ -118,9 +111,12 @@ func (c *compiler) router(r *model.HostRouter) {
 		for _, a := range p.Addresses {
 			if a = a.Masked(); !routed[a] {
 				routed[a] = true
-				c.route(router, a, 0, s, netip.Addr{})
+				c.route(router, a, s, netip.Addr{})
 			}
 		}
+	}
+	for _, o := range outwards(r) {
+		routed[o.dst] = true
 	}
 	for _, x := range r.Routes {
 		dst := x.Destination.Masked()
@@ -129,8 +125,11 @@ func (c *compiler) router(r *model.HostRouter) {
 		}
 		if i := nextTo(r, x.NextHop); i >= 0 {
 			routed[dst] = true
-			c.route(router, dst, 0, sides[i], x.NextHop)
+			c.route(router, dst, sides[i], x.NextHop)
 		}
+	}
+	if r.Gateway != nil {
+		c.gateway(r, ord, router)
 	}
 	for i := range versions {
 		f := versions[i]
@@ -139,6 +138,18 @@ func (c *compiler) router(r *model.HostRouter) {
 		}
 		c.add(Route, prioNoRoute, FeatureRouter, MatchOf(router, f.typ), ToAgent{Responder: ResponderUnreachable, Port: ord, Arg: UnreachableNet})
 	}
+}
+
+// largestMTU gives the largest of a router's networks: what it has to send may be as large.
+func largestMTU(r *model.HostRouter) int {
+	largest := 0
+	for i := range r.Interfaces {
+		largest = max(largest, r.Interfaces[i].MTU)
+	}
+	if r.Gateway != nil {
+		largest = max(largest, r.Gateway.MTU)
+	}
+	return largest
 }
 
 // nextTo gives the interface in whose network an address is, -1 for none. A router's own address is
@@ -179,7 +190,7 @@ func (c *compiler) routerPort(ord uint32, router Term, p *model.HostRouterPort, 
 			c.answerND(net, own, s.mac, true)
 		}
 		c.resolve(net, own, s.mac)
-		c.toSelf(ord, router, own)
+		c.toSelf(Route, prioOwnEcho, ord, router, own)
 	}
 	if six { // guests know their router by its link-local address; nobody but its link does
 		own := LinkLocal(s.mac)
@@ -195,20 +206,31 @@ func (c *compiler) routerPort(ord uint32, router Term, p *model.HostRouterPort, 
 	}
 }
 
-// toSelf compiles what a router does with packets to an address of its own.
-func (c *compiler) toSelf(ord uint32, router Term, a netip.Addr) {
+// toSelf compiles what a router does, in a stage, with packets to an address of its own: entries of priority
+// prio and, but for echo requests, some less.
+func (c *compiler) toSelf(at Stage, prio uint16, ord uint32, router Term, a netip.Addr, more ...Term) {
 	f := versionOf(a)
-	to := []Term{router, f.typ, IsAddr(f.dst, a)}
-	whole := Is(IPFrag, 0)
-	c.add(Route, prioOwnEcho, FeatureRouter, MatchOf(append(to, whole, Is(IPProto, f.icmp), Is(f.icmpType, f.echo))...), AnswerEcho{V6: f.v6}, Reenter{}, Goto{Route})
+	to := append([]Term{router, f.typ, IsAddr(f.dst, a)}, more...)
+	c.echo(at, prio, a, append(more, router)...)
 	for _, proto := range [...]uint64{ProtoTCP, ProtoUDP} {
-		c.add(Route, prioOwnAgent, FeatureRouter, MatchOf(append(to, whole, Is(IPProto, proto))...), ToAgent{Responder: ResponderUnreachable, Port: ord, Arg: UnreachablePort})
+		c.add(at, prio-1, FeatureRouter, MatchOf(append(to, Is(IPFrag, 0), Is(IPProto, proto))...), ToAgent{Responder: ResponderUnreachable, Port: ord, Arg: UnreachablePort})
 	}
-	c.add(Route, prioOwn, FeatureRouter, MatchOf(to...))
+	c.add(at, prio-2, FeatureRouter, MatchOf(to...))
+}
+
+// echo answers echo requests to an address of a router.
+func (c *compiler) echo(at Stage, prio uint16, a netip.Addr, more ...Term) {
+	f := versionOf(a)
+	c.add(at, prio, FeatureRouter, MatchOf(append(more, f.typ, IsAddr(f.dst, a), Is(IPFrag, 0), Is(IPProto, f.icmp), Is(f.icmpType, f.echo))...), AnswerEcho{V6: f.v6}, Reenter{}, Goto{Route})
 }
 
 // route sends a prefix on into a network, to nextHop or, where that is not valid, to the destination itself.
-func (c *compiler) route(router Term, dst netip.Prefix, above uint16, s side, nextHop netip.Addr) {
+func (c *compiler) route(router Term, dst netip.Prefix, s side, nextHop netip.Addr) {
+	c.routeFrom(router, dst, Term{}, 0, s, nextHop)
+}
+
+// routeFrom is route for the sources that src names, above other routes of that length by above.
+func (c *compiler) routeFrom(router Term, dst netip.Prefix, src Term, above uint16, s side, nextHop netip.Addr) {
 	f := versionOf(dst.Addr())
 	as := make([]Action, 0, 6)
 	as = append(as, DecTTL{}, Put(Net, s.net), Put(EthSrc, s.mac.Number()))
@@ -220,5 +242,5 @@ func (c *compiler) route(router Term, dst netip.Prefix, above uint16, s side, ne
 	if s.fit {
 		as = append(as, CheckSize{uint16(s.mtu)})
 	}
-	c.add(Route, prioRoutes+2*uint16(dst.Bits())+above, FeatureRouter, MatchOf(router, f.typ, Within(f.dst, dst)), append(as, Goto{s.next})...)
+	c.add(Route, prioRoutes+2*uint16(dst.Bits())+above, FeatureRouter, MatchOf(router, f.typ, Within(f.dst, dst), src), append(as, Goto{s.next})...)
 }

@@ -29,6 +29,7 @@ const (
 	Fit       Stage = 37
 	NAT       Stage = 40
 	SNAT      Stage = 41
+	Leave     Stage = 42
 	Resolve   Stage = 43
 	Lookup    Stage = 45
 	FloodOut  Stage = 46
@@ -66,12 +67,13 @@ var stages = [...]StageInfo{
 	{Chain, "chain", false, false, "Steering into service chains."},
 	{Balance, "balance", false, false, "Load balancing to members."},
 	{Admit, "admit", true, false, "Frames to the MAC of a router's interface are given to the router; all others go on to lookup."},
-	{Restore, "restore", false, true, "What comes from outside to a router's or a floating address: translated back where its connection is known."},
-	{Redirect, "redirect", false, true, "Its first packet: destination translated to the fixed address, or by port forwarding."},
+	{Restore, "restore", true, true, "What comes from outside to a router's or a floating address: translated back where its connection is known."},
+	{Redirect, "redirect", true, true, "Its first packet: destination translated to the fixed address, or by port forwarding."},
 	{Route, "route", true, true, "A router: its own addresses, time to live, the longest prefix. Sets net, source MAC and next hop."},
 	{Fit, "fit", true, true, "Packets too large for the next network."},
-	{NAT, "nat", false, true, "What leaves for outside: translated where its connection is known."},
-	{SNAT, "snat", false, true, "Its first packet: source translated to the floating address or the gateway's."},
+	{NAT, "nat", true, true, "What leaves for outside: translated where its connection is known."},
+	{SNAT, "snat", true, true, "Its first packet: source translated to the floating address or the gateway's."},
+	{Leave, "leave", true, true, "Only what was really translated goes out."},
 	{Resolve, "resolve", true, true, "Next hop to destination MAC."},
 	{Lookup, "lookup", true, false, "Destination MAC to local port or to the host that has it. Miss: drop; the switch never learns and never floods unknown unicast."},
 	{FloodOut, "flood-out", true, true, "Broadcast and multicast, first half: one copy to each other host with a port in the network, unless the packet came from a tunnel."},

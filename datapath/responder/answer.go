@@ -82,7 +82,11 @@ type Ask struct {
 	Network *model.HostNetwork // of Port
 	Router  *model.HostRouter
 	Routers []*model.HostRouterPort // interfaces of routers in Network
+	rows    Rows
 }
+
+// floats tells whether a floating address of the router that is served here stands for an address inside.
+func (a *Ask) floats(fixed netip.Addr) bool { return a.rows.Floating(a.Router.ID, fixed) != nil }
 
 // Rows is what a driver knows; a *pipeline.Program is one.
 type Rows interface {
@@ -90,11 +94,13 @@ type Rows interface {
 	Row(id model.RowID) model.HostRow
 	// RouterPorts gives the interfaces that routers have in a network, by port id.
 	RouterPorts(network model.ID) []*model.HostRouterPort
+	// Floating gives the floating address of a router, served here, that stands for an address inside; nil: none.
+	Floating(router model.ID, fixed netip.Addr) *model.HostFloating
 }
 
 // Resolve finds out who a packet stands for. The error says that it is gone.
 func Resolve(rows Rows, ord pipeline.Ordinals, to pipeline.ToAgent, frame []byte) (Ask, error) {
-	ask := Ask{ToAgent: to, Frame: frame}
+	ask := Ask{ToAgent: to, Frame: frame, rows: rows}
 	key, _ := ord.Find(pipeline.OrdinalPort, to.Port)
 	if id, is := strings.CutPrefix(key, pipeline.RouterKey("")); is {
 		ask.Router, _ = rows.Row(model.RowID{Kind: model.RowRouter, Key: id}).(*model.HostRouter)

@@ -3,6 +3,7 @@ package responder
 import (
 	"encoding/binary"
 	"net/netip"
+	"slices"
 
 	"yakumo/datapath/pipeline"
 	"yakumo/model"
@@ -43,6 +44,10 @@ func icmpError(ask Ask) ([]Reply, error) {
 	from, ok := addressTowards(ask.Router, ip.src)
 	if !ok {
 		return nil, ignored("router %s has no address of this family", ask.Router.ID)
+	}
+	// What outside must hear of a packet to a floating address goes the way of that address's answers.
+	if way, known := pipeline.WayTo(ask.Router, ip.src); known && way.Port == nil && ask.floats(ip.dst) {
+		from = ip.dst
 	}
 	var typ, code byte
 	var rest uint32
@@ -154,46 +159,27 @@ func (p *ipPacket) isError() bool {
 
 // addressTowards gives the router's address on the network over which it reaches dst, else any of its own.
 func addressTowards(r *model.HostRouter, dst netip.Addr) (netip.Addr, bool) {
-	var first, best netip.Addr
-	bits := -1
-	hop := dst
-	for _, x := range r.Routes {
-		if x.Destination.Contains(dst) && x.Destination.Bits() > bits {
-			bits, hop = x.Destination.Bits(), x.NextHop
-		}
-	}
-	length := -1
-	for _, p := range addressesOf(r) {
-		if p.Addr().Is4() != dst.Is4() {
-			continue
-		}
-		if !first.IsValid() {
-			first = p.Addr()
-		}
-		// A connected network goes before a route that is not longer.
-		if m := p.Masked(); m.Contains(dst) && m.Bits() >= bits && m.Bits() > length || hop != dst && length < 0 && m.Contains(hop) {
-			best = p.Addr()
-			if m.Contains(dst) {
-				length = m.Bits()
-			}
-		}
-	}
-	if best.IsValid() {
-		return best, true
-	}
-	return first, first.IsValid()
-}
-
-// addressesOf gives all addresses of a router, those outside first: what it cannot place comes from there.
-func addressesOf(r *model.HostRouter) []netip.Prefix {
-	var out []netip.Prefix
-	if r.Gateway != nil {
-		out = append(out, r.Gateway.Addresses...)
-	}
+	way, known := pipeline.WayTo(r, dst)
+	var on, rest []netip.Prefix
 	for i := range r.Interfaces {
-		out = append(out, r.Interfaces[i].Addresses...)
+		if known && way.Port == &r.Interfaces[i] {
+			on = r.Interfaces[i].Addresses
+		} else {
+			rest = append(rest, r.Interfaces[i].Addresses...)
+		}
 	}
-	return out
+	if r.Gateway != nil && known && way.Port == nil {
+		on = r.Gateway.Addresses
+	}
+	var best netip.Addr
+	for _, p := range append(slices.Clone(on), rest...) {
+		switch a := p.Addr(); {
+		case a.Is4() != dst.Is4():
+		case !best.IsValid(), known && p.Masked().Contains(way.NextHop):
+			best = a
+		}
+	}
+	return best, best.IsValid()
 }
 
 // icmpFrame makes an ICMP or ICMPv6 error about a packet.

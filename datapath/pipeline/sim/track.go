@@ -20,6 +20,7 @@ func (t tuple) reverse() tuple { return tuple{t.proto, t.dst, t.src, t.dp, t.sp}
 type connection struct {
 	came, went tuple
 	mark       uint64
+	answered   bool // until then it is new
 }
 
 // direction is a connection as seen by packets of one direction.
@@ -138,10 +139,15 @@ func (w *walk) track(zone uint64, nat bool) {
 	case !known:
 		state |= pipeline.Invalid
 	default:
-		state |= pipeline.Established
 		mark = c.mark
-		if c.reply {
-			state |= pipeline.Reply
+		switch {
+		case c.reply:
+			c.answered = true
+			state |= pipeline.Established | pipeline.Reply
+		case c.answered:
+			state |= pipeline.Established
+		default:
+			state |= pipeline.New
 		}
 		if nat {
 			w.rewrite(c)
@@ -234,6 +240,7 @@ func (w *walk) translate(zone uint64, a pipeline.Translate) {
 		}
 		c = w.enter(zone, came, went)
 	}
+	c.mark = uint64(a.Mark)
 	w.rewrite(c)
-	w.own[pipeline.TrackState].low = pipeline.Tracked | pipeline.New
+	w.own[pipeline.TrackState].low, w.own[pipeline.TrackMark].low = pipeline.Tracked|pipeline.New, c.mark
 }
