@@ -54,6 +54,8 @@ func (n *Network) tapPort(tx *store.Tx, sc Scope, id model.ID, code, what string
 		return nil, fault.Coded(fault.NotFound, code, "%s Port %s does not exist", what, clip(id))
 	case !sc.Owns(p.ProjectID):
 		return nil, fault.Coded(fault.Forbidden, "PortDoesNotBelongToTenant", "The specified port does not belong to the tenant")
+	case routerOwned(p.DeviceOwner): // it has no device whose frames could be copied
+		return nil, invalid("the port %s is one of the cloud's own.", id)
 	}
 	tx.Mark(tapMark(id))
 	return p, nil
