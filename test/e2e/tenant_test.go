@@ -151,6 +151,7 @@ type order struct {
 	port        string // id; or
 	network     string // id
 	flavor      string // id; empty: the smallest
+	image       string // id; empty: yakumo-mini
 	key         string
 	userData    string
 	configDrive bool
@@ -160,6 +161,9 @@ type order struct {
 func (ten *tenant) boot(t *testing.T, own owner, o order) *guest {
 	t.Helper()
 	opts := servers.CreateOpts{Name: o.name, ImageRef: fix.image, FlavorRef: o.flavor, UserData: []byte(o.userData)}
+	if o.image != "" {
+		opts.ImageRef = o.image
+	}
 	if o.flavor == "" {
 		opts.FlavorRef = flavor(t, "m1.nano")
 	}
