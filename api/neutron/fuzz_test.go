@@ -16,7 +16,13 @@ func fuzzBody(f *testing.F, path, single string, seeds []string) {
 	out, outSubnet := c.outside("203.0.113.0/24")
 	c.router("red", "r", out, s)
 	p := c.port("red", w, "fixed_ips", []object{{"ip_address": "10.0.0.77"}})["id"].(string)
-	fill := strings.NewReplacer("$NET", w, "$SUBNET", s, "$OUTSUBNET", outSubnet, "$OUT", out, "$PORT", p)
+	pool := c.pool("red", []string{"10.64.0.0/10"}, "default_prefixlen", 24)
+	group := c.must(201, "red", "POST", "/v2.0/security-groups", object{"security_group": object{"name": "g"}})["id"].(string)
+	plural := strings.TrimSuffix(single, "y") + "ies"
+	if !strings.HasSuffix(single, "y") {
+		plural = single + "s"
+	}
+	fill := strings.NewReplacer("$NET", w, "$SUBNET", s, "$OUTSUBNET", outSubnet, "$OUT", out, "$PORT", p, "$POOL", pool, "$GROUP", group)
 	for _, seed := range seeds {
 		f.Add(fill.Replace(`{"` + single + `": ` + seed + `}`))
 	}
@@ -34,7 +40,7 @@ func fuzzBody(f *testing.F, path, single string, seeds []string) {
 		case rec.Code == 201:
 			var many []object
 			var one object
-			if raw, bulk := got[single+"s"]; bulk {
+			if raw, bulk := got[plural]; bulk {
 				if err := json.Unmarshal(raw, &many); err != nil {
 					t.Fatal(err)
 				}
@@ -49,11 +55,15 @@ func fuzzBody(f *testing.F, path, single string, seeds []string) {
 				if in, there := again["network_id"]; again["id"] != id || there && in != w {
 					t.Fatalf("made %v, shown %v", r, again)
 				}
-				back := object{"description": again["description"]}
-				if name, there := again["name"]; there {
-					back["name"] = name
+				back := object{}
+				for _, k := range []string{"name", "description", "target_tenant"} {
+					if v, there := again[k]; there {
+						back[k] = v
+					}
 				}
-				c.must(200, "red", "PUT", path+"/"+id, object{single: back})
+				if single != "security_group_rule" { // which stays as it is
+					c.must(200, "red", "PUT", path+"/"+id, object{single: back})
+				}
 				c.must(204, "red", "DELETE", path+"/"+id, nil)
 			}
 		case rec.Code >= 400 && rec.Code < 500 || rec.Code == 501:
@@ -87,6 +97,9 @@ func FuzzSubnetBody(f *testing.F) {
 		`{"network_id": "$NET", "ip_version": 4, "cidr": "10.1.0.0/31", "dns_nameservers": ["9.9.9.9"], "host_routes": [{"destination": "0.0.0.0/0", "nexthop": "10.1.0.1"}]}`,
 		`{"network_id": "$NET", "ip_version": 4, "cidr": "255.255.255.255/32"}`, `{"network_id": "$NET", "ip_version": 4, "cidr": "0.0.0.0/1"}`,
 		`{"network_id": "$NET", "ip_version": 6, "cidr": "fd00::/64", "ipv6_ra_mode": "slaac"}`,
+		`{"network_id": "$NET", "ip_version": "6", "cidr": "fd00:0:0:1::/64", "ipv6_address_mode": "dhcpv6-stateful", "gateway_ip": "fe80::1", "allocation_pools": [{"start": "fd00:0:0:1::ffff:ffff:ffff:ffff", "end": "fd00:0:0:1:ffff:ffff:ffff:ffff"}]}`,
+		`{"network_id": "$NET", "subnetpool_id": "$POOL", "prefixlen": "25"}`, `{"network_id": "$NET", "ip_version": 4, "use_default_subnetpool": "True", "cidr": null}`,
+		`{"network_id": "$NET", "ip_version": 6, "cidr": "8000::/1"}`, `{"network_id": "$NET", "ip_version": 6, "cidr": "::/0"}`,
 		`{"network_id": "$NET", "ip_version": 4, "cidr": "::ffff:10.0.0.0/120"}`, `[]`, `{`,
 	})
 }
@@ -153,6 +166,39 @@ func FuzzRouterAction(f *testing.F) {
 		default:
 			t.Fatalf("%s %q: %d %s", action, body, rec.Code, rec.Body)
 		}
+	})
+}
+
+func FuzzSubnetPoolBody(f *testing.F) {
+	fuzzBody(f, "/v2.0/subnetpools", "subnetpool", []string{
+		`{"name": "p", "prefixes": ["10.0.0.0/8", "10.0.0.0/9", "11.0.0.0/8"], "min_prefixlen": "9", "default_prefixlen": 24, "max_prefixlen": null}`,
+		`{"name": "p", "prefixes": ["fd00::/48"], "default_quota": 5, "address_scope_id": null, "shared": false, "is_default": "False"}`,
+		`{"name": "p", "prefixes": ["::/1", "8000::/1"]}`, `{"name": "p", "prefixes": ["0.0.0.0/1", "128.0.0.0/1"], "min_prefixlen": 1}`, `{"name": "p", "prefixes": ["10.0.0.1"]}`,
+		`{"name": "p", "prefixes": [], "address_scope_id": "$NET"}`, `{"prefixes": 5}`,
+	})
+}
+
+func FuzzAddressGroupBody(f *testing.F) {
+	fuzzBody(f, "/v2.0/address-groups", "address_group", []string{
+		`{"name": "a", "addresses": ["10.1.2.3/8", "fd00::1", "0.0.0.0/0"]}`, `{"addresses": null}`, `{"addresses": ["x"]}`, `{"description": "\u0000"}`,
+	})
+}
+
+func FuzzRuleBody(f *testing.F) {
+	fuzzBody(f, "/v2.0/security-group-rules", "security_group_rule", []string{
+		`{"security_group_id": "$GROUP", "direction": "ingress", "ethertype": "ipv6", "protocol": "icmp", "port_range_min": "128", "port_range_max": 0}`,
+		`{"security_group_id": "$GROUP", "direction": "egress", "protocol": 6, "port_range_min": 1, "port_range_max": 65535, "remote_ip_prefix": "10.0.0.1/8"}`,
+		`{"security_group_id": "$GROUP", "direction": "ingress", "remote_group_id": "$GROUP", "remote_address_group_id": null, "protocol": "-1"}`,
+		`{"security_group_id": "$GROUP", "direction": "ingress", "remote_address_group_id": "$NET"}`, `{"security_group_id": "$GROUP", "direction": "ingress", "protocol": "256"}`,
+	})
+}
+
+func FuzzPolicyBody(f *testing.F) {
+	fuzzBody(f, "/v2.0/rbac-policies", "rbac_policy", []string{
+		`{"object_type": "network", "object_id": "$NET", "action": "access_as_shared", "target_tenant": "somebody"}`,
+		`{"object_type": "subnetpool", "object_id": "$POOL", "action": "access_as_shared", "target_tenant": "a,b"}`,
+		`{"object_type": "security_group", "object_id": "$GROUP", "action": "access_as_external", "target_tenant": "*"}`,
+		`{"object_type": "router", "object_id": null, "action": 5, "target_tenant": ""}`,
 	})
 }
 
