@@ -14,7 +14,7 @@ import (
 
 // segmentCases are the tests of how networks are carried: provider bridges, tunnel types, trunks, mirrors.
 var segmentCases = []testCase{{"ProviderFlat", testProviderFlat}, {"ProviderVLAN", testProviderVLAN}, {"ProviderUnmapped", testProviderUnmapped},
-	{"TunnelTypes", testTunnelTypes}, {"Trunk", testTrunk}, {"VLANTransparent", testTransparent}, {"DSCP", testDSCP}}
+	{"TunnelTypes", testTunnelTypes}, {"Trunk", testTrunk}, {"VLANTransparent", testTransparent}, {"DSCP", testDSCP}, {"Mirror", testMirror}}
 
 // NewFlat is NewNetwork on the physical network of the suite.
 func NewFlat(id string, vni uint32) *model.HostNetwork {

@@ -205,7 +205,11 @@ func actions(list []pipeline.Action, at ports) ([]openflow.Action, bool) {
 				// With any other number packets that the agent has sent are lost where they are tracked.
 				openflow.Set(openflow.Exact(openflow.FieldInPort16, openflow.U64(uint64(openflow.PortController&0xffff)))))
 		case pipeline.Branch:
-			out = append(out, openflow.Clone{Actions: []openflow.Action{openflow.ResubmitTable(uint8(a.Stage))}})
+			var list []openflow.Action
+			if a.Reenter {
+				list = append(list, openflow.Set(openflow.Exact(openflow.FieldInPort16, openflow.U64(noPort))))
+			}
+			out = append(out, openflow.Clone{Actions: append(list, openflow.ResubmitTable(uint8(a.Stage)))})
 		case pipeline.Limit:
 			out = append(out, openflow.Meter{ID: limitMeter(a.ID)})
 		case pipeline.Conj:

@@ -88,8 +88,12 @@ type PopVLAN struct{}
 // Reenter makes the packet as good as new: where it came in is forgotten, so that it may leave there.
 type Reenter struct{}
 
-// Branch sends a copy through another stage; the packet itself goes on with the next action.
-type Branch struct{ Stage Stage }
+// Branch sends a copy through another stage; the packet itself goes on with the next action. With Reenter
+// the copy may leave where the packet came in; it must not be tracked.
+type Branch struct {
+	Stage   Stage
+	Reenter bool
+}
 
 // Limit drops what exceeds a rate: Rate in kilobits (1,000) a second, or packets a second; Burst in
 // kilobits, or packets. ID is an ordinal of kind OrdinalLimit.
@@ -256,7 +260,9 @@ func (a Hand) appendKey(b []byte) []byte {
 	return binary.BigEndian.AppendUint16(binary.BigEndian.AppendUint64(append(b, 23), a.Port), a.VLAN)
 }
 func (a TurnBack) appendKey(b []byte) []byte { return append(b, 22) }
-func (a Branch) appendKey(b []byte) []byte   { return append(b, 20, byte(a.Stage)) }
+func (a Branch) appendKey(b []byte) []byte {
+	return append(b, 20, byte(a.Stage), bit(a.Reenter))
+}
 func (a Limit) appendKey(b []byte) []byte {
 	b = binary.BigEndian.AppendUint32(append(b, 21, bit(a.Packets)), a.ID)
 	return binary.BigEndian.AppendUint32(binary.BigEndian.AppendUint32(b, a.Rate), a.Burst)

@@ -16,6 +16,8 @@ type Rows interface {
 	// Referring gives the rules, of groups known here, whose remote side is the security group
 	// (RowGroup) or the address group (RowAddresses) id, by rule id.
 	Referring(kind model.RowKind, id model.ID) []*model.HostRule
+	// Port gives a port here, nil where it is not here or not known (yet).
+	Port(id model.ID) *model.HostPort
 	// Trunk tells whether the device of a port carries other ports too.
 	Trunk(id model.ID) bool
 	// Router gives a router, nil where it is not known (yet).
@@ -108,6 +110,8 @@ func Compile(env *Env, row model.HostRow, rows Rows) (Compiled, error) {
 		c.peer(r)
 	case *model.HostNetwork:
 		c.network(r)
+	case *model.HostMirror:
+		c.mirror(r)
 	case *model.HostGroup:
 		c.group(r)
 	case *model.HostMember:
@@ -217,6 +221,8 @@ func Base(env *Env) []Entry {
 	base(TrackIn, prioARP, MatchOf(Is(EthType, TypeIPv6), Is(IPProto, ProtoUDP), Is(UDPSrc, 547), Is(UDPDst, 546)), Goto{Next(AcceptIn)})
 
 	base(Arrive, prioMiss, nil, Goto{Lookup})
+	base(TapOut, prioMiss, nil, Goto{Next(TapOut)})
+	base(TapIn, prioMiss, nil, Goto{Next(TapIn)})
 	base(Return, prioMiss, nil, TurnBack{})
 	base(Lookup, prioGroupAddr, MatchOf(Masked(EthDst, multicast, multicast)), Goto{FloodOut})
 	base(Lookup, prioRemote, MatchOf(Is(Landed, 1)))

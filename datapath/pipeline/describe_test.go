@@ -32,7 +32,7 @@ func TestNames(t *testing.T) {
 	}
 	for _, c := range []struct{ at, next pipeline.Stage }{
 		{pipeline.Classify, pipeline.AntiSpoof}, {pipeline.Respond, pipeline.TrackOut}, {pipeline.TrackOut, pipeline.Admit}, {pipeline.AcceptOut, pipeline.Admit}, {pipeline.Admit, pipeline.Lookup},
-		{pipeline.Lookup, pipeline.TrackIn}, {pipeline.AcceptIn, pipeline.Output}, {pipeline.Output, pipeline.Output},
+		{pipeline.Lookup, pipeline.TrackIn}, {pipeline.AcceptIn, pipeline.TapIn}, {pipeline.TapIn, pipeline.Output}, {pipeline.AntiSpoof, pipeline.TapOut}, {pipeline.Output, pipeline.Output},
 	} {
 		if got := pipeline.Next(c.at); got != c.next {
 			t.Errorf("after %v comes %v, want %v", c.at, got, c.next)

@@ -88,12 +88,15 @@ type merge uint8
 const (
 	mergeNone merge = iota // they must be equal
 	mergeConj              // the union of their Conj actions
-	mergeLegs              // the union of their Leg actions
+	mergeLegs              // the union of their Leg and Tunnel actions
 )
 
 func (e *Entry) merge() merge {
 	if len(e.Actions) == 0 {
 		return mergeNone
+	}
+	if e.Stage == Mirror {
+		return mergeLegs
 	}
 	switch e.Actions[0].(type) {
 	case Conj:

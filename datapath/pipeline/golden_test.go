@@ -37,6 +37,8 @@ func decodeRow(b []byte) (model.HostRow, error) {
 		row = &model.HostGroup{}
 	case model.RowMember:
 		row = &model.HostMember{}
+	case model.RowMirror:
+		row = &model.HostMirror{}
 	case model.RowRouter:
 		row = &model.HostRouter{}
 	case model.RowFloating:

@@ -1,6 +1,7 @@
 package pipeline
 
 import (
+	"bytes"
 	"cmp"
 	"errors"
 	"fmt"
@@ -23,6 +24,7 @@ type Program struct {
 	next  uint32 // row ordinals, see Installed.Row
 	free  []uint32
 
+	mirrorsOf    map[model.ID]map[model.RowID]struct{} // port → mirrors with it as source or sink
 	subports     map[model.ID]map[model.RowID]struct{} // by their parent
 	networkPorts map[model.ID]map[model.RowID]struct{}
 	routersIn    map[model.ID]map[model.RowID]struct{} // network → routers with an interface there
@@ -86,7 +88,7 @@ func NewProgram(env Env, ord Ordinals) *Program {
 	return &Program{
 		env: env, ord: ord,
 		rows: map[model.RowID]*compiledRow{}, slots: map[Key]*slot{},
-		subports: map[model.ID]map[model.RowID]struct{}{}, routersIn: map[model.ID]map[model.RowID]struct{}{},
+		mirrorsOf: map[model.ID]map[model.RowID]struct{}{}, subports: map[model.ID]map[model.RowID]struct{}{}, routersIn: map[model.ID]map[model.RowID]struct{}{},
 		networkPorts: map[model.ID]map[model.RowID]struct{}{}, groupPorts: map[model.ID]map[model.RowID]struct{}{},
 		groupMembers: map[model.ID]map[model.RowID]struct{}{}, routerFloats: map[model.ID]map[model.RowID]struct{}{}, referring: map[model.RowID][]*model.HostRule{},
 		inUse: map[OrdinalKey]int{}, released: map[OrdinalKey]struct{}{}, conflicts: map[Key]struct{}{}, errs: map[model.RowID]error{},
@@ -312,7 +314,11 @@ func compareConj(a, b Action) int {
 func sortConj(as []Action) { slices.SortFunc(as, compareConj) }
 
 func compareLeg(a, b Action) int {
-	x, y := a.(Leg), b.(Leg)
+	x, leg := a.(Leg)
+	y, also := b.(Leg)
+	if !leg || !also {
+		return bytes.Compare(a.appendKey(nil), b.appendKey(nil))
+	}
 	return cmp.Or(cmp.Compare(x.To, y.To), cmp.Compare(x.Stage, y.Stage))
 }
 
@@ -363,6 +369,7 @@ func (p *Program) link(row model.HostRow, dirty map[model.RowID]struct{}) {
 	switch r := row.(type) {
 	case *model.HostPort:
 		linkTo(p.networkPorts, r.NetworkID, r.RowID())
+		markAll(dirty, p.mirrorsOf[r.ID])
 		if r.Parent != "" {
 			linkTo(p.subports, r.Parent, r.RowID())
 			dirty[model.RowID{Kind: model.RowPort, Key: r.Parent}] = struct{}{}
@@ -370,6 +377,9 @@ func (p *Program) link(row model.HostRow, dirty map[model.RowID]struct{}) {
 		for _, g := range r.Groups {
 			linkTo(p.groupPorts, g, r.RowID())
 		}
+	case *model.HostMirror:
+		linkTo(p.mirrorsOf, r.Source, r.RowID())
+		linkTo(p.mirrorsOf, r.Sink, r.RowID())
 	case *model.HostNetwork:
 		markAll(dirty, p.networkPorts[r.ID])
 	case *model.HostGroup:
@@ -402,6 +412,7 @@ func (p *Program) unlink(row model.HostRow, dirty map[model.RowID]struct{}) {
 	switch r := row.(type) {
 	case *model.HostPort:
 		unlinkFrom(p.networkPorts, r.NetworkID, r.RowID())
+		markAll(dirty, p.mirrorsOf[r.ID])
 		if r.Parent != "" {
 			unlinkFrom(p.subports, r.Parent, r.RowID())
 			dirty[model.RowID{Kind: model.RowPort, Key: r.Parent}] = struct{}{}
@@ -409,6 +420,9 @@ func (p *Program) unlink(row model.HostRow, dirty map[model.RowID]struct{}) {
 		for _, g := range r.Groups {
 			unlinkFrom(p.groupPorts, g, r.RowID())
 		}
+	case *model.HostMirror:
+		unlinkFrom(p.mirrorsOf, r.Source, r.RowID())
+		unlinkFrom(p.mirrorsOf, r.Sink, r.RowID())
 	case *model.HostNetwork:
 		markAll(dirty, p.networkPorts[r.ID])
 	case *model.HostGroup:
@@ -637,6 +651,11 @@ func (l *lookup) Group(id model.ID) *model.HostGroup {
 
 func (l *lookup) Referring(kind model.RowKind, id model.ID) []*model.HostRule {
 	return l.referring[model.RowID{Kind: kind, Key: id}]
+}
+
+func (l *lookup) Port(id model.ID) *model.HostPort {
+	p, _ := (*Program)(l).Row(model.RowID{Kind: model.RowPort, Key: id}).(*model.HostPort)
+	return p
 }
 
 func (l *lookup) Trunk(id model.ID) bool { return len(l.subports[id]) > 0 }

@@ -13,6 +13,7 @@ const (
 	Classify  Stage = 0
 	AntiSpoof Stage = 5
 	Discover  Stage = 6
+	TapOut    Stage = 7
 	Arrive    Stage = 8
 	Respond   Stage = 10
 	Advertise Stage = 11
@@ -37,7 +38,7 @@ const (
 	TrackIn   Stage = 50
 	GroupIn   Stage = 51
 	AcceptIn  Stage = 52
-	Shape     Stage = 55
+	TapIn     Stage = 55
 	Output    Stage = 60
 	Return    Stage = 61
 	Mirror    Stage = 62
@@ -57,6 +58,7 @@ var stages = [...]StageInfo{
 	{Classify, "classify", true, false, "Where a packet comes from: a local port, the tunnel or the metadata device. Sets net and from. Tagged frames, unknown ports and unknown tunnel ids end here."},
 	{AntiSpoof, "anti-spoof", true, false, "A port with port security may send only from its own MAC and addresses and from its allowed address pairs. Miss: drop."},
 	{Discover, "discover", true, true, "IPv6 of such a port: neighbour solicitations and advertisements must tell its own MAC and addresses. Miss: on to respond."},
+	{TapOut, "tap-out", true, false, "A copy of what a mirrored port sends."},
 	{Arrive, "arrive", true, true, "What comes in from a provider bridge: ARP and neighbour discovery for floating and gateway addresses, answers of neighbours outside, packets for routers. Miss: lookup."},
 	{Respond, "respond", true, false, "Answers given on the spot: ARP by the switch, DHCP by the agent, metadata by a stateless rewrite to the host's listener. An ARP request for an address that nobody owns is dropped."},
 	{Advertise, "advertise", true, true, "Second half of the switch's answer to a neighbour solicitation."},
@@ -81,10 +83,10 @@ var stages = [...]StageInfo{
 	{TrackIn, "track-in", true, false, "Looks the connection up in the conntrack zone of the receiving port."},
 	{GroupIn, "group-in", true, true, "Ingress rules of the receiving port's security groups."},
 	{AcceptIn, "accept-in", true, true, "Commits a connection that a rule allows, or clears its mark."},
-	{Shape, "shape", false, false, "Bandwidth limits and DSCP marks."},
+	{TapIn, "tap-in", true, false, "A copy of what a mirrored port receives."},
 	{Output, "output", true, false, "To the device of the local port. A packet is never sent back where it came in."},
 	{Return, "return", true, true, "An answer that the switch has made goes back where its question came from, with the tag that it had."},
-	{Mirror, "mirror", false, true, "Copies for mirrors."},
+	{Mirror, "mirror", true, true, "A copy goes to each port that it is meant for, here or on another host."},
 }
 
 // Stages describes all stages in order.

@@ -401,6 +401,9 @@ func (w *walk) stage(st pipeline.Stage) {
 			w.in, w.own[pipeline.InPort] = 0, number{}
 		case pipeline.Branch:
 			branch := *w
+			if a.Reenter {
+				branch.in, branch.own[pipeline.InPort] = 0, number{}
+			}
 			branch.stage(a.Stage)
 		case pipeline.Limit: // a simulated packet has no rate
 		case pipeline.Conj: // met only as a clause
