@@ -228,7 +228,7 @@ func (n *Network) associate(tx *store.Tx, sc Scope, f *model.FloatingIP, port mo
 	if p.ProjectID != f.ProjectID && !sc.Admin {
 		return badRequest("floatingip", "Cannot process floating IP association with Port %s, since that port is owned by a different tenant.", p.ID)
 	}
-	inside, err := insideAddress(p, fixed)
+	inside, err := insideAddress("floatingip", p, fixed)
 	if err != nil {
 		return err
 	}
@@ -259,7 +259,7 @@ func markNAT(tx *store.Tx, port, router model.ID) {
 }
 
 // insideAddress finds which IPv4 address of a port is meant.
-func insideAddress(p *model.Port, want *netip.Addr) (model.FixedIP, error) {
+func insideAddress(resource string, p *model.Port, want *netip.Addr) (model.FixedIP, error) {
 	var four []model.FixedIP
 	for _, f := range p.FixedIPs {
 		if f.Address.Is4() {
@@ -268,22 +268,22 @@ func insideAddress(p *model.Port, want *netip.Addr) (model.FixedIP, error) {
 	}
 	if want != nil && want.IsValid() {
 		if !want.Is4() {
-			return model.FixedIP{}, badRequest("floatingip", "Cannot process floating IP association with %s, since that is not an IPv4 address.", want)
+			return model.FixedIP{}, badRequest(resource, "Cannot process floating IP association with %s, since that is not an IPv4 address.", want)
 		}
 		for _, f := range four {
 			if f.Address == *want {
 				return f, nil
 			}
 		}
-		return model.FixedIP{}, badRequest("floatingip", "Port %s does not have fixed ip %s.", p.ID, want)
+		return model.FixedIP{}, badRequest(resource, "Port %s does not have fixed ip %s.", p.ID, want)
 	}
 	switch len(four) {
 	case 0:
-		return model.FixedIP{}, badRequest("floatingip", "Cannot add floating IP to port %s that has no fixed IPv4 addresses.", p.ID)
+		return model.FixedIP{}, badRequest(resource, "Cannot add floating IP to port %s that has no fixed IPv4 addresses.", p.ID)
 	case 1:
 		return four[0], nil
 	}
-	return model.FixedIP{}, badRequest("floatingip", "Port %s has multiple fixed IPv4 addresses.  Must provide a specific IPv4 address when assigning a floating IP.", p.ID)
+	return model.FixedIP{}, badRequest(resource, "Port %s has multiple fixed IPv4 addresses.  Must provide a specific IPv4 address when assigning a floating IP.", p.ID)
 }
 
 // routerOut finds the router that joins an address inside to the external network: one that

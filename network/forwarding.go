@@ -3,6 +3,7 @@ package network
 import (
 	"net/netip"
 	"slices"
+	"strings"
 
 	"yakumo/fault"
 	"yakumo/model"
@@ -95,7 +96,7 @@ func (n *Network) applyForwarding(tx *store.Tx, sc Scope, f *model.FloatingIP, x
 	out, in := PortRange{x.ExternalPort, x.ExternalPortEnd}, PortRange{x.InternalPort, x.InternalPortEnd}
 	switch {
 	case !slices.Contains(forwardable, x.Protocol):
-		return fault.Coded(fault.Invalid, "HTTPBadRequest", "Invalid input for protocol. Reason: '%s' is not in %v.", clip(x.Protocol), forwardable)
+		return fault.Coded(fault.Invalid, "HTTPBadRequest", "Invalid input for protocol. Reason: '%s' is not in ['%s'].", clip(x.Protocol), strings.Join(forwardable, "', '"))
 	case !out.valid():
 		return badRequest("port_forwarding", "The external port range %d:%d is not valid.", out.First, out.Last)
 	case !in.valid():
@@ -118,7 +119,7 @@ func (n *Network) applyForwarding(tx *store.Tx, sc Scope, f *model.FloatingIP, x
 	if want == nil && p.ID == x.PortID {
 		want = &x.InternalAddress
 	}
-	inside, err := insideAddress(p, want)
+	inside, err := insideAddress("port_forwarding", p, want)
 	if err != nil {
 		return err
 	}

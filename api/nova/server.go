@@ -139,6 +139,14 @@ func (v *viewer) addresses(ports []*model.Port, full fullness) object {
 			}
 			l = append(l, a)
 		}
+		// A floating IP is shown in the network of the address that it stands for, after it.
+		for f := range store.FloatingIPs.List(v.r, "port", p.ID) {
+			a := object{"version": 4, "addr": f.Address.String()}
+			if full {
+				a["OS-EXT-IPS:type"], a["OS-EXT-IPS-MAC:mac_addr"] = "floating", p.MAC
+			}
+			l = append(l, a)
+		}
 		if l != nil {
 			out[name] = l
 		}
