@@ -176,10 +176,12 @@ func (d *dialect) listZones(c *api.Context) error {
 	}
 	out := []zone{}
 	for _, name := range zones(c.Snapshot()) {
-		z := zone{name, "network", "available"}
-		values := map[string]string{"name": z.Name, "resource": z.Resource, "state": z.State}
-		if q.finds(values) {
-			out = append(out, z)
+		for _, resource := range []string{"network", "router"} {
+			z := zone{name, resource, "available"}
+			values := map[string]string{"name": z.Name, "resource": z.Resource, "state": z.State}
+			if q.finds(values) {
+				out = append(out, z)
+			}
 		}
 	}
 	return c.JSON(http.StatusOK, map[string]any{"availability_zones": out})

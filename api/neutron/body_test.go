@@ -285,7 +285,7 @@ func TestAgentsZonesExtensions(t *testing.T) {
 	}
 	c.refused(400, "HTTPBadRequest", "admin", "PUT", "/v2.0/agents/"+h.ID, object{"agent": object{"host": "x"}})
 	c.refused(404, "AgentNotFound", "admin", "GET", "/v2.0/agents/x", nil)
-	if rows := c.list("red", "/v2.0/availability_zones"); len(rows) != 1 || rows[0]["name"] != "nova" || rows[0]["state"] != "available" {
+	if rows := c.list("red", "/v2.0/availability_zones"); len(rows) != 2 || rows[1]["resource"] != "router" || rows[0]["name"] != "nova" || rows[0]["state"] != "available" {
 		t.Errorf("%v", rows)
 	}
 	aliases := map[string]bool{}

@@ -15,7 +15,6 @@ func TestFloatingAddress(t *testing.T) {
 	c := newCloud(t)
 	c.furnish()
 	id := c.boot("red", "s")
-	c.wait("red", id, "status", "ACTIVE")
 	if _, err := c.store.Update(t.Context(), func(tx *store.Tx) error {
 		for p := range store.Ports.List(tx, "device", id) {
 			return store.FloatingIPs.Put(tx, &model.FloatingIP{Meta: model.NewMeta(red, "", time.Now()), NetworkID: "outside", Address: netip.MustParseAddr("203.0.113.7"),
