@@ -63,11 +63,37 @@ func segmentAttrs() []attribute[model.Network, network.NetworkSpec] {
 	}
 	return []attribute[R, S]{
 		kind, id, physical, transparent,
-		{name: "segments", post: everyone, put: everyone, set: func(_ *S, raw json.RawMessage) error {
-			if isDefault(raw) {
-				return nil
-			}
-			return fault.Coded(fault.NotImplemented, "HTTPNotImplemented", "Networks of several segments are not offered: say provider:network_type, provider:physical_network and provider:segmentation_id.")
-		}},
+		{name: "segments", post: adminOnly, put: adminOnly, set: func(s *S, raw json.RawMessage) error { return setSegments(s, raw, kind, physical, id) }},
 	}
+}
+
+// setSegments reads the list of a network's segments, of which it has one: some clients say
+// the provider attributes so.
+func setSegments(s *network.NetworkSpec, raw json.RawMessage, attrs ...attribute[model.Network, network.NetworkSpec]) error {
+	if isDefault(raw) {
+		return nil
+	}
+	names := make([]string, 0, len(attrs))
+	for _, a := range attrs {
+		names = append(names, a.name)
+	}
+	list, err := readObjects("segments", raw, names...)
+	switch {
+	case err != nil:
+		return err
+	case s.Type != nil || s.PhysicalNetwork != nil || s.Segmentation != nil: // read before: attributes come by their names
+		return fault.Coded(fault.Invalid, "SegmentsSetInConjunctionWithProviders", "Segments and provider values cannot both be set.")
+	case len(list) > 1:
+		return fault.Coded(fault.NotImplemented, "HTTPNotImplemented", "Networks of several segments are not offered: say one.")
+	}
+	for _, o := range list {
+		for _, a := range attrs {
+			if v, ok := o[a.name]; ok {
+				if err := a.set(s, v); err != nil {
+					return err
+				}
+			}
+		}
+	}
+	return nil
 }

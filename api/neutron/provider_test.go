@@ -45,7 +45,12 @@ func TestProviderAttributes(t *testing.T) {
 	c.refused(400, "InvalidInput", "admin", "PUT", "/v2.0/networks/"+id, object{"network": object{"provider:segmentation_id": 101}})
 	c.refused(400, "HTTPBadRequest", "admin", "POST", "/v2.0/networks", object{"network": object{"provider:network_type": 5}})
 	c.refused(400, "HTTPBadRequest", "admin", "POST", "/v2.0/networks", object{"network": object{"provider:segmentation_id": "many"}})
-	c.refused(501, "HTTPNotImplemented", "admin", "POST", "/v2.0/networks", object{"network": object{"segments": []object{{"provider:network_type": model.NetworkVXLAN}}}})
+	segment := object{"provider:network_type": model.NetworkVXLAN}
+	c.refused(501, "HTTPNotImplemented", "admin", "POST", "/v2.0/networks", object{"network": object{"segments": []object{segment, segment}}})
+	c.refused(400, "SegmentsSetInConjunctionWithProviders", "admin", "POST", "/v2.0/networks", object{"network": object{"segments": []object{segment}, "provider:network_type": "gre"}})
+	c.refused(400, "HTTPBadRequest", "admin", "POST", "/v2.0/networks", object{"network": object{"segments": []object{{"vlan": 5}}}})
+	c.refused(409, "VlanIdInUse", "admin", "POST", "/v2.0/networks", object{"network": object{"segments": []object{{"provider:network_type": "vlan", "provider:physical_network": "physnet1", "provider:segmentation_id": 100}}}})
+	c.refused(403, "PolicyNotAuthorized", "red", "POST", "/v2.0/networks", object{"network": object{"segments": []object{segment}}})
 	c.refused(400, "HTTPBadRequest", "red", "PUT", "/v2.0/networks/"+ours["id"].(string), object{"network": object{"vlan_transparent": false}})
 	c.refused(400, "HTTPBadRequest", "red", "POST", "/v2.0/networks", object{"network": object{"vlan_transparent": "perhaps"}})
 	if after := c.state(); after != before {
