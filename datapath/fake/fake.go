@@ -13,6 +13,7 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
+	"time"
 
 	"yakumo/datapath"
 	"yakumo/datapath/pipeline"
@@ -263,6 +264,8 @@ type Driver struct {
 	calls map[string]int
 	count datapath.Counters
 	done  bool
+
+	listeners *responder.Listeners
 }
 
 var _ datapath.Driver = (*Driver)(nil)
@@ -282,7 +285,7 @@ func New(cfg Config) (*Driver, error) {
 	if err := cfg.Env.Validate(); err != nil {
 		return nil, fmt.Errorf("make fake driver: %w", err)
 	}
-	d := &Driver{cfg: cfg, sw: cfg.Switch, prog: pipeline.NewProgram(cfg.Env, cfg.Ordinals), wired: map[model.ID]bool{}, calls: map[string]int{}}
+	d := &Driver{cfg: cfg, sw: cfg.Switch, prog: pipeline.NewProgram(cfg.Env, cfg.Ordinals), wired: map[model.ID]bool{}, calls: map[string]int{}, listeners: responder.NewListeners()}
 	d.count.Connects, d.count.Connected = 1, true
 	d.lock()
 	defer d.unlock()
@@ -316,6 +319,11 @@ func (d *Driver) enter(ctx context.Context, method string) error {
 }
 
 func (d *Driver) change(upserts []model.HostRow, removes []model.RowID) error {
+	for _, id := range removes {
+		if id.Kind == model.RowPort {
+			removes = append(slices.Clip(removes), d.listeners.Forget(id.Key)...)
+		}
+	}
 	news := responder.News(d.prog, upserts)
 	delta, err := d.prog.Apply(upserts, removes)
 	d.sw.sim.Load(delta)
@@ -399,7 +407,7 @@ func (d *Driver) Prune(ctx context.Context, desired iter.Seq[model.HostRow]) err
 	}
 	var removes []model.RowID
 	for _, id := range d.prog.RowIDs() {
-		if !keep[id] {
+		if !keep[id] && !responder.Learned(id.Kind) {
 			removes = append(removes, id)
 		}
 	}
@@ -494,6 +502,13 @@ func (d *Driver) respond(to pipeline.ToAgent, p sim.Packet) {
 	if err != nil {
 		return
 	}
+	if to.Responder == pipeline.ResponderMulticast && ask.Port != nil {
+		var l responder.Lesson
+		if d.listeners.Hear(ask.Port, ask.Frame, time.Now(), &l); !l.Empty() {
+			d.learn(l)
+		}
+		return
+	}
 	replies, err := responder.Answer(ask)
 	if err != nil {
 		if to.Responder == pipeline.ResponderDHCP {
@@ -507,6 +522,13 @@ func (d *Driver) respond(to pipeline.ToAgent, p sim.Packet) {
 		if d.cfg.Notify != nil {
 			d.cfg.Notify(datapath.Event{Port: ask.Port.ID, Kind: datapath.Asked})
 		}
+	}
+}
+
+// learn takes over what was learnt.
+func (d *Driver) learn(l responder.Lesson) {
+	if err := d.change(l.Upserts, l.Removes); err != nil {
+		panic(fmt.Sprintf("fake: %v", err)) // a defect: the rows are our own
 	}
 }
 

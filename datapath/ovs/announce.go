@@ -27,6 +27,7 @@ func (d *Driver) announce() {
 			for id := range d.wired {
 				d.untold[id] = true
 			}
+			d.learn(d.listeners.Expire(time.Now()))
 		}
 		var replies []responder.Reply
 		for id := range d.untold {
@@ -43,6 +44,44 @@ func (d *Driver) announce() {
 		if err := d.inject(conn, replies...); err != nil {
 			d.cfg.Log.Debug("guests are not told of their networks", "error", err)
 		}
+	}
+}
+
+// listen takes in the reports of multicast listeners, as many at once as have come.
+func (d *Driver) listen() {
+	defer d.wg.Done()
+	for {
+		var ask responder.Ask
+		select {
+		case <-d.ctx.Done():
+			return
+		case ask = <-d.heard:
+		}
+		var l responder.Lesson
+		d.mu.Lock()
+		for more := true; more; {
+			if ask.Port != nil && d.prog.Row(ask.Port.RowID()) != nil {
+				d.listeners.Hear(ask.Port, ask.Frame, time.Now(), &l)
+			}
+			select {
+			case ask = <-d.heard:
+			default:
+				more = false
+			}
+		}
+		d.learn(l)
+		d.mu.Unlock()
+	}
+}
+
+// learn takes over rows that the driver makes itself. d.mu is held. What the switch does not take
+// now it gets with the next connection.
+func (d *Driver) learn(l responder.Lesson) {
+	if l.Empty() {
+		return
+	}
+	if err := d.apply(d.ctx, l.Upserts, l.Removes); err != nil && d.ctx.Err() == nil {
+		d.cfg.Log.Warn("what was learnt is not in the switch yet", "error", err)
 	}
 }
 

@@ -160,6 +160,9 @@ type Driver struct {
 	notify  chan struct{}
 	untold  map[model.ID]bool // ports whose guests are to be told of their network
 	speak   chan struct{}
+	heard   chan responder.Ask // reports of multicast listeners that are to be taken in
+
+	listeners *responder.Listeners
 
 	far farHosts
 
@@ -192,6 +195,7 @@ func Open(cfg Config) (*Driver, error) {
 		prog: pipeline.NewProgram(cfg.Env, cfg.Ordinals), change: make(chan struct{}), special: map[uint64]uint32{}, bridged: map[string]string{}, tunnels: map[uint64]string{},
 		devices: map[model.ID]device{}, wired: map[model.ID]bool{}, refused: map[pipeline.Key]error{}, meters: map[uint32]meter{},
 		notify: make(chan struct{}, 1), untold: map[model.ID]bool{}, speak: make(chan struct{}, 1),
+		heard: make(chan responder.Ask, 1024), listeners: responder.NewListeners(),
 	}
 	d.flows = newFlowSet()
 	d.far = farHosts{known: map[netip.Addr]bool{}, wake: make(chan struct{}, 1)}
@@ -201,9 +205,10 @@ func Open(cfg Config) (*Driver, error) {
 		return nil, err
 	}
 	d.note(delta)
-	d.wg.Add(4)
+	d.wg.Add(5)
 	go d.run()
 	go d.announce()
+	go d.listen()
 	go d.tell()
 	go d.askFar()
 	return d, nil
@@ -258,6 +263,11 @@ func (d *Driver) Apply(ctx context.Context, upserts []model.HostRow, removes []m
 }
 
 func (d *Driver) apply(ctx context.Context, upserts []model.HostRow, removes []model.RowID) error {
+	for _, id := range removes {
+		if id.Kind == model.RowPort {
+			removes = append(slices.Clip(removes), d.listeners.Forget(id.Key)...)
+		}
+	}
 	news := responder.News(d.prog, upserts)
 	delta, rowErr := d.prog.Apply(upserts, removes)
 	d.note(delta)
@@ -301,7 +311,7 @@ func (d *Driver) Prune(ctx context.Context, desired iter.Seq[model.HostRow]) err
 	}
 	var removes []model.RowID
 	for _, id := range d.prog.RowIDs() {
-		if _, ok := keep[id]; !ok {
+		if _, ok := keep[id]; !ok && !responder.Learned(id.Kind) {
 			removes = append(removes, id)
 		}
 	}

@@ -458,6 +458,14 @@ func (d *Driver) answer(conn *openflow.Conn, p *openflow.PacketIn) error {
 	if err != nil {
 		return err
 	}
+	if ask.Responder == pipeline.ResponderMulticast {
+		select {
+		case d.heard <- ask: // not here: writing to the switch must not wait for what it sends
+		default:
+			return errors.New("too many reports of multicast listeners")
+		}
+		return nil
+	}
 	replies, err := responder.Answer(ask)
 	if err != nil {
 		return err

@@ -118,6 +118,8 @@ func Compile(env *Env, row model.HostRow, rows Rows) (Compiled, error) {
 		c.member(r)
 	case *model.HostAddresses:
 		c.addresses(r)
+	case *model.HostListener:
+		c.listener(r)
 	case *model.HostRouter:
 		c.router(r)
 	case *model.HostFloating:
@@ -186,6 +188,7 @@ func Base(env *Env) []Entry {
 	base(Respond, prioUnknown, MatchOf(request...))
 	base(Respond, prioMiss, nil, Goto{Next(Respond)})
 	c.baseND()
+	c.baseMulticast()
 
 	for _, d := range [...]struct {
 		zone                 Field
@@ -296,6 +299,7 @@ func (c *compiler) port(r *model.HostPort) {
 		c.add(Respond, prioOwnARP, FeatureARP, MatchOf(from, arp, Is(ARPOp, ARPRequest), Is(ARPTargetIP, AddrNumber(a))))
 		c.metadata(r, ord, mac, a)
 	}
+	c.reports(ord32, from, six)
 	c.pairs(net, mac, r.Pairs)
 	if six {
 		c.own6(r, ord32, net, from, mac, addrs6)

@@ -99,6 +99,9 @@ func drawRow(t *rapid.T) model.HostRow {
 		}
 		return r
 	}
+	if rapid.IntRange(0, 3).Draw(t, "listener") == 0 {
+		return &model.HostListener{NetworkID: netID, VNI: vni, PortID: fmt.Sprintf("p%d", n), Group: netip.MustParseAddr("239.0.0.1")}
+	}
 	if rapid.IntRange(0, 3).Draw(t, "addresses") == 0 {
 		return &model.HostAddresses{ID: "set", Prefixes: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/28"), netip.MustParsePrefix("fd00::/64")}}
 	}

@@ -35,6 +35,7 @@ const (
 	Lookup    Stage = 45
 	FloodOut  Stage = 46
 	FloodIn   Stage = 47
+	Listen    Stage = 48
 	TrackIn   Stage = 50
 	GroupIn   Stage = 51
 	AcceptIn  Stage = 52
@@ -79,7 +80,8 @@ var stages = [...]StageInfo{
 	{Resolve, "resolve", true, true, "Next hop to destination MAC."},
 	{Lookup, "lookup", true, false, "Destination MAC to local port or to the host that has it. Miss: drop; the switch never learns and never floods unknown unicast."},
 	{FloodOut, "flood-out", true, true, "Broadcast and multicast, first half: one copy to each other host with a port in the network, unless the packet came from a tunnel."},
-	{FloodIn, "flood-in", true, true, "Second half: one copy for each local port of the network."},
+	{FloodIn, "flood-in", true, true, "Second half: one copy for each local port of the network; IP multicast wider than the link goes on to listen."},
+	{Listen, "listen", true, true, "One copy for each local port that listens to the group. Miss: drop."},
 	{TrackIn, "track-in", true, false, "Looks the connection up in the conntrack zone of the receiving port."},
 	{GroupIn, "group-in", true, true, "Ingress rules of the receiving port's security groups."},
 	{AcceptIn, "accept-in", true, true, "Commits a connection that a rule allows, or clears its mark."},

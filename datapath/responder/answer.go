@@ -47,7 +47,16 @@ func Announce(rows Rows, ord pipeline.Ordinals, port model.ID) []Reply {
 	if err != nil { // its row could not be compiled either, and the driver has said so
 		return nil
 	}
-	return toPort(ordinal, frames)
+	six := pipeline.Speaks6(addresses(p), p.Pairs)
+	return toPort(ordinal, append(frames, queries(six)...))
+}
+
+func addresses(p *model.HostPort) []netip.Addr {
+	out := make([]netip.Addr, 0, len(p.FixedIPs))
+	for _, f := range p.FixedIPs {
+		out = append(out, f.Address)
+	}
+	return out
 }
 
 // News gives the networks whose guests must be told anew when the rows come: what they are told

@@ -15,7 +15,8 @@ type packet6 struct {
 	src, dst       netip.Addr
 	proto          uint8
 	hops           uint8
-	// payload is all behind the header; check is where its checksum stands.
+	alert          bool // a hop-by-hop header with a router alert (RFC 2711) stands before the payload
+	// payload is all behind the headers; check is where its checksum stands.
 	payload []byte
 	check   int
 }
@@ -50,7 +51,7 @@ func parse6(b []byte, proto uint8) (p packet6, ok bool) {
 
 // frame puts the packet together and fills in the checksum.
 func (p *packet6) frame() []byte {
-	b := make([]byte, etherLen+ip6Len, etherLen+ip6Len+len(p.payload))
+	b := make([]byte, etherLen+ip6Len, etherLen+ip6Len+8+len(p.payload))
 	copy(b, p.dstMAC[:])
 	copy(b[6:], p.srcMAC[:])
 	binary.BigEndian.PutUint16(b[12:], pipeline.TypeIPv6)
@@ -60,8 +61,14 @@ func (p *packet6) frame() []byte {
 	binary.BigEndian.PutUint16(ip[4:], uint16(len(p.payload)))
 	copy(ip[8:], src[:])
 	copy(ip[24:], dst[:])
+	if p.alert {
+		ip[6] = 0
+		binary.BigEndian.PutUint16(ip[4:], uint16(8+len(p.payload)))
+		b = append(b, p.proto, 0, 5, 2, 0, 0, 1, 0)
+	}
+	at := len(b)
 	b = append(b, p.payload...)
-	body := b[etherLen+ip6Len:]
+	body := b[at:]
 	body[p.check], body[p.check+1] = 0, 0
 	sum := fold(sum(sum(sum(0, src[:]), dst[:]), body) + uint32(p.proto) + uint32(len(body)))
 	if sum == 0 && p.proto == pipeline.ProtoUDP {

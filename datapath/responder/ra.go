@@ -13,7 +13,7 @@ import (
 
 // What router advertisements tell (RFC 4861, 6.2.1). They are repeated well before anything in them ends.
 const (
-	AdvertInterval    = 200 * time.Second
+	AdvertInterval    = 125 * time.Second // also of questions for multicast listeners (RFC 3376, 8.2)
 	routerLifetime    = 30 * time.Minute
 	prefixLifetime    = 24 * time.Hour
 	preferredLifetime = 4 * time.Hour
