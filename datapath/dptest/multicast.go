@@ -119,3 +119,51 @@ func testMulticast(t *testing.T, f Fabric) {
 	w.Host(0).waitInstalled(b.Port.ID)
 	a.Dropped(a.to(netip.MustParseAddr("239.1.2.3"), a.UDP(b, 5000)), nil, b)
 }
+
+// On a physical network the routers outside hear what guests report, and other guests do not.
+func testProviderMulticast(t *testing.T, f Fabric) {
+	w := NewWorld(t, f, 2)
+	h0, h1 := w.Host(0), w.Host(1)
+	net := NewVLAN("net", bigVNI, 100)
+	pa, pb, pc := NewPort("net", net.VNI, "a", 5, "all"), NewPort("net", net.VNI, "b", 6, "all"), NewPort("net", net.VNI, "c", 7, "all")
+	h0.Apply(net, AllowAll("all"), ProviderPeer(pb, net))
+	h1.Apply(net, AllowAll("all"), ProviderPeer(pa, net), ProviderPeer(pc, net))
+	a, c, b := h0.Boot(pa), h0.Boot(pc), h1.Boot(pb)
+	o := h0.Outside("outside", 200, net.VLAN)
+	group := netip.MustParseAddr("239.1.2.3")
+	p := a.igmp(0x22, netip.MustParseAddr("224.0.0.22"))
+	p.Payload = append([]byte{0x22, 0, 0, 0, 0, 0, 0, 1, 4, 0, 0, 0}, group.AsSlice()...)
+	is := func(q sim.Packet) bool { return q.Proto == pipeline.ProtoIGMP && bytes.Equal(q.Payload, p.Payload) }
+	a.Send(p)
+	o.wellTagged(o.Expect("the report", is))
+	a.Dropped(a.igmp(0x17, group), is, c) // behind the report on its way
+	for _, g := range []*Guest{b, c} {
+		g.flush()
+		for _, q := range g.seen {
+			if is(q) {
+				t.Errorf("%s hears the report", g.Port.ID)
+			}
+		}
+	}
+	// A router outside asks, and sends.
+	a.Send(p)
+	o.Expect("the report", is)
+	q := sim.Packet{EthSrc: o.MAC(), EthDst: pipeline.GroupMAC(netip.MustParseAddr("224.0.0.1")), EthType: pipeline.TypeIPv4, Src: o.IP(), Dst: netip.MustParseAddr("224.0.0.1"),
+		Proto: pipeline.ProtoUDP, SrcPort: 1, DstPort: 2}
+	q.Payload = w.Token()
+	o.Send(q)
+	for _, g := range []*Guest{a, b, c} {
+		g.Expect("what is for all", func(r sim.Packet) bool { return bytes.Equal(r.Payload, q.Payload) })
+	}
+	WaitFor(t, "a to be listening", func() bool {
+		q := o.to(group, o.UDP(a, 5000))
+		o.Send(q)
+		o.Passes(a, o.UDP(a, 9)) // behind it on the same way
+		for _, r := range a.seen {
+			if bytes.Equal(r.Payload, q.Payload) {
+				return true
+			}
+		}
+		return false
+	})
+}

@@ -35,7 +35,7 @@ func Run(t *testing.T, f Fabric) {
 		{"MetadataOwner", testMetadataOwner}, {"AdminDown", testAdminDown}, {"Removal", testRemoval}, {"DriverRestart", testDriverRestart}, {"SwitchRestart", testSwitchRestart},
 		{"ManyNetworks", testManyNetworks},
 		{"Neighbours", testNeighbours}, {"Spoof6", testSpoof6}, {"GroupRules6", testGroupRules6}, {"Stateless", testStateless}, {"Related6", testRelated6},
-		{"Advertisements", testAdvertisements}, {"DHCPv6", testDHCPv6}, {"Multicast", testMulticast},
+		{"Advertisements", testAdvertisements}, {"DHCPv6", testDHCPv6}, {"Multicast", testMulticast}, {"ProviderMulticast", testProviderMulticast},
 	}
 	for _, c := range slices.Concat(cases, segmentCases, routerCases, natCases) {
 		t.Run(c.name, func(t *testing.T) { c.run(t, f) })

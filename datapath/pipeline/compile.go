@@ -299,7 +299,7 @@ func (c *compiler) port(r *model.HostPort) {
 		c.add(Respond, prioOwnARP, FeatureARP, MatchOf(from, arp, Is(ARPOp, ARPRequest), Is(ARPTargetIP, AddrNumber(a))))
 		c.metadata(r, ord, mac, a)
 	}
-	c.reports(ord32, from, six)
+	c.reports(r, ord32, from, six)
 	c.pairs(net, mac, r.Pairs)
 	if six {
 		c.own6(r, ord32, net, from, mac, addrs6)

@@ -46,17 +46,27 @@ func (c *compiler) baseMulticast() {
 	for _, m := range snooped() {
 		c.add(FloodIn, prioSnooped, FeatureBase, m, Goto{Listen})
 	}
+	// What others report on a physical network is for routers there, and no port here is one.
+	for _, a := range [...]string{"224.0.0.22", "ff02::16"} {
+		g := netip.MustParseAddr(a)
+		f := versionOf(g)
+		c.add(FloodIn, prioSnooped, FeatureBase, MatchOf(f.typ, IsAddr(f.dst, g)))
+	}
 	// The cloud asks the questions.
 	c.add(Respond, prioUnknown, FeatureBase, MatchOf(icmp6(TypeMLDQuery)...))
 }
 
-// reports hands what a port says of groups to the agent, and to nobody else.
-func (c *compiler) reports(ord uint32, from Term, six bool) {
-	to := ToAgent{Responder: ResponderMulticast, Port: ord}
-	c.add(Respond, prioAnswer, FeatureMulticast, MatchOf(from, families[0], Is(IPProto, ProtoIGMP)), to)
+// reports hands what a port says of groups to the agent and, of a provider network, to its routers
+// outside; other guests do not hear it.
+func (c *compiler) reports(r *model.HostPort, ord uint32, from Term, six bool) {
+	to := []Action{ToAgent{Responder: ResponderMulticast, Port: ord}}
+	if n := c.rows.Network(r.NetworkID); n != nil && n.Provider() {
+		to = append(to, c.leave(n)...)
+	}
+	c.add(Respond, prioAnswer, FeatureMulticast, MatchOf(from, families[0], Is(IPProto, ProtoIGMP)), to...)
 	if six {
 		for _, typ := range [...]uint64{TypeMLDReport, TypeMLDDone, TypeMLDReport2} {
-			c.add(Respond, prioAnswer, FeatureMulticast, MatchOf(icmp6(typ, from)...), to)
+			c.add(Respond, prioAnswer, FeatureMulticast, MatchOf(icmp6(typ, from)...), to...)
 		}
 	}
 }

@@ -16,6 +16,18 @@ func (c *compiler) providerPlace(r *model.HostNetwork) (uint64, bool) {
 	return PortProvider + uint64(n), true
 }
 
+// leave gives what takes a frame out to the provider bridge; nothing where the host has none.
+func (c *compiler) leave(r *model.HostNetwork) []Action {
+	place, mapped := c.providerPlace(r)
+	switch {
+	case !mapped:
+		return nil
+	case r.Type == model.NetworkVLAN:
+		return []Action{PushVLAN{r.VLAN}, Deliver{place}}
+	}
+	return []Action{Deliver{place}}
+}
+
 // provider compiles a flat or VLAN network. Its frames leave by the provider bridge, and what comes
 // from there stays on this host. The bridge learns where who is; a frame for a MAC that is not
 // here goes to it, and so does the question for an address that is nobody's.
@@ -26,10 +38,10 @@ func (c *compiler) provider(r *model.HostNetwork, vni uint64) {
 	}
 	net, in := Is(Net, vni), Is(InPort, place)
 	tag, land := Is(VLAN, 0), []Action{Put(Net, vni), Put(Landed, 1), Goto{Arrive}}
-	leave, stay := []Action{Deliver{place}}, []Action{Deliver{place}, Goto{FloodIn}}
+	leave, stay := c.leave(r), []Action{Deliver{place}, Goto{FloodIn}}
 	if r.Type == model.NetworkVLAN {
 		tag, land = Tagged(r.VLAN), append([]Action{PopVLAN{}}, land...)
-		leave, stay = []Action{PushVLAN{r.VLAN}, Deliver{place}}, []Action{PushVLAN{r.VLAN}, Deliver{place}, PopVLAN{}, Goto{FloodIn}}
+		stay = []Action{PushVLAN{r.VLAN}, Deliver{place}, PopVLAN{}, Goto{FloodIn}}
 		c.add(Return, prioClassify, FeatureProvider, MatchOf(in, net), PushVLAN{r.VLAN}, TurnBack{})
 	}
 	c.add(Classify, prioClassify, FeatureProvider, MatchOf(in, tag), land...)

@@ -176,6 +176,21 @@ func BenchmarkDHCP(b *testing.B) {
 	}
 }
 
+// A subnet that names no server of names leaves it to the host.
+func TestDHCPDefaultDNS(t *testing.T) {
+	own := network.Subnets[0].DNS
+	defer func() { network.Subnets[0].DNS = own }()
+	for _, c := range []struct {
+		dns  []netip.Addr
+		want string
+	}{{own, "\xc0\x00\x02\x35"}, {nil, "\xa9\xfe\xa9\xfe"}, {[]netip.Addr{netip.MustParseAddr("fd00::53")}, "\xa9\xfe\xa9\xfe"}} {
+		network.Subnets[0].DNS = c.dns
+		if got := discoverOptions(t, port)[6]; string(got) != c.want {
+			t.Errorf("servers %v: told %x, want %x", c.dns, got, c.want)
+		}
+	}
+}
+
 // discoverOptions gives the options of the offer that a port gets.
 func discoverOptions(t testing.TB, p *model.HostPort) dhcpv4.Options {
 	t.Helper()

@@ -119,7 +119,7 @@ func ParseResult(line string) (Result, error) {
 }
 
 // atOnce bounds the questions under way, so that a guest with little memory can ask many.
-const atOnce = 64
+const atOnce = 128
 
 // Ask asks every target, each at most for the patience, and gives the results in the order of
 // the targets. Datagrams are sent three times within it, for one may be lost to nobody's fault.
