@@ -14,7 +14,7 @@ import (
 var natCases = []testCase{
 	{"SourceNAT", testSourceNAT}, {"Floating", testFloating}, {"FloatingMoves", testFloatingMoves}, {"FloatingHairpin", testFloatingHairpin},
 	{"Forward", testForward}, {"GatewayAnswers", testGatewayAnswers}, {"GatewayMoves", testGatewayMoves}, {"NATSameAddresses", testNATSameAddresses},
-	{"NoSourceNAT", testNoSourceNAT}, {"NATTooBig", testNATTooBig},
+	{"NoSourceNAT", testNoSourceNAT}, {"NATTooBig", testNATTooBig}, {"NeighborsOutside", testNeighborsOutside},
 }
 
 // site is two hosts on a physical network, an external network on it, and a machine outside.
@@ -37,12 +37,15 @@ func newSite(t *testing.T, f Fabric, vlan uint16) *site {
 	}
 	s.o = w.Host(0).Outside("o", 1, vlan)
 	s.o.Port.FixedIPs[0].Address = s.ext.at(1)
+	s.o.hears = s.answer
 	return s
 }
 
-// known tells a host the MAC of the machine outside.
-func (s *site) known() model.HostRow {
-	return &model.HostNeighbor{NetworkID: s.ext.id, VNI: s.ext.vni, Address: s.o.IP(), MAC: s.o.Port.MAC}
+// answer makes the machine outside answer questions for its address.
+func (s *site) answer(p sim.Packet) {
+	if o := s.o; p.EthType == pipeline.TypeARP && p.ARPOp == pipeline.ARPRequest && p.ARPTPA == o.IP() {
+		o.Send(sim.Packet{EthSrc: o.MAC(), EthDst: p.ARPSHA, EthType: pipeline.TypeARP, ARPOp: pipeline.ARPReply, ARPSHA: o.MAC(), ARPSPA: o.IP(), ARPTHA: p.ARPSHA, ARPTPA: p.ARPSPA})
+	}
 }
 
 // gateway gives a router the n-th address outside, as host h knows it where active is the active one.
@@ -73,8 +76,8 @@ func (s *site) tenant(id string, vni uint32, gw int) *tenant {
 	tn := &tenant{net: n, port: n.routerPort(id, 1), gw: gw}
 	tn.router = newRouter(id, tn.port)
 	pa, pb := n.port(id+"-a", 5), n.port(id+"-b", 6)
-	h0.Apply(s.network, n.network(h1.TunnelIP()), s.gateway(tn.router, gw, h0, h0), AllowAll("all"), PeerOf(pb, h1.TunnelIP()), s.known())
-	h1.Apply(s.network, n.network(h0.TunnelIP()), s.gateway(tn.router, gw, h1, h0), AllowAll("all"), PeerOf(pa, h0.TunnelIP()), s.known())
+	h0.Apply(s.network, n.network(h1.TunnelIP()), s.gateway(tn.router, gw, h0, h0), AllowAll("all"), PeerOf(pb, h1.TunnelIP()))
+	h1.Apply(s.network, n.network(h0.TunnelIP()), s.gateway(tn.router, gw, h1, h0), AllowAll("all"), PeerOf(pa, h0.TunnelIP()))
 	tn.a, tn.b = h0.Boot(pa), h1.Boot(pb)
 	return tn
 }
@@ -217,7 +220,9 @@ func testFloating(t *testing.T, f Fabric) {
 				}
 			}
 			// What has no host of its own behind it is not answered, and nobody is asked twice.
-			s.o.Lacks(func(p sim.Packet) bool { return p.EthType == pipeline.TypeARP && p.ARPOp == pipeline.ARPReply })
+			s.o.Lacks(func(p sim.Packet) bool {
+				return p.EthType == pipeline.TypeARP && p.ARPOp == pipeline.ARPReply && p.ARPSPA != p.ARPTPA
+			})
 		}
 	}
 }
@@ -469,5 +474,43 @@ func testNATTooBig(t *testing.T, f Fabric) {
 		if sent := p.Frame()[14:]; q.Seq != 1450 || !bytes.Equal(q.Payload[12:24], sent[12:24]) {
 			t.Errorf("%s mtu=%d about % x, want 1450 about % x", q.Summary(), q.Seq, q.Payload[:28], sent[:28])
 		}
+	}
+}
+
+func testNeighborsOutside(t *testing.T, f Fabric) {
+	s := newSite(t, f, 100)
+	tn := s.tenant("red", 7001, 10)
+	mac := s.ext.routerPort("red", 10).MAC
+	// Nobody answers: the guest is told, wherever it is.
+	for i, g := range []*Guest{tn.a, tn.b} {
+		p := g.via(tn.port, s.ext.at(90+i), 53)
+		g.refused(p, s.ext.at(10), 3, 1)
+	}
+	p := tn.a.via(tn.port, s.o.IP(), 53)
+	s.back(tn.a, p, s.out(tn.a, p, s.ext.at(10), mac))
+	// The next hop is another machine now, as a router's stand-by says when it takes over.
+	old := *s.o.Port
+	taken := old
+	taken.MAC = "02:00:5e:00:01:09"
+	s.o.Port = &taken
+	s.o.Send(sim.Packet{EthSrc: s.o.MAC(), EthDst: pipeline.MAC{255, 255, 255, 255, 255, 255}, EthType: pipeline.TypeARP, ARPOp: pipeline.ARPRequest,
+		ARPSHA: s.o.MAC(), ARPSPA: s.o.IP(), ARPTPA: s.o.IP()})
+	WaitFor(t, "the new MAC to be used", func() bool {
+		p := tn.a.via(tn.port, s.o.IP(), 54)
+		return tn.a.Passes(s.o, p).EthDst == s.o.MAC()
+	})
+	// What comes to a host is announced there.
+	fl := s.floating("f", tn.router, 20, tn.b.IP())
+	for _, h := range []*HostState{s.w.Host(1), s.w.Host(0)} {
+		h.Apply(fl)
+		q := s.o.Expect("announcement of the floating address", func(q sim.Packet) bool {
+			return q.EthType == pipeline.TypeARP && q.ARPSPA == fl.Address && q.ARPTPA == fl.Address && q.EthDst[0]&1 == 1
+		})
+		s.o.wellTagged(q)
+		if q.ARPSHA != parseMAC(t, fl.MAC) || q.EthSrc != q.ARPSHA {
+			t.Errorf("announced by %s", q.Summary())
+		}
+		h.Remove(fl.RowID())
+		s.o.seen = nil
 	}
 }

@@ -81,7 +81,8 @@ type Guest struct {
 	seen []sim.Packet // frames that no Expect has taken
 	// tag goes on what it sends, with the bit 0x1000; 0: none.
 	tag     uint16
-	outside bool // on a physical network, where no switch of ours answers
+	outside bool             // on a physical network, where no switch of ours answers
+	hears   func(sim.Packet) // where not nil, gets each frame as it arrives
 }
 
 // Physical is the physical network that every host of a Fabric maps.
@@ -286,6 +287,9 @@ func (g *Guest) Expect(what string, is func(sim.Packet) bool) sim.Packet {
 			p, err := sim.Parse(b)
 			if err != nil {
 				g.t.Fatalf("%s got a broken frame: %v", g.Port.ID, err)
+			}
+			if g.hears != nil {
+				g.hears(p)
 			}
 			if is(p) {
 				return p

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"yakumo/datapath"
+	"yakumo/datapath/neighbor"
 	"yakumo/datapath/pipeline"
 	"yakumo/datapath/pipeline/sim"
 	"yakumo/datapath/responder"
@@ -266,6 +267,8 @@ type Driver struct {
 	done  bool
 
 	listeners *responder.Listeners
+	neighbors *neighbor.Table
+	timer     *time.Timer // nil: nothing is due
 }
 
 var _ datapath.Driver = (*Driver)(nil)
@@ -285,7 +288,7 @@ func New(cfg Config) (*Driver, error) {
 	if err := cfg.Env.Validate(); err != nil {
 		return nil, fmt.Errorf("make fake driver: %w", err)
 	}
-	d := &Driver{cfg: cfg, sw: cfg.Switch, prog: pipeline.NewProgram(cfg.Env, cfg.Ordinals), wired: map[model.ID]bool{}, calls: map[string]int{}, listeners: responder.NewListeners()}
+	d := &Driver{cfg: cfg, sw: cfg.Switch, prog: pipeline.NewProgram(cfg.Env, cfg.Ordinals), wired: map[model.ID]bool{}, calls: map[string]int{}, listeners: responder.NewListeners(), neighbors: neighbor.New()}
 	d.count.Connects, d.count.Connected = 1, true
 	d.lock()
 	defer d.unlock()
@@ -341,7 +344,29 @@ func (d *Driver) change(upserts []model.HostRow, removes []model.RowID) error {
 		}
 	}
 	d.rewire()
+	if len(upserts)+len(removes) > 0 {
+		d.found(d.neighbors.Own(time.Now(), d.prog.Outer()))
+	}
 	return errors.Join(err, d.cfg.Ordinals.Sync())
+}
+
+// found takes over what was learnt of neighbours outside, and sends what is to be sent.
+func (d *Driver) found(o neighbor.Outcome) {
+	if len(o.Learn)+len(o.Forget) > 0 {
+		if err := d.change(o.Learn, o.Forget); err != nil {
+			panic(fmt.Sprintf("fake: %v", err)) // a defect: the rows are our own
+		}
+	}
+	d.inject(o.Send...)
+	if d.timer == nil && !d.neighbors.Idle() && !d.done {
+		d.timer = time.AfterFunc(neighbor.Retry/4, func() {
+			d.lock()
+			defer d.unlock()
+			if d.timer = nil; !d.done {
+				d.found(d.neighbors.Tick(time.Now()))
+			}
+		})
+	}
 }
 
 // free releases an ordinal and forgets its connections.
@@ -507,6 +532,10 @@ func (d *Driver) respond(to pipeline.ToAgent, p sim.Packet) {
 		if d.listeners.Hear(ask.Port, ask.Frame, time.Now(), &l); !l.Empty() {
 			d.learn(l)
 		}
+		return
+	}
+	if to.Responder == pipeline.ResponderResolve || to.Responder == pipeline.ResponderLearn {
+		d.found(d.neighbors.Packet(time.Now(), ask))
 		return
 	}
 	replies, err := responder.Answer(ask)

@@ -280,9 +280,11 @@ func (d *Driver) release(ctx context.Context) error {
 		} else {
 			msgs = append(msgs, &openflow.FlushZone{Zone: uint16(n)})
 		}
-		if m, there := d.meters[id]; there {
-			msgs = append(msgs, &openflow.MeterMod{Command: openflow.MeterDelete, ID: id, Flags: m.flags})
-			delete(d.meters, id)
+		for _, id := range [...]uint32{id, seekBase + id} {
+			if m, there := d.meters[id]; there {
+				msgs = append(msgs, &openflow.MeterMod{Command: openflow.MeterDelete, ID: id, Flags: m.flags})
+				delete(d.meters, id)
+			}
 		}
 	}
 	if len(msgs) > 0 {

@@ -163,6 +163,8 @@ type Driver struct {
 	heard   chan responder.Ask // reports of multicast listeners that are to be taken in
 
 	listeners *responder.Listeners
+	sought    chan responder.Ask // packets that are about neighbours outside
+	outer     chan struct{}      // the addresses outside may have changed
 
 	far farHosts
 
@@ -196,6 +198,7 @@ func Open(cfg Config) (*Driver, error) {
 		devices: map[model.ID]device{}, wired: map[model.ID]bool{}, refused: map[pipeline.Key]error{}, meters: map[uint32]meter{},
 		notify: make(chan struct{}, 1), untold: map[model.ID]bool{}, speak: make(chan struct{}, 1),
 		heard: make(chan responder.Ask, 1024), listeners: responder.NewListeners(),
+		sought: make(chan responder.Ask, 1024), outer: make(chan struct{}, 1),
 	}
 	d.flows = newFlowSet()
 	d.far = farHosts{known: map[netip.Addr]bool{}, wake: make(chan struct{}, 1)}
@@ -205,7 +208,8 @@ func Open(cfg Config) (*Driver, error) {
 		return nil, err
 	}
 	d.note(delta)
-	d.wg.Add(5)
+	d.wg.Add(6)
+	go d.seek()
 	go d.run()
 	go d.announce()
 	go d.listen()
@@ -279,6 +283,7 @@ func (d *Driver) apply(ctx context.Context, upserts []model.HostRow, removes []m
 	err := d.await(ctx, "the OpenFlow connection", func() bool { return d.synced })
 	if err == nil {
 		err = d.commit(ctx)
+		d.wakeSeek(upserts, removes)
 	}
 	return errors.Join(rowErr, err, d.refusals(upserts))
 }

@@ -177,7 +177,7 @@ func actions(list []pipeline.Action, at ports) ([]openflow.Action, bool) {
 		case pipeline.TurnBack:
 			out = append(out, openflow.ToPort(openflow.PortInPort))
 		case pipeline.ToAgent:
-			out = append(out, openflow.Meter{ID: a.Port}, openflow.Controller{UserData: userData(a)})
+			out = append(out, openflow.Meter{ID: agentMeter(a)}, openflow.Controller{UserData: userData(a)})
 		case pipeline.DecTTL:
 			out = append(out, openflow.DecTTL{})
 		case pipeline.CheckSize:
@@ -319,9 +319,17 @@ func places(e *pipeline.Entry) []uint64 {
 // of ports and routers.
 const limitBase = 1 << 17
 
-// routerRate is how many times as many packets as a port a router may send to the agent: all of a
-// network's guests ask it.
-const routerRate = 10
+// seekBase is where the meters of packets about neighbours outside begin, one for each router: guests that make a
+// router answer with errors must not keep it from finding its next hop.
+const seekBase = 1 << 18
+
+// agentMeter gives the meter of packets that go to the agent.
+func agentMeter(a pipeline.ToAgent) uint32 {
+	if seeks(a.Responder) {
+		return seekBase + a.Port
+	}
+	return a.Port
+}
 
 func limitMeter(id uint32) uint32 { return limitBase + id }
 
@@ -343,11 +351,8 @@ func (d *Driver) metersOf(e *pipeline.Entry) map[uint32]meter {
 	for _, a := range e.Actions {
 		switch a := a.(type) {
 		case pipeline.ToAgent:
-			rate := d.cfg.ResponderRate
-			if responder.ForRouter(a.Responder) {
-				rate *= routerRate
-			}
-			use(a.Port, meter{openflow.MeterPktps | openflow.MeterBurst, openflow.MeterBand{Kind: openflow.BandDrop, Rate: rate, Burst: rate}})
+			rate := d.cfg.ResponderRate * responder.Share(a.Responder)
+			use(agentMeter(a), meter{openflow.MeterPktps | openflow.MeterBurst, openflow.MeterBand{Kind: openflow.BandDrop, Rate: rate, Burst: rate}})
 		case pipeline.Limit:
 			flags := openflow.MeterKbps | openflow.MeterBurst
 			if a.Packets {

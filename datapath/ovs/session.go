@@ -466,6 +466,9 @@ func (d *Driver) answer(conn *openflow.Conn, p *openflow.PacketIn) error {
 		}
 		return nil
 	}
+	if seeks(ask.Responder) {
+		return d.hand(ask)
+	}
 	replies, err := responder.Answer(ask)
 	if err != nil {
 		return err

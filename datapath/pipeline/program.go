@@ -31,6 +31,7 @@ type Program struct {
 	groupPorts   map[model.ID]map[model.RowID]struct{}
 	groupMembers map[model.ID]map[model.RowID]struct{}
 	routerFloats map[model.ID]map[model.RowID]struct{}
+	outside      map[model.RowID]struct{}          // rows with an address outside
 	referring    map[model.RowID][]*model.HostRule // remote group or address group → rules, by id
 
 	applies  uint64  // calls of Apply
@@ -90,7 +91,7 @@ func NewProgram(env Env, ord Ordinals) *Program {
 		rows: map[model.RowID]*compiledRow{}, slots: map[Key]*slot{},
 		mirrorsOf: map[model.ID]map[model.RowID]struct{}{}, subports: map[model.ID]map[model.RowID]struct{}{}, routersIn: map[model.ID]map[model.RowID]struct{}{},
 		networkPorts: map[model.ID]map[model.RowID]struct{}{}, groupPorts: map[model.ID]map[model.RowID]struct{}{},
-		groupMembers: map[model.ID]map[model.RowID]struct{}{}, routerFloats: map[model.ID]map[model.RowID]struct{}{}, referring: map[model.RowID][]*model.HostRule{},
+		groupMembers: map[model.ID]map[model.RowID]struct{}{}, routerFloats: map[model.ID]map[model.RowID]struct{}{}, outside: map[model.RowID]struct{}{}, referring: map[model.RowID][]*model.HostRule{},
 		inUse: map[OrdinalKey]int{}, released: map[OrdinalKey]struct{}{}, conflicts: map[Key]struct{}{}, errs: map[model.RowID]error{},
 	}
 }
@@ -399,8 +400,12 @@ func (p *Program) link(row model.HostRow, dirty map[model.RowID]struct{}) {
 		for i := range r.Interfaces {
 			linkTo(p.routersIn, r.Interfaces[i].NetworkID, r.RowID())
 		}
+		if r.Gateway != nil {
+			p.outside[r.RowID()] = struct{}{}
+		}
 		markAll(dirty, p.routerFloats[r.ID])
 	case *model.HostFloating:
+		p.outside[r.RowID()] = struct{}{}
 		linkTo(p.routerFloats, r.RouterID, r.RowID())
 	case *model.HostMember:
 		linkTo(p.groupMembers, r.GroupID, r.RowID())
@@ -445,8 +450,10 @@ func (p *Program) unlink(row model.HostRow, dirty map[model.RowID]struct{}) {
 		for i := range r.Interfaces {
 			unlinkFrom(p.routersIn, r.Interfaces[i].NetworkID, r.RowID())
 		}
+		delete(p.outside, r.RowID())
 		markAll(dirty, p.routerFloats[r.ID])
 	case *model.HostFloating:
+		delete(p.outside, r.RowID())
 		unlinkFrom(p.routerFloats, r.RouterID, r.RowID())
 	case *model.HostMember:
 		unlinkFrom(p.groupMembers, r.GroupID, r.RowID())

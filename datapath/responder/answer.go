@@ -91,11 +91,8 @@ type Ask struct {
 	Network *model.HostNetwork // of Port
 	Router  *model.HostRouter
 	Routers []*model.HostRouterPort // interfaces of routers in Network
-	rows    Rows
+	Floats  bool                    // a floating address of Router, served here, stands for the packet's destination
 }
-
-// floats tells whether a floating address of the router that is served here stands for an address inside.
-func (a *Ask) floats(fixed netip.Addr) bool { return a.rows.Floating(a.Router.ID, fixed) != nil }
 
 // Rows is what a driver knows; a *pipeline.Program is one.
 type Rows interface {
@@ -109,15 +106,18 @@ type Rows interface {
 
 // Resolve finds out who a packet stands for. The error says that it is gone.
 func Resolve(rows Rows, ord pipeline.Ordinals, to pipeline.ToAgent, frame []byte) (Ask, error) {
-	ask := Ask{ToAgent: to, Frame: frame, rows: rows}
+	ask := Ask{ToAgent: to, Frame: frame}
 	key, _ := ord.Find(pipeline.OrdinalPort, to.Port)
 	if id, is := strings.CutPrefix(key, pipeline.RouterKey("")); is {
 		ask.Router, _ = rows.Row(model.RowID{Kind: model.RowRouter, Key: id}).(*model.HostRouter)
+		if p, ok := parseIP(frame); ok && ask.Router != nil {
+			ask.Floats = rows.Floating(id, p.dst) != nil
+		}
 	} else if ask.Port, _ = rows.Row(model.RowID{Kind: model.RowPort, Key: key}).(*model.HostPort); ask.Port != nil {
 		ask.Network, _ = rows.Row(model.RowID{Kind: model.RowNetwork, Key: ask.Port.NetworkID}).(*model.HostNetwork)
 		ask.Routers = rows.RouterPorts(ask.Port.NetworkID)
 	}
-	if ask.Router == nil && ask.Network == nil {
+	if ask.Router == nil && ask.Network == nil && to.Responder != pipeline.ResponderLearn {
 		return ask, fmt.Errorf("packet of port %d, which is gone", to.Port)
 	}
 	return ask, nil
@@ -150,13 +150,16 @@ func Answer(ask Ask) ([]Reply, error) {
 	return nil, fmt.Errorf("no responder for %v", ask.ToAgent)
 }
 
-// ForRouter tells whether a responder acts for a router, and not for a port.
-func ForRouter(r pipeline.Responder) bool {
-	switch r {
-	case pipeline.ResponderTimeExceeded, pipeline.ResponderTooBig, pipeline.ResponderUnreachable, pipeline.ResponderResolve, pipeline.ResponderLearn:
-		return true
+// Share tells how many times as many packets as from a port a responder takes at a time: a router is asked by all
+// guests of its networks.
+func Share(r pipeline.Responder) uint32 {
+	switch {
+	case isError(r):
+		return 10
+	case r == pipeline.ResponderResolve, r == pipeline.ResponderLearn:
+		return 50
 	}
-	return false
+	return 1
 }
 
 func isError(r pipeline.Responder) bool {

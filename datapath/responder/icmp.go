@@ -46,7 +46,7 @@ func icmpError(ask Ask) ([]Reply, error) {
 		return nil, ignored("router %s has no address of this family", ask.Router.ID)
 	}
 	// What outside must hear of a packet to a floating address goes the way of that address's answers.
-	if way, known := pipeline.WayTo(ask.Router, ip.src); known && way.Port == nil && ask.floats(ip.dst) {
+	if way, known := pipeline.WayTo(ask.Router, ip.src); known && way.Port == nil && ask.Floats {
 		from = ip.dst
 	}
 	var typ, code byte
@@ -67,6 +67,17 @@ func icmpError(ask Ask) ([]Reply, error) {
 	}
 	frame := icmpFrame(from, ip.src, typ, code, rest, ask.Frame[etherLen:ip.end])
 	return []Reply{{pipeline.Route, []pipeline.Set{pipeline.Put(pipeline.Router, uint64(ask.ToAgent.Port))}, frame}}, nil
+}
+
+// Unreached is the error about a packet that a router has sent outside and whose next hop does not answer. It comes
+// in from there, so that it finds the sender whose address was translated.
+func Unreached(ask Ask) ([]Reply, error) {
+	ask.Responder, ask.Arg, ask.Floats = pipeline.ResponderUnreachable, pipeline.UnreachableHost, false
+	replies, err := icmpError(ask)
+	for i := range replies {
+		replies[i].Stage = pipeline.Restore
+	}
+	return replies, err
 }
 
 // single tells whether an address is that of one host, which may be answered.
@@ -214,4 +225,10 @@ func icmpFrame(src, dst netip.Addr, typ, code byte, rest uint32, about []byte) [
 	binary.BigEndian.PutUint16(ip[10:], fold(sum(0, ip[:ipLen])))
 	binary.BigEndian.PutUint16(icmp[2:], fold(sum(0, icmp)))
 	return b
+}
+
+// Addresses reads the source and destination of an IP packet in a frame; false where there is none, or not a whole one.
+func Addresses(frame []byte) (src, dst netip.Addr, ok bool) {
+	p, ok := parseIP(frame)
+	return p.src, p.dst, ok
 }

@@ -1,0 +1,112 @@
+package ovs
+
+import (
+	"errors"
+	"time"
+
+	"yakumo/datapath/neighbor"
+	"yakumo/datapath/pipeline"
+	"yakumo/datapath/responder"
+	"yakumo/model"
+)
+
+// seekInterval is how often neighbours outside are looked after. Questions are a second apart at the least.
+const seekInterval = 250 * time.Millisecond
+
+// errTooMany says that packets come faster than they are looked at.
+var errTooMany = errors.New("too many packets at once")
+
+// wakeSeek makes seek look which addresses are outside here now, where rows have changed that say so.
+// d.mu is held, and the switch has what the rows want.
+func (d *Driver) wakeSeek(upserts []model.HostRow, removes []model.RowID) {
+	moved := false
+	for _, r := range upserts {
+		k := r.RowID().Kind
+		moved = moved || k == model.RowRouter || k == model.RowFloating
+	}
+	for _, id := range removes {
+		moved = moved || id.Kind == model.RowRouter || id.Kind == model.RowFloating
+	}
+	if moved {
+		d.wakeOuter()
+	}
+}
+
+func (d *Driver) wakeOuter() {
+	select {
+	case d.outer <- struct{}{}:
+	default:
+	}
+}
+
+// seek finds out who is outside, and tells the outside who is here.
+func (d *Driver) seek() {
+	defer d.wg.Done()
+	table := neighbor.New()
+	tick := time.NewTicker(seekInterval)
+	defer tick.Stop()
+	for {
+		var outcomes []neighbor.Outcome
+		select {
+		case <-d.ctx.Done():
+			return
+		case ask := <-d.sought:
+			outcomes = append(outcomes, table.Packet(time.Now(), ask))
+		case <-d.outer:
+			d.mu.Lock()
+			own := d.prog.Outer()
+			d.mu.Unlock()
+			outcomes = append(outcomes, table.Own(time.Now(), own))
+		case <-tick.C:
+			if table.Idle() {
+				continue
+			}
+			outcomes = append(outcomes, table.Tick(time.Now()))
+		}
+		for more := true; more; {
+			select {
+			case ask := <-d.sought:
+				outcomes = append(outcomes, table.Packet(time.Now(), ask))
+			default:
+				more = false
+			}
+		}
+		for _, o := range outcomes {
+			d.found(o)
+		}
+	}
+}
+
+// found takes over what was learnt, and sends what is to be sent.
+func (d *Driver) found(o neighbor.Outcome) {
+	if o.Empty() {
+		return
+	}
+	d.mu.Lock()
+	var err error
+	if len(o.Learn)+len(o.Forget) > 0 {
+		err = d.apply(d.ctx, o.Learn, o.Forget)
+	}
+	conn := d.conn
+	d.mu.Unlock()
+	if err == nil && conn != nil {
+		err = d.inject(conn, o.Send...)
+	}
+	if err != nil && d.ctx.Err() == nil { // rows follow with the next connection, and questions are put again
+		d.cfg.Log.Warn("neighbours outside", "bridge", d.cfg.Bridge, "error", err)
+	}
+}
+
+// hand gives a packet to seek.
+func (d *Driver) hand(ask responder.Ask) error {
+	select {
+	case d.sought <- ask: // not here: writing to the switch must not wait for what it sends
+		return nil
+	default:
+		return errTooMany
+	}
+}
+
+func seeks(r pipeline.Responder) bool {
+	return r == pipeline.ResponderResolve || r == pipeline.ResponderLearn
+}
