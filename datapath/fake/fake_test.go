@@ -34,6 +34,11 @@ func (f *fabric) NewHost(t testing.TB) dptest.Host {
 	h.underlay = f.underlay
 	t.Cleanup(h.sw.Leave)
 	h.start(t)
+	t.Cleanup(func() {
+		if err := h.drv.Close(); err != nil { // else it goes on to speak outside
+			t.Error(err)
+		}
+	})
 	return h
 }
 
