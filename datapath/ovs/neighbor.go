@@ -53,15 +53,17 @@ func (d *Driver) seek() {
 		case ask := <-d.sought:
 			outcomes = append(outcomes, table.Packet(time.Now(), ask))
 		case <-d.outer:
-			d.mu.Lock()
-			own := d.prog.Outer()
-			d.mu.Unlock()
-			outcomes = append(outcomes, table.Own(time.Now(), own))
+			outcomes = append(outcomes, table.Own(time.Now(), d.outside()))
 		case <-tick.C:
 			if table.Idle() {
 				continue
 			}
-			outcomes = append(outcomes, table.Tick(time.Now()))
+			select {
+			case <-d.outer: // what has gone from here is not announced any more
+				outcomes = append(outcomes, table.Own(time.Now(), d.outside()))
+			default:
+				outcomes = append(outcomes, table.Tick(time.Now()))
+			}
 		}
 		for more := true; more; {
 			select {
@@ -75,6 +77,13 @@ func (d *Driver) seek() {
 			d.found(o)
 		}
 	}
+}
+
+// outside gives the addresses that are outside here.
+func (d *Driver) outside() []pipeline.Outer {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.prog.Outer()
 }
 
 // found takes over what was learnt, and sends what is to be sent.
