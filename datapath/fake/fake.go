@@ -339,7 +339,7 @@ func (d *Driver) change(upserts []model.HostRow, removes []model.RowID) error {
 	for _, network := range news {
 		for _, id := range d.prog.PortsIn(network) {
 			if d.wired[id] {
-				d.inject(responder.Announce(d.prog, d.cfg.Ordinals, id)...)
+				d.announce(id)
 			}
 		}
 	}
@@ -401,9 +401,17 @@ func (d *Driver) rewire() {
 			if !d.wired[id] && d.isWired(id) {
 				d.wired[id] = true
 				say(id, datapath.Wired)
-				d.inject(responder.Announce(d.prog, d.cfg.Ordinals, id)...)
+				d.announce(id)
 			}
 		}
+	}
+}
+
+// announce tells the guest of a port what it is told unasked. Where nobody listens on the device it is not
+// even made: simulated hosts have thousands of those.
+func (d *Driver) announce(id model.ID) {
+	if dev := d.sw.devices[d.sw.ports[d.prog.DeviceOf(id)]]; dev != nil && dev.out != nil {
+		d.inject(responder.Announce(d.prog, d.cfg.Ordinals, id)...)
 	}
 }
 

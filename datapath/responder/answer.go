@@ -3,6 +3,7 @@ package responder
 import (
 	"fmt"
 	"net/netip"
+	"reflect"
 	"slices"
 	"strings"
 
@@ -60,19 +61,20 @@ func addresses(p *model.HostPort) []netip.Addr {
 }
 
 // News gives the networks whose guests must be told anew when the rows come: what they are told
-// comes from the rows of the network and of its routers.
+// comes from the subnets of the network and from the interfaces that routers have there.
 func News(rows Rows, upserts []model.HostRow) []model.ID {
 	var out []model.ID
 	for _, row := range upserts {
-		old := rows.Row(row.RowID())
 		switch r := row.(type) {
 		case *model.HostNetwork:
-			if old != row {
+			old, _ := rows.Row(row.RowID()).(*model.HostNetwork)
+			if old == nil || old != r && (old.MTU != r.MTU || old.DNSDomain != r.DNSDomain || !reflect.DeepEqual(old.Subnets, r.Subnets)) {
 				out = append(out, r.ID)
 			}
 		case *model.HostRouter:
-			for i := range r.Interfaces {
-				if old != row {
+			old, _ := rows.Row(row.RowID()).(*model.HostRouter)
+			if old == nil || old != r && (old.AdminStateUp != r.AdminStateUp || !reflect.DeepEqual(old.Interfaces, r.Interfaces)) {
+				for i := range r.Interfaces {
 					out = append(out, r.Interfaces[i].NetworkID)
 				}
 			}
