@@ -347,9 +347,12 @@ func FuzzParse(f *testing.F) {
 	p.Proto = 1
 	f.Add(p.Frame())
 	f.Add((&sim.Packet{EthType: pipeline.TypeARP, ARPSPA: p.Src, ARPTPA: p.Dst}).Frame())
+	p.EthType, p.Src, p.Dst, p.Proto, p.ICMPType, p.NDTarget = pipeline.TypeIPv6, netip.MustParseAddr("fd00::1"), netip.MustParseAddr("fd00::2"), 58, 135, netip.MustParseAddr("fd00::2")
+	f.Add(p.Frame())
 	f.Fuzz(func(t *testing.T, b []byte) {
 		p, err := sim.Parse(b)
-		if err != nil || p.EthType == pipeline.TypeIPv4 && !p.Src.IsValid() || p.EthType == pipeline.TypeARP && !p.ARPSPA.IsValid() {
+		if err != nil || p.Frag != 0 || p.EthType == pipeline.TypeIPv4 && !p.Src.IsValid() || // no fragment is put together
+			p.EthType == pipeline.TypeIPv6 && !p.Src.IsValid() || p.EthType == pipeline.TypeARP && !p.ARPSPA.IsValid() {
 			return
 		}
 		// What was understood survives a round trip.
