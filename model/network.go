@@ -61,6 +61,9 @@ type Subnet struct {
 	IPv6RAMode  string       `json:"ipv6_ra_mode,omitempty"` // SLAAC, DHCPv6Stateful, DHCPv6Stateless or ""
 	IPv6Address string       `json:"ipv6_address_mode,omitempty"`
 	ServiceType []string     `json:"service_types,omitempty"`
+	// Forming: ports that were there before the subnet still lack the address that their
+	// guests form in it; a controller gives it.
+	Forming bool `json:"forming,omitempty"`
 }
 
 // FixedIP is an address of a port.

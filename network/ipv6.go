@@ -9,9 +9,9 @@ import (
 	"yakumo/store"
 )
 
-// maxFormed is how many ports of a network may get, or lose, an address that guests form by
-// themselves with one subnet: they change in its transaction, which has its limit.
-const maxFormed = 400
+// formBatch is how many ports get, or lose, an address that guests form by themselves in one
+// transaction: each is some two keys compared and two written.
+const formBatch = 400
 
 // automaticBits is the prefix length of a subnet whose guests form their addresses (RFC 4862, 5.5.3).
 const automaticBits = 64
@@ -54,20 +54,33 @@ func meantFor(s *model.Subnet, owner string) bool {
 	return len(s.ServiceType) == 0 || slices.Contains(s.ServiceType, owner)
 }
 
-// formAll gives the ports of the network the address that their guests form in the new subnet.
+// formAll gives the ports of the network the address that their guests form in the new
+// subnet, or leaves it to the AddressFormer where they are many.
 func (n *Network) formAll(tx *store.Tx, s *model.Subnet) error {
 	if !s.Automatic() {
 		return nil
 	}
 	tx.Guard(networkMark(s.NetworkID)) // a port that comes now does not see the subnet yet
-	ports := slices.Collect(store.Ports.List(tx, "network", s.NetworkID))
-	if len(ports) > maxFormed {
-		return fault.Coded(fault.Conflict, "Conflict", "The network has %d ports, and each would get an address: a subnet of automatic addresses can be added up to %d.", len(ports), maxFormed)
+	ports := unformed(tx, s)
+	if s.Forming = len(ports) > formBatch; s.Forming {
+		return nil
 	}
-	for _, old := range ports {
-		if !formedBy(s, old) || !meantFor(s, old.DeviceOwner) {
-			continue
+	return n.form(tx, s, ports)
+}
+
+// unformed gives the ports of the subnet's network that lack the address that their guests form.
+func unformed(r store.Reader, s *model.Subnet) []*model.Port {
+	var out []*model.Port
+	for p := range store.Ports.List(r, "network", s.NetworkID) {
+		if formedBy(s, p) && meantFor(s, p.DeviceOwner) && !slices.ContainsFunc(p.FixedIPs, func(f model.FixedIP) bool { return f.SubnetID == s.ID }) {
+			out = append(out, p)
 		}
+	}
+	return out
+}
+
+func (n *Network) form(tx *store.Tx, s *model.Subnet, ports []*model.Port) error {
+	for _, old := range ports {
 		p := *old
 		p.FixedIPs = append(slices.Clone(old.FixedIPs), model.FixedIP{SubnetID: s.ID, Address: model.EUI64(s.CIDR, old.MAC)})
 		p.Touch(n.now())
@@ -78,22 +91,42 @@ func (n *Network) formAll(tx *store.Tx, s *model.Subnet) error {
 	return nil
 }
 
-// unform takes from every port what its guest formed in a subnet that goes. It reports
-// false, and changes nothing, where a port has an address that it was given.
-func (n *Network) unform(tx *store.Tx, s *model.Subnet) (bool, error) {
-	ports := slices.Collect(store.Ports.List(tx, "subnet", s.ID))
-	if len(ports) > maxFormed || slices.ContainsFunc(ports, func(p *model.Port) bool { return !formedBy(s, p) }) {
-		return false, nil
+// formedOnly tells whether every address of the subnet is one that a guest formed.
+func formedOnly(ports []*model.Port, s *model.Subnet) bool {
+	return s.Automatic() && !slices.ContainsFunc(ports, func(p *model.Port) bool { return !formedBy(s, p) })
+}
+
+// Unform takes from some of the ports of a subnet what their guests formed in it, so that it
+// can go, and tells whether there are more. What was given to a port stays, and the subnet with it.
+func (n *Network) Unform(tx *store.Tx, sc Scope, id model.ID) (more bool, err error) {
+	s, err := n.GetSubnet(tx, sc, id)
+	if err != nil {
+		return false, err
 	}
+	ports := slices.Collect(store.Ports.List(tx, "subnet", id))
+	if !sc.Owns(s.ProjectID) || len(ports) <= formBatch || !formedOnly(ports, s) {
+		return false, nil // DeleteSubnet says what is to be said
+	}
+	if s.Forming {
+		next := *s
+		next.Forming = false
+		if err := store.Subnets.Put(tx, &next); err != nil {
+			return false, err
+		}
+	}
+	return true, n.unform(tx, s, ports[:formBatch])
+}
+
+func (n *Network) unform(tx *store.Tx, s *model.Subnet, ports []*model.Port) error {
 	for _, old := range ports {
 		p := *old
 		p.FixedIPs = slices.DeleteFunc(slices.Clone(old.FixedIPs), func(f model.FixedIP) bool { return f.SubnetID == s.ID })
 		p.Touch(n.now())
 		if err := store.Ports.Put(tx, &p); err != nil {
-			return false, err
+			return err
 		}
 	}
-	return true, nil
+	return nil
 }
 
 // reform makes the formed addresses of a port whose MAC has changed anew.

@@ -1,15 +1,18 @@
 package network_test
 
 import (
+	"context"
 	"net/netip"
 	"slices"
 	"testing"
+	"time"
 
 	"pgregory.net/rapid"
 
 	"yakumo/fault"
 	"yakumo/model"
 	"yakumo/network"
+	"yakumo/reconcile"
 	"yakumo/store"
 	"yakumo/store/storetest"
 )
@@ -217,48 +220,88 @@ func TestIPv6Picks(t *testing.T) {
 }
 
 // TestSubnetOfManyPorts: a subnet of automatic addresses reaches every port of the network,
-// also those that come at the same time, up to what one transaction holds.
+// also those that come at the same time; where they are many, by the controller; and it goes.
 func TestSubnetOfManyPorts(t *testing.T) {
-	s, n := storetest.New(t), unlimited()
-	w := makeNetwork(t, s, n)
-	bulk := func(count int) {
-		if _, err := s.Update(t.Context(), func(tx *store.Tx) error {
-			for range count {
-				if _, err := n.CreatePort(tx, owner, network.PortSpec{NetworkID: w.ID}); err != nil {
-					return err
+	for name, ports := range map[string]int{"few": 300, "many": 1000} {
+		t.Run(name, func(t *testing.T) {
+			s, n := storetest.New(t), unlimited()
+			ctx, cancel := context.WithCancel(t.Context())
+			done := make(chan struct{})
+			go func() {
+				defer close(done)
+				reconcile.Run(ctx, reconcile.Config{Store: s, Identity: "me"}, n.AddressFormer())
+			}()
+			defer func() { cancel(); <-done }()
+			w := makeNetwork(t, s, n)
+			bulk := func(count int) {
+				if _, err := s.Update(t.Context(), func(tx *store.Tx) error {
+					for range count {
+						if _, err := n.CreatePort(tx, owner, network.PortSpec{NetworkID: w.ID}); err != nil {
+							return err
+						}
+					}
+					return nil
+				}); err != nil {
+					t.Error(err)
 				}
 			}
-			return nil
-		}); err != nil {
-			t.Error(err)
-		}
-	}
-	bulk(200)
-	bulk(180)
-	made, _ := race(t, 5, func(i int) error {
-		if i > 0 {
-			bulk(1)
-			return nil
-		}
-		_, err := act(t.Context(), s, func(tx *store.Tx) (*model.Subnet, error) {
-			return n.CreateSubnet(tx, owner, network.SubnetSpec{NetworkID: w.ID, CIDR: prefix("fd00::/64"), RAMode: ptr(model.SLAAC)})
+			for range ports / 100 {
+				bulk(100)
+			}
+			var sub *model.Subnet
+			made, _ := race(t, 5, func(i int) (err error) {
+				if i > 0 {
+					bulk(1)
+					return nil
+				}
+				sub, err = act(t.Context(), s, func(tx *store.Tx) (*model.Subnet, error) {
+					return n.CreateSubnet(tx, owner, network.SubnetSpec{NetworkID: w.ID, CIDR: prefix("fd00::/64"), RAMode: ptr(model.SLAAC)})
+				})
+				return err
+			})
+			if made != 5 {
+				t.Fatalf("%d of 5", made)
+			}
+			follow := s.Subscribe(store.Subnets.Kind())
+			defer follow.Close()
+			wait, stop := context.WithTimeout(t.Context(), 20*time.Second)
+			defer stop()
+			for {
+				now, _ := store.Subnets.Get(s.Snapshot(), sub.ID)
+				if !now.Forming {
+					break
+				}
+				if _, err := follow.Next(wait); err != nil {
+					t.Fatalf("the subnet is still forming: %v", err)
+				}
+			}
+			count := 0
+			for p := range store.Ports.List(s.Snapshot(), "network", w.ID) {
+				if len(p.FixedIPs) != 1 || p.FixedIPs[0].Address != model.EUI64(prefix("fd00::/64"), p.MAC) {
+					t.Fatalf("%v of %s", p.FixedIPs, p.MAC)
+				}
+				count++
+			}
+			if count != ports+4 {
+				t.Errorf("%d ports", count)
+			}
+			for more := true; more; {
+				if _, err := s.Update(t.Context(), func(tx *store.Tx) (err error) {
+					more, err = n.Unform(tx, owner, sub.ID)
+					return err
+				}); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if _, err := s.Update(t.Context(), func(tx *store.Tx) error { return n.DeleteSubnet(tx, owner, sub.ID) }); err != nil {
+				t.Fatal(err)
+			}
+			for p := range store.Ports.List(s.Snapshot(), "network", w.ID) {
+				if len(p.FixedIPs) != 0 {
+					t.Fatalf("%v is left", p.FixedIPs)
+				}
+			}
 		})
-		return err
-	})
-	if made != 5 {
-		t.Fatalf("%d of 5", made)
-	}
-	for p := range store.Ports.List(s.Snapshot(), "network", w.ID) {
-		if len(p.FixedIPs) != 1 || p.FixedIPs[0].Address != model.EUI64(prefix("fd00::/64"), p.MAC) {
-			t.Fatalf("%v of %s", p.FixedIPs, p.MAC)
-		}
-	}
-	bulk(50)
-	_, err := act(t.Context(), s, func(tx *store.Tx) (*model.Subnet, error) {
-		return n.CreateSubnet(tx, owner, network.SubnetSpec{NetworkID: w.ID, CIDR: prefix("fd01::/64"), RAMode: ptr(model.SLAAC)})
-	})
-	if !fault.Is(err, fault.Conflict) {
-		t.Errorf("a subnet for 434 ports: %v", err)
 	}
 }
 

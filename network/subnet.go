@@ -106,10 +106,10 @@ func (n *Network) CreateSubnet(tx *store.Tx, sc Scope, spec SubnetSpec) (*model.
 	if err := applySubnet(s, spec); err != nil {
 		return nil, err
 	}
-	if err := store.Subnets.Put(tx, s); err != nil {
+	if err := n.formAll(tx, s); err != nil {
 		return nil, err
 	}
-	if err := n.formAll(tx, s); err != nil {
+	if err := store.Subnets.Put(tx, s); err != nil {
 		return nil, err
 	}
 	return s, n.touchNetwork(tx, w)
@@ -200,14 +200,12 @@ func (n *Network) DeleteSubnet(tx *store.Tx, sc Scope, id model.ID) error {
 		return forbidden("another project's subnet")
 	}
 	tx.Guard(subnetMark(id))
-	gone := false
-	if s.Automatic() {
-		if gone, err = n.unform(tx, s); err != nil {
-			return err
-		}
-	}
-	if !gone && store.Ports.Count(tx, "subnet", id) > 0 {
+	ports := slices.Collect(store.Ports.List(tx, "subnet", id))
+	if len(ports) > 0 && (len(ports) > formBatch || !formedOnly(ports, s)) {
 		return fault.Coded(fault.Conflict, "SubnetInUse", "Unable to complete operation on subnet %s: One or more ports have an IP allocation from this subnet.", id)
+	}
+	if err := n.unform(tx, s, ports); err != nil {
+		return err
 	}
 	tx.Unmark(subnetMark(id))
 	if err := store.Subnets.Delete(tx, id); err != nil {

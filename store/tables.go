@@ -121,6 +121,7 @@ var (
 	Subnets = Define("subnet", func(r *model.Subnet) string { return r.ID },
 		Counted("project", func(r *model.Subnet) []string { return []string{r.ProjectID} }),
 		By("network", func(r *model.Subnet) []string { return []string{r.NetworkID} }),
+		By("forming", func(r *model.Subnet) []string { return when(r.Forming, "yes") }),
 		// pool sorts the subnets of a pool by their blocks.
 		By("pool", func(r *model.Subnet) []string {
 			return when(r.PoolID != "", r.PoolID+","+AddressOrder(r.CIDR.Addr()))

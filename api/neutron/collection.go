@@ -29,9 +29,10 @@ type collection[R, S any] struct {
 	create         func(tx *store.Tx, sc network.Scope, s S) (*R, error)
 	update         func(tx *store.Tx, sc network.Scope, id string, s S) (*R, error) // nil: no PUT
 	remove         func(tx *store.Tx, sc network.Scope, id string) error
-	filter         func(name string) func(v *view, r *R, values []string) (bool, error) // special filters; nil: none
-	before         func(c *api.Context, q *query) error                                 // before a list; nil: nothing
-	writers        api.Access                                                           // who may write; zero: members
+	filter         func(name string) func(v *view, r *R, values []string) (bool, error)   // special filters; nil: none
+	before         func(c *api.Context, q *query) error                                   // before a list; nil: nothing
+	clear          func(tx *store.Tx, sc network.Scope, id string) (more bool, err error) // before a removal, as often as there is more; nil: nothing
+	writers        api.Access                                                             // who may write; zero: members
 }
 
 func (x *collection[R, S]) routes() []api.Route {
@@ -290,15 +291,29 @@ func (x *collection[R, S]) serveDelete(c *api.Context) error {
 		return err
 	}
 	sc, id := scope(c), c.Param("id")
+	matches := func(tx *store.Tx) error {
+		if match < 0 {
+			return nil
+		}
+		old, err := x.get(tx, sc, id)
+		if err != nil {
+			return err
+		}
+		return checkMatch(match, x.meta(old))
+	}
+	for more := x.clear != nil; more; {
+		if _, err := c.Store().Update(c.R.Context(), func(tx *store.Tx) (err error) {
+			if err = matches(tx); err == nil {
+				more, err = x.clear(tx, sc, id)
+			}
+			return err
+		}); err != nil {
+			return err
+		}
+	}
 	if _, err := c.Store().Update(c.R.Context(), func(tx *store.Tx) error {
-		if match >= 0 {
-			old, err := x.get(tx, sc, id)
-			if err != nil {
-				return err
-			}
-			if err := checkMatch(match, x.meta(old)); err != nil {
-				return err
-			}
+		if err := matches(tx); err != nil {
+			return err
 		}
 		return x.remove(tx, sc, id)
 	}); err != nil {

@@ -237,6 +237,6 @@ func (d *dialect) subnetCollection() *collection[model.Subnet, network.SubnetSpe
 				}
 			})
 		},
-		create: d.net.CreateSubnet, update: d.net.UpdateSubnet, remove: d.net.DeleteSubnet,
+		create: d.net.CreateSubnet, update: d.net.UpdateSubnet, remove: d.net.DeleteSubnet, clear: d.net.Unform,
 	}
 }

@@ -61,7 +61,7 @@ type serverRole struct {
 //
 //	clients ─▶ api.Front ─▶ keystone, glance, nova, neutron, native ─▶ identity, images, compute, network ─▶ store
 //	agents ─▶ link.Server ─▶ hostview (rows down), compute (reports up)
-//	controllers (one leader each): placement, sweep, gateways
+//	controllers (one leader each): placement, sweep, gateways, formed addresses
 func newServerRole(ctx context.Context, p serverParts) (*serverRole, error) {
 	c, st, log := p.cmd, p.store, p.log
 	p.metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
@@ -133,6 +133,7 @@ func newServerRole(ctx context.Context, p serverParts) (*serverRole, error) {
 		func(ctx context.Context) { reconcile.Run(ctx, rc, comp.Placer()) },
 		func(ctx context.Context) { reconcile.Run(ctx, rc, comp.Sweeper()) },
 		func(ctx context.Context) { reconcile.Run(ctx, rc, net.GatewayPlacer()) },
+		func(ctx context.Context) { reconcile.Run(ctx, rc, net.AddressFormer()) },
 	}}, nil
 }
 
