@@ -124,6 +124,9 @@ func (n *Network) addPort(tx *store.Tx, sc Scope, r *model.Router, id model.ID) 
 	if old.DeviceID != "" {
 		return nil, fault.Coded(fault.Conflict, "PortInUse", "Unable to complete operation on port %s for network %s. Port already has an attached device %s.", id, old.NetworkID, old.DeviceID)
 	}
+	if err := inTrunk(old); err != nil {
+		return nil, err
+	}
 	p := *old
 	p.DeviceID, p.DeviceOwner = r.ID, model.OwnerRouterInterface
 	p.Host, p.Status = "", model.PortStatus{State: model.PortActive}

@@ -257,12 +257,15 @@ func namesCloud(tx *store.Tx, owner string, device model.ID) bool {
 	return found
 }
 
-// checkDevice refuses that a request makes a port one of the cloud's own, or takes such a
-// port away: only what it belongs to does.
+// checkDevice refuses that a request makes a port one of the cloud's own, takes such a port
+// away or binds it: only what it belongs to does.
 func checkDevice(tx *store.Tx, p *model.Port, spec PortSpec) error {
 	owner, device := p.DeviceOwner, p.DeviceID
 	set(&owner, spec.DeviceOwner)
 	set(&device, spec.DeviceID)
+	if spec.Host != nil && *spec.Host != "" && cloudPort(tx, p) { // it is on every host, and wired on none
+		return fault.Coded(fault.Conflict, "PortInUse", "Unable to complete operation on port %s for network %s. Port already has an attached device %s.", p.ID, p.NetworkID, p.DeviceID)
+	}
 	if owner == p.DeviceOwner && device == p.DeviceID {
 		return nil
 	}

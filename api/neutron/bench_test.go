@@ -117,3 +117,31 @@ func BenchmarkCreatePortsAtOnce(b *testing.B) {
 		})
 	}
 }
+
+// BenchmarkListFloatingIPs is one list of 1,000 floating IPs, and of the one of an address.
+func BenchmarkListFloatingIPs(b *testing.B) {
+	c := newCloud(b)
+	c.must(200, "admin", "PUT", "/v2.0/quotas/"+red, object{"quota": object{"floatingip": -1}})
+	out, _ := c.outside("198.18.0.0/16")
+	last := ""
+	for range 10 {
+		list := make([]object, 100)
+		for i := range list {
+			list[i] = object{"floating_network_id": out}
+		}
+		a := c.do("red", "POST", "/v2.0/floatingips", object{"floatingips": list})
+		if a.status != 201 {
+			b.Fatalf("%d %s", a.status, a.raw)
+		}
+		last = a.body["floatingips"].([]any)[99].(object)["floating_ip_address"].(string)
+	}
+	for name, path := range map[string]string{"all": "/v2.0/floatingips", "address": "/v2.0/floatingips?floating_ip_address=" + last} {
+		b.Run(name, func(b *testing.B) {
+			for b.Loop() {
+				if a := c.get("red", path); a != 200 {
+					b.Fatal(a)
+				}
+			}
+		})
+	}
+}

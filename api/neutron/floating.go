@@ -145,13 +145,13 @@ func emitPortDetails(b []byte, v *view, f *model.FloatingIP) []byte {
 // emitForwardings shows what is forwarded.
 func (d *dialect) emitForwardings(b []byte, v *view, f *model.FloatingIP) []byte {
 	b = append(b, '[')
-	x := d.forwardingCollection(f.ID)
-	first := true
+	var x *collection[model.PortForwarding, network.ForwardingSpec]
 	for r := range store.PortForwardings.List(v.r, "floating", f.ID) {
-		if !first {
+		if x == nil { // most floating IPs have none
+			x = d.forwardingCollection(f.ID)
+		} else {
 			b = append(b, ',')
 		}
-		first = false
 		b = x.emit(b, v, r, nil)
 	}
 	return append(b, ']')

@@ -226,6 +226,7 @@ func TestRoutersRefuse(t *testing.T) {
 		{400, "HTTPBadRequest", "red", "PUT", p + "/add_extraroutes", object{}, "router"},
 		{400, "HTTPBadRequest", "red", "PUT", p + "/remove_extraroutes", router(object{"name": "x"}), "routes"},
 		{409, "PortInUse", "red", "PUT", "/v2.0/ports/" + port, object{"port": object{"device_id": ""}}, "attached device"},
+		{409, "PortInUse", "admin", "PUT", "/v2.0/ports/" + port, object{"port": object{"binding:host_id": "h1"}}, "attached device"},
 		{400, "BadRequest", "red", "PUT", "/v2.0/ports/" + port, object{"port": object{"fixed_ips": []any{}}}, "at least one fixed IP"},
 		{409, "DeviceIDNotOwnedByTenant", "red", "POST", "/v2.0/ports", object{"port": object{"network_id": inside, "device_id": id, "device_owner": "network:router_interface"}}, id},
 		{409, "DeviceIDNotOwnedByTenant", "red", "PUT", "/v2.0/ports/" + bare, object{"port": object{"device_id": id, "device_owner": "network:router_interface"}}, id},
@@ -242,6 +243,9 @@ func TestRoutersRefuse(t *testing.T) {
 	if after := string(c.do("admin", "GET", "/v2.0/routers", nil).raw) + string(c.do("admin", "GET", "/v2.0/ports", nil).raw); before != after {
 		t.Error("what was refused has changed something")
 	}
+	parent := c.port("red", w2)["id"].(string)
+	c.must(201, "red", "POST", "/v2.0/trunks", object{"trunk": object{"port_id": parent}})
+	c.refused(409, "PortInUseAsTrunkParent", "red", "PUT", p+"/add_router_interface", object{"port_id": parent})
 	// What needs a gateway or an interface keeps it.
 	c.must(200, "red", "PUT", p, routes("10.9.0.0/16", "10.0.0.9"))
 	c.refused(409, "RouterInterfaceInUseByRoute", "red", "PUT", p+"/remove_router_interface", object{"subnet_id": s})
