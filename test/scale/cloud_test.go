@@ -23,6 +23,7 @@ import (
 	"time"
 
 	"yakumo/compute"
+	"yakumo/fault"
 	"yakumo/hostview"
 	"yakumo/link"
 	"yakumo/model"
@@ -48,7 +49,6 @@ type cloud struct {
 	net     *network.Network
 	macs    uint32
 	child   *child
-	link    string
 	auth    *link.Authority
 	now     time.Time
 }
@@ -60,7 +60,10 @@ type tenant struct {
 	networks []model.ID
 	subnets  []model.ID
 	group    model.ID
+	router   model.ID
+	rules    []*model.SecurityRule
 	ports    []*model.Port
+	gateways []*model.Port // the router's interfaces
 }
 
 // plainSealer keeps secrets as they are: nobody else reads this store.
@@ -89,8 +92,8 @@ func newCloud(t *testing.T) *cloud {
 	return &cloud{t: t, st: st, views: hostview.NewEngine(st, log), net: network.New(network.Config{}), now: time.Now().UTC()}
 }
 
-// serve serves hosts and starts n of them.
-func (c *cloud) serve(n int) {
+// listen serves hosts, and tells where.
+func (c *cloud) listen() string {
 	c.t.Helper()
 	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelError}))
 	ctx, cancel := context.WithCancel(context.Background())
@@ -115,15 +118,39 @@ func (c *cloud) serve(n int) {
 	hs := s.HTTPServer()
 	go hs.ServeTLS(l, "", "")
 	c.t.Cleanup(func() { s.Close(); hs.Close() })
-	var tokens []string
-	for i := range n {
-		tok, err := link.NewJoinToken(ctx, c.st, c.auth, hostName(i), time.Hour, time.Now())
-		if err != nil {
-			c.t.Fatal(err)
-		}
-		tokens = append(tokens, tok)
+	return l.Addr().String()
+}
+
+// token lets host i join.
+func (c *cloud) token(i int) string {
+	c.t.Helper()
+	tok, err := link.NewJoinToken(c.t.Context(), c.st, c.auth, hostName(i), time.Hour, time.Now())
+	if err != nil {
+		c.t.Fatal(err)
 	}
-	c.child = startHosts(c.t, order{Server: l.Addr().String(), Dir: c.t.TempDir(), Tokens: tokens})
+	return tok
+}
+
+// serve serves hosts and starts n of them.
+func (c *cloud) serve(n int) {
+	c.t.Helper()
+	// Hosts have disks of their own: a thousand ledgers on one would flush it all day.
+	dir, err := os.MkdirTemp("/dev/shm", "yakumo-scale-")
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	c.t.Cleanup(func() { os.RemoveAll(dir) })
+	o := order{Server: c.listen(), Dir: dir}
+	for i := range n {
+		o.Tokens = append(o.Tokens, c.token(i))
+	}
+	c.child = startHosts(c.t, o)
+	c.meet(n)
+}
+
+// meet looks up the hosts that have joined, and gives each a guest.
+func (c *cloud) meet(n int) {
+	c.t.Helper()
 	for i := range n {
 		var h *model.Host
 		for r := range store.Hosts.List(c.st.Snapshot(), "name", hostName(i)) {
@@ -149,7 +176,7 @@ func (c *cloud) put(n, batch int, f func(tx *store.Tx, i int) error) {
 	c.t.Helper()
 	for first := 0; first < n; first += batch {
 		kept := len(c.servers)
-		if _, err := c.st.Update(c.t.Context(), func(tx *store.Tx) error {
+		c.update(func(tx *store.Tx) error {
 			c.servers = c.servers[:kept] // it may run again
 			for i := first; i < min(first+batch, n); i++ {
 				if err := f(tx, i); err != nil {
@@ -157,9 +184,23 @@ func (c *cloud) put(n, batch int, f func(tx *store.Tx, i int) error) {
 				}
 			}
 			return nil
-		}); err != nil {
+		})
+	}
+}
+
+// update writes, and tries again where the store says so, as clients do: while reports of all
+// hosts pour in, a mirror on a busy machine may be late.
+func (c *cloud) update(f func(tx *store.Tx) error) {
+	c.t.Helper()
+	for tries := 1; ; tries++ {
+		_, err := c.st.Update(c.t.Context(), f)
+		switch {
+		case err == nil:
+			return
+		case !fault.Is(err, fault.Unavailable) || tries == 30:
 			c.t.Fatal(err)
 		}
+		c.t.Logf("try %d: %v", tries, err)
 	}
 }
 
@@ -168,21 +209,32 @@ func (c *cloud) grow(n int) {
 	c.t.Helper()
 	for len(c.tenants) < n {
 		t := c.tenant(len(c.tenants))
-		if _, err := c.st.Update(c.t.Context(), func(tx *store.Tx) error { return c.rows(tx, t) }); err != nil {
-			c.t.Fatal(err)
-		}
+		c.update(func(tx *store.Tx) error { return c.rows(tx, t) })
 		c.tenants = append(c.tenants, t)
 	}
 }
 
 // tenant makes the n-th tenant. Its hosts are spread so that every host has as many tenants as others.
 func (c *cloud) tenant(n int) *tenant {
-	t := &tenant{project: model.NewHexID(), group: model.NewID()}
+	t := &tenant{project: model.NewHexID(), group: model.NewID(), router: model.NewID()}
 	for i := range portsEach {
 		t.hosts = append(t.hosts, (n+i*max(1, len(c.hosts)/portsEach))%len(c.hosts))
 	}
 	for range networksEach {
 		t.networks, t.subnets = append(t.networks, model.NewID()), append(t.subnets, model.NewID())
+	}
+	for i, id := range t.networks {
+		t.gateways = append(t.gateways, &model.Port{Meta: model.NewMeta(t.project, "", c.now), NetworkID: id, MAC: c.mac(), AdminStateUp: true, DeviceID: t.router,
+			DeviceOwner: model.OwnerRouterInterface, FixedIPs: []model.FixedIP{{SubnetID: t.subnets[i], Address: address(i, 1)}}})
+	}
+	ssh := 22
+	t.rules = []*model.SecurityRule{
+		{Direction: model.Egress, EtherType: model.IPv4},
+		{Direction: model.Ingress, EtherType: model.IPv4, RemoteGroupID: t.group},
+		{Direction: model.Ingress, EtherType: model.IPv4, Protocol: "tcp", PortMin: &ssh, PortMax: &ssh},
+	}
+	for _, r := range t.rules {
+		r.Meta, r.GroupID = model.NewMeta(t.project, "", c.now), t.group
 	}
 	for i := range networksEach * portsEach {
 		net, host := i/portsEach, t.hosts[i%portsEach]
@@ -207,20 +259,16 @@ func (c *cloud) rows(tx *store.Tx, t *tenant) error {
 		m.ID = id
 		return m
 	}
-	router := model.NewMeta(t.project, "", c.now)
-	if err := store.Routers.Put(tx, &model.Router{Meta: router, AdminStateUp: true, Distributed: true}); err != nil {
+	if err := store.Routers.Put(tx, &model.Router{Meta: meta(t.router), AdminStateUp: true, Distributed: true}); err != nil {
 		return err
 	}
 	for i, id := range t.networks {
 		n := uint32(len(c.tenants)*networksEach + i + 1)
-		prefix := netip.PrefixFrom(address(i, 0), 24)
-		mac := c.mac()
 		for _, err := range []error{
 			store.Networks.Put(tx, &model.Network{Meta: meta(id), AdminStateUp: true, PortSecurity: true, Type: model.NetworkVXLAN, VNI: n, MTU: 1450}),
-			store.Subnets.Put(tx, &model.Subnet{Meta: meta(t.subnets[i]), NetworkID: id, IPVersion: 4, CIDR: prefix, Gateway: address(i, 1), DHCP: true,
+			store.Subnets.Put(tx, &model.Subnet{Meta: meta(t.subnets[i]), NetworkID: id, IPVersion: 4, CIDR: netip.PrefixFrom(address(i, 0), 24), Gateway: address(i, 1), DHCP: true,
 				Pools: []model.AddrRange{{Start: address(i, 2), End: address(i, 254)}}}),
-			store.Ports.Put(tx, &model.Port{Meta: meta(model.NewID()), NetworkID: id, MAC: mac, AdminStateUp: true, DeviceID: router.ID, DeviceOwner: model.OwnerRouterInterface,
-				FixedIPs: []model.FixedIP{{SubnetID: t.subnets[i], Address: address(i, 1)}}}),
+			store.Ports.Put(tx, t.gateways[i]),
 		} {
 			if err != nil {
 				return err
@@ -230,14 +278,8 @@ func (c *cloud) rows(tx *store.Tx, t *tenant) error {
 	if err := store.SecurityGroups.Put(tx, &model.SecurityGroup{Meta: meta(t.group), Stateful: true, Default: true}); err != nil {
 		return err
 	}
-	ssh := 22
-	for _, r := range []model.SecurityRule{
-		{Direction: model.Egress, EtherType: model.IPv4},
-		{Direction: model.Ingress, EtherType: model.IPv4, RemoteGroupID: t.group},
-		{Direction: model.Ingress, EtherType: model.IPv4, Protocol: "tcp", PortMin: &ssh, PortMax: &ssh},
-	} {
-		r.Meta, r.GroupID = meta(model.NewID()), t.group
-		if err := store.SecurityRules.Put(tx, &r); err != nil {
+	for _, r := range t.rules {
+		if err := store.SecurityRules.Put(tx, r); err != nil {
 			return err
 		}
 	}
