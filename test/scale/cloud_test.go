@@ -79,7 +79,7 @@ var image = bytes.Repeat([]byte("bytes of an image"), 16)
 func newCloud(t *testing.T) *cloud {
 	t.Helper()
 	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelError}))
-	member, err := embed.Start(t.Context(), embed.Config{Dir: filepath.Join(t.TempDir(), "etcd")})
+	member, err := embed.Start(t.Context(), embed.Config{Dir: filepath.Join(folder(t, *state), "etcd")})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -90,6 +90,21 @@ func newCloud(t *testing.T) *cloud {
 	}
 	t.Cleanup(st.Close)
 	return &cloud{t: t, st: st, views: hostview.NewEngine(st, log), net: network.New(network.Config{}), now: time.Now().UTC()}
+}
+
+// folder makes a folder that goes with the test.
+func folder(t *testing.T, in string) string {
+	t.Helper()
+	dir, err := os.MkdirTemp(in, "yakumo-scale-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := os.RemoveAll(dir); err != nil {
+			t.Error(err)
+		}
+	})
+	return dir
 }
 
 // listen serves hosts, and tells where.
@@ -134,13 +149,7 @@ func (c *cloud) token(i int) string {
 // serve serves hosts and starts n of them.
 func (c *cloud) serve(n int) {
 	c.t.Helper()
-	// Hosts have disks of their own: a thousand ledgers on one would flush it all day.
-	dir, err := os.MkdirTemp("/dev/shm", "yakumo-scale-")
-	if err != nil {
-		c.t.Fatal(err)
-	}
-	c.t.Cleanup(func() { os.RemoveAll(dir) })
-	o := order{Server: c.listen(), Dir: dir}
+	o := order{Server: c.listen(), Dir: folder(c.t, "/dev/shm")}
 	for i := range n {
 		o.Tokens = append(o.Tokens, c.token(i))
 	}

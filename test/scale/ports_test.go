@@ -47,11 +47,9 @@ func TestManyHosts(t *testing.T) {
 	if p := q(late, 99); p > time.Second {
 		t.Errorf("p99 of a change is %s, more than a second", p)
 	}
-	if a, b := q(many.all, 50), q(few.all, 50); a > 2*b {
-		t.Errorf("a port costs %s, at 1,000 ports %s: more than twice as much", a, b)
-	}
-	if a, b := q(many.commit, 50), q(few.commit, 50); a > 2*b {
-		t.Errorf("a port's commit costs %s, at 1,000 ports %s: more than twice as much", a, b)
+	// By CPU time, as others may keep the machine busy.
+	if many.cpu > 2*few.cpu {
+		t.Errorf("a port costs %s of CPU, at 1,000 ports %s: more than twice as much", many.cpu, few.cpu)
 	}
 	if rss > 2<<30 {
 		t.Errorf("the server takes %d MiB", rss>>20)
@@ -61,7 +59,7 @@ func TestManyHosts(t *testing.T) {
 // cost is what creating ports took.
 type cost struct {
 	commit, all []time.Duration
-	cpu         time.Duration // of the server for one port, what it takes idle included
+	cpu         time.Duration // of the server for one port, without what it takes idle
 }
 
 var numbers uint32
@@ -71,7 +69,8 @@ func (c *cloud) adds(n int) cost {
 	c.t.Helper()
 	var out cost
 	var made []model.ID
-	before := cpu()
+	idle := c.idle()
+	before, start := cpu(), time.Now()
 	for i := range n {
 		t := c.tenants[i%10]
 		host := t.hosts[i%portsEach]
@@ -92,7 +91,8 @@ func (c *cloud) adds(n int) cost {
 		out.all = append(out.all, c.arrival(landing, began))
 		made = append(made, port.ID)
 	}
-	out.cpu = ((cpu() - before) / time.Duration(n)).Round(10 * time.Microsecond)
+	used := cpu() - before - time.Duration(idle*float64(time.Since(start)))
+	out.cpu = (used / time.Duration(n)).Round(10 * time.Microsecond)
 	for _, id := range made {
 		if _, err := c.st.Update(c.t.Context(), func(tx *store.Tx) error { return store.Ports.Delete(tx, id) }); err != nil {
 			c.t.Fatal(err)
@@ -100,6 +100,18 @@ func (c *cloud) adds(n int) cost {
 	}
 	c.settled(time.Minute)
 	return out
+}
+
+// idle is which part of a CPU the server takes while nothing happens.
+func (c *cloud) idle() float64 {
+	c.calm()
+	before, start := cpu(), time.Now()
+	for tick := range time.Tick(time.Second) {
+		if tick.Sub(start) > 3*time.Second {
+			break
+		}
+	}
+	return float64(cpu()-before) / float64(time.Since(start))
 }
 
 // changes changes n ports, one after another, and tells how long each took to be everywhere.
