@@ -68,7 +68,9 @@ type Config struct {
 	Version    string                       // of the agent
 	Metadata   netip.AddrPort               // where the data path sends guests' requests to the metadata service; invalid: no service
 	Listen     func() (net.Listener, error) // opens Metadata; default: a TCP listener that needs no device to hold the address yet
+	Metadata6  netip.AddrPort               // the same by IPv6; a host without IPv6 does without
 	DNS        netip.AddrPort               // where the data path sends guests' questions for names; invalid: no resolver
+	DNS6       netip.AddrPort               // the same by IPv6; a host without IPv6 does without
 	Resolvers  []string                     // who is asked for names that are not of guests: host or host:port; none: those of /etc/resolv.conf; "none": nobody
 	Metrics    prometheus.Registerer        // nil: none
 	Log        *slog.Logger                 // default slog.Default
@@ -219,6 +221,20 @@ func (a *Agent) Run(ctx context.Context) error {
 			return errors.Join(fmt.Errorf("metadata service: %w", err), a.close())
 		}
 		wg.Go(func() { a.meta.serve(ctx, ln) })
+	}
+	if a.cfg.Metadata6.IsValid() {
+		if ln, err := listenFree(a.cfg.Metadata6); err != nil {
+			a.log.Warn("no metadata service by IPv6", "err", err)
+		} else {
+			wg.Go(func() { a.meta.serve(ctx, ln) })
+		}
+	}
+	if a.cfg.DNS6.IsValid() {
+		if pc, ln, err := listenDNS(a.cfg.DNS6); err != nil {
+			a.log.Warn("no resolver for guests by IPv6", "err", err)
+		} else {
+			wg.Go(func() { a.dns.serve(ctx, pc, ln) })
+		}
 	}
 	if a.cfg.DNS.IsValid() {
 		pc, ln, err := listenDNS(a.cfg.DNS)

@@ -377,7 +377,7 @@ func (s *dnsService) ask(q *dns.Msg, tcp bool) *dns.Msg {
 // listenDNS opens the addresses that guests' questions come to, which no device of the host needs
 // to hold yet.
 func listenDNS(at netip.AddrPort) (net.PacketConn, net.Listener, error) {
-	pc, err := freebind().ListenPacket(context.Background(), "udp4", at.String())
+	pc, err := freebind().ListenPacket(context.Background(), inFamily("udp", at.Addr()), at.String())
 	if err != nil {
 		return nil, nil, err
 	}

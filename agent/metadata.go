@@ -38,17 +38,29 @@ func newMetadataService(a *Agent) *metadataService {
 
 // freebind makes sockets on addresses that no device of the host needs to hold yet.
 func freebind() *net.ListenConfig {
-	return &net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error {
+	return &net.ListenConfig{Control: func(network, _ string, c syscall.RawConn) error {
+		level, option := unix.SOL_IP, unix.IP_FREEBIND
+		if strings.HasSuffix(network, "6") {
+			level, option = unix.SOL_IPV6, unix.IPV6_FREEBIND
+		}
 		var err error
-		if cerr := c.Control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), unix.SOL_IP, unix.IP_FREEBIND, 1) }); cerr != nil {
+		if cerr := c.Control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), level, option, 1) }); cerr != nil {
 			return cerr
 		}
 		return err
 	}}
 }
 
+// inFamily gives the name of a kind of socket for an address's version of IP.
+func inFamily(kind string, a netip.Addr) string {
+	if a.Is4() {
+		return kind + "4"
+	}
+	return kind + "6"
+}
+
 func listenFree(at netip.AddrPort) (net.Listener, error) {
-	return freebind().Listen(context.Background(), "tcp4", at.String())
+	return freebind().Listen(context.Background(), inFamily("tcp", at.Addr()), at.String())
 }
 
 func (m *metadataService) serve(ctx context.Context, ln net.Listener) {

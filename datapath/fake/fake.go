@@ -556,9 +556,9 @@ func (d *Driver) respond(to pipeline.ToAgent, p sim.Packet) {
 	d.inject(replies...)
 	if to.Responder == pipeline.ResponderDHCP {
 		d.count.DHCPReplies++
-		if d.cfg.Notify != nil {
-			d.cfg.Notify(datapath.Event{Port: ask.Port.ID, Kind: datapath.Asked})
-		}
+	}
+	if ask.Asks() && d.cfg.Notify != nil {
+		d.cfg.Notify(datapath.Event{Port: ask.Port.ID, Kind: datapath.Asked})
 	}
 }
 

@@ -6,11 +6,14 @@ import (
 	"fmt"
 	"math"
 	"net"
+	"os"
+	"runtime"
 	"strconv"
 	"time"
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
 
 	"yakumo/datapath"
 	"yakumo/datapath/pipeline"
@@ -224,7 +227,50 @@ func (d *Driver) addressMetadata() error {
 	if err := h.LinkSetUp(link); err != nil {
 		return fmt.Errorf("set up: %w", err)
 	}
+	if err := d.addressMetadata6(h, link); err != nil { // a host without IPv6 serves guests by IPv4 alone
+		d.cfg.Log.Warn("guests find no metadata service by IPv6", "device", d.cfg.MetadataDevice, "error", err)
+	}
 	return nil
+}
+
+// addressMetadata6 gives the metadata device its IPv6 address. Nobody else is on its link: there is nothing to
+// detect or to hear.
+func (d *Driver) addressMetadata6(h *netlink.Handle, link netlink.Link) error {
+	dir := "/proc/sys/net/ipv6/conf/" + d.cfg.MetadataDevice + "/"
+	for _, s := range [...][2]string{{"accept_ra", "0"}, {"disable_ipv6", "0"}} {
+		if err := d.inNetns(func() error { return os.WriteFile(dir+s[0], []byte(s[1]), 0) }); err != nil {
+			return err
+		}
+	}
+	return h.AddrReplace(link, &netlink.Addr{Flags: unix.IFA_F_NODAD, IPNet: &net.IPNet{IP: d.cfg.Env.MetadataListener6().Addr().AsSlice(),
+		Mask: net.CIDRMask(pipeline.ServicePrefix6.Bits(), 128)}})
+}
+
+// inNetns runs f where the switch's devices are.
+func (d *Driver) inNetns(f func() error) error {
+	if d.cfg.Netns == "" {
+		return f()
+	}
+	runtime.LockOSThread()
+	own, err := netns.Get()
+	if err != nil {
+		runtime.UnlockOSThread()
+		return err
+	}
+	defer own.Close()
+	ns, err := netns.GetFromPath(d.cfg.Netns)
+	if err == nil {
+		defer ns.Close()
+		err = netns.Set(ns)
+	}
+	if err == nil {
+		err = f()
+	}
+	if back := netns.Set(own); back != nil {
+		return errors.Join(err, back) // the thread stays locked: nobody else must run on it
+	}
+	runtime.UnlockOSThread()
+	return err
 }
 
 // watchPorts follows the switch's ports until Close.
@@ -478,6 +524,8 @@ func (d *Driver) answer(conn *openflow.Conn, p *openflow.PacketIn) error {
 	}
 	if ask.Responder == pipeline.ResponderDHCP {
 		d.count.replies.Add(1)
+	}
+	if ask.Asks() {
 		d.mu.Lock()
 		d.events = append(d.events, datapath.Event{Port: ask.Port.ID, Kind: datapath.Asked})
 		d.wakeTell()

@@ -1,11 +1,14 @@
 package ovs_test
 
 import (
+	"fmt"
+	"net"
 	"net/netip"
 	"os"
 	"os/exec"
 	"strings"
 	"testing"
+	"time"
 
 	"yakumo/datapath/dptest"
 	"yakumo/datapath/pipeline"
@@ -63,6 +66,65 @@ func TestKernelSLAAC(t *testing.T) {
 		if sent, got, out := g.ping(t, "-6", "-c", "5", "-i", "0.01", "-s", "1400", far.port.FixedIPs[1].Address.String()); got != sent {
 			t.Errorf("%d of %d came back\n%s", got, sent, out)
 		}
+	}
+	// The host's services are found by IPv6 too.
+	env := pipeline.DefaultEnv()
+	a := guests[0]
+	for _, c := range []struct {
+		network string
+		at      netip.AddrPort
+		port    string
+	}{{"tcp6", env.MetadataListener6(), "80"}, {"tcp6", env.DNSListener6(), "53"}, {"udp6", env.DNSListener6(), "53"}} {
+		say := func(from net.Addr) []byte {
+			owner, ok := a.host.drv.MetadataOwner(netip.MustParseAddrPort(from.String()).Addr())
+			return fmt.Appendf(nil, "%s %v %v", owner.Port, owner.Address, ok)
+		}
+		if c.network == "udp6" {
+			var pc net.PacketConn
+			inNetns(t, a.host.ns, func() (err error) { pc, err = net.ListenPacket("udp6", c.at.String()); return err })
+			defer pc.Close()
+			go func() {
+				b := make([]byte, 100)
+				for {
+					_, from, err := pc.ReadFrom(b)
+					if err != nil {
+						return
+					}
+					pc.WriteTo(say(from), from)
+				}
+			}()
+		} else {
+			var l net.Listener
+			inNetns(t, a.host.ns, func() (err error) { l, err = net.Listen("tcp6", c.at.String()); return err })
+			defer l.Close()
+			go func() {
+				for {
+					conn, err := l.Accept()
+					if err != nil {
+						return
+					}
+					conn.Write(say(conn.RemoteAddr()))
+					conn.Close()
+				}
+			}()
+		}
+		var conn net.Conn
+		inNetns(t, a.ns, func() (err error) {
+			conn, err = net.DialTimeout(c.network, net.JoinHostPort(pipeline.ServiceAddr6.String()+"%eth0", c.port), dptest.Patience)
+			return err
+		})
+		if _, err := conn.Write([]byte("?")); err != nil {
+			t.Fatal(err)
+		}
+		if err := conn.SetReadDeadline(time.Now().Add(dptest.Patience)); err != nil {
+			t.Fatal(err)
+		}
+		b := make([]byte, 100)
+		n, err := conn.Read(b)
+		if want := "a " + linkLocalOf(t, a) + " true"; err != nil || string(b[:n]) != want {
+			t.Fatalf("%s port %s: got %q, %v; want %q", c.network, c.port, b[:n], err, want)
+		}
+		conn.Close()
 	}
 }
 

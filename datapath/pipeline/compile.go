@@ -303,6 +303,7 @@ func (c *compiler) port(r *model.HostPort) {
 	c.pairs(net, mac, r.Pairs)
 	if six {
 		c.own6(r, ord32, net, from, mac, addrs6)
+		c.metadata(r, ord, mac, LinkLocal(mac))
 	}
 	if c.dhcp(r) {
 		for _, dst := range [...]netip.Addr{broadcast, ServiceAddr} {
@@ -366,11 +367,15 @@ func (c *compiler) pairs(net Term, own MAC, pairs []model.AddressPair) {
 }
 
 // metadata rewrites a guest's connections to the metadata service and to the resolver, statelessly,
-// to ones from an alias to the host's listeners, and back.
+// to ones from an alias to the host's listeners, and back. a is the guest's address: a fixed one, or its
+// link-local one.
 func (c *compiler) metadata(r *model.HostPort, ord uint64, mac MAC, a netip.Addr) {
-	alias := AddrNumber(c.env.Alias(c.own(OrdinalAlias, r.ID+"/"+a.String())))
-	ip, listener := Is(EthType, TypeIPv4), AddrNumber(c.env.MetadataListener.Addr())
-	service, guest := AddrNumber(ServiceAddr), AddrNumber(a)
+	f := versionOf(a)
+	n := c.own(OrdinalAlias, r.ID+"/"+a.String())
+	alias, listener, service := c.env.Alias(n), c.env.MetadataListener.Addr(), ServiceAddr
+	if f.v6 {
+		alias, listener, service = c.env.Alias6(n), c.env.MetadataListener6().Addr(), ServiceAddr6
+	}
 	for _, s := range [...]struct {
 		feature  Feature
 		proto    uint64
@@ -382,10 +387,10 @@ func (c *compiler) metadata(r *model.HostPort, ord uint64, mac MAC, a netip.Addr
 		{FeatureDNS, ProtoUDP, UDPSrc, UDPDst, 53, uint64(c.env.DNSPort)},
 		{FeatureDNS, ProtoTCP, TCPSrc, TCPDst, 53, uint64(c.env.DNSPort)},
 	} {
-		c.add(Respond, prioAnswer, s.feature, MatchOf(Is(From, ord), ip, Is(IPProto, s.proto), Is(IPSrc, guest), Is(IPDst, service), Is(s.dst, s.asked)),
-			Put(EthSrc, ServiceMAC.Number()), Put(EthDst, DeviceMAC.Number()), Put(IPSrc, alias), Put(IPDst, listener), Put(s.dst, s.port), Deliver{PortService})
-		c.add(Respond, prioAnswer, s.feature, MatchOf(Is(Net, 0), ip, Is(IPProto, s.proto), Is(IPSrc, listener), Is(IPDst, alias), Is(s.src, s.port)),
-			Put(EthSrc, ServiceMAC.Number()), Put(EthDst, mac.Number()), Put(IPSrc, service), Put(IPDst, guest), Put(s.src, s.asked), Put(To, ord), Goto{Output})
+		c.add(Respond, prioAnswer, s.feature, MatchOf(Is(From, ord), f.typ, Is(IPProto, s.proto), IsAddr(f.src, a), IsAddr(f.dst, service), Is(s.dst, s.asked)),
+			Put(EthSrc, ServiceMAC.Number()), Put(EthDst, DeviceMAC.Number()), SetAddr(f.src, alias), SetAddr(f.dst, listener), Put(s.dst, s.port), Deliver{PortService})
+		c.add(Respond, prioAnswer, s.feature, MatchOf(Is(Net, 0), f.typ, Is(IPProto, s.proto), IsAddr(f.src, listener), IsAddr(f.dst, alias), Is(s.src, s.port)),
+			Put(EthSrc, ServiceMAC.Number()), Put(EthDst, mac.Number()), SetAddr(f.src, service), SetAddr(f.dst, a), Put(s.src, s.asked), Put(To, ord), Goto{Output})
 	}
 }
 

@@ -105,7 +105,7 @@ var principles = []string{
 	"Rules of security groups are conjunctions of membership, remote side and service, so a rule for m ports and n remote addresses costs m + n entries. Rules for ports of protocols other than TCP, UDP, SCTP and ICMP have no entries and so allow nothing. Neighbour discovery, multicast listeners' reports and what servers of addresses say to clients pass whatever the rules.",
 	"A port with a group that is not stateful is judged packet by packet: its answers need rules of their own.",
 	"Each port has its own conntrack zone, and both ends check: egress where the packet starts, ingress where it arrives, also on one host. Each packet in the opening direction of a connection meets the rules as they are now. Where none allows it any more the connection is marked, and then its replies are dropped too; when a rule allows it again, the mark goes.",
-	"The metadata service is reached by a stateless rewrite: each fixed address has an alias on the host's metadata device, from which its connections seem to come. 169.254.169.254 is also the DHCP server's identity.",
+	"The metadata service is reached by a stateless rewrite: each fixed address has an alias on the host's metadata device, from which its connections seem to come. 169.254.169.254 is also the DHCP server's identity, and at its port 53 is the host's resolver. By IPv6 both are at fe80::a9fe:a9fe, for a port's link-local address.",
 	"Tagged frames are dropped at the door, at both ends.",
 }
 

@@ -14,8 +14,13 @@ var (
 	// ServiceAddr is where guests find the metadata service; it is also the DHCP server's
 	// identity, as the switch answers ARP for it in every network.
 	ServiceAddr = netip.AddrFrom4([4]byte{169, 254, 169, 254})
-	broadcast   = netip.AddrFrom4([4]byte{255, 255, 255, 255})
-	zeroAddr    = netip.AddrFrom4([4]byte{})
+	// ServiceAddr6 is where guests find the metadata service, and the resolver, by IPv6.
+	ServiceAddr6 = netip.MustParseAddr("fe80::a9fe:a9fe")
+	// ServicePrefix6 holds, on the metadata device, the address of the listeners and above it an
+	// alias for each port here that speaks IPv6.
+	ServicePrefix6 = netip.MustParsePrefix("fd00:a9fe:a9fe::/64")
+	broadcast      = netip.AddrFrom4([4]byte{255, 255, 255, 255})
+	zeroAddr       = netip.AddrFrom4([4]byte{})
 )
 
 // MACs of the pipeline's own, locally administered.
@@ -79,6 +84,22 @@ func (e *Env) Validate() error {
 	return nil
 }
 
+// MetadataListener6 and DNSListener6 are where the host's services for guests listen by IPv6.
+func (e *Env) MetadataListener6() netip.AddrPort {
+	return netip.AddrPortFrom(ServicePrefix6.Addr().Next(), e.MetadataListener.Port())
+}
+
+// DNSListener6 is DNSListener for IPv6.
+func (e *Env) DNSListener6() netip.AddrPort {
+	return netip.AddrPortFrom(ServicePrefix6.Addr().Next(), e.DNSPort)
+}
+
+// Alias6 gives the address in ServicePrefix6 that stands for the link-local address with an ordinal.
+func (e *Env) Alias6(ordinal uint32) netip.Addr {
+	high, _ := AddrNumbers(ServicePrefix6.Addr())
+	return NumbersAddr6(high, 1+uint64(ordinal))
+}
+
 // DNSListener is where the host's resolver for guests listens.
 func (e *Env) DNSListener() netip.AddrPort {
 	return netip.AddrPortFrom(e.MetadataListener.Addr(), e.DNSPort)
@@ -89,9 +110,15 @@ func (e *Env) Alias(ordinal uint32) netip.Addr {
 	return NumberAddr(AddrNumber(e.MetadataPrefix.Masked().Addr()) + 1 + uint64(ordinal))
 }
 
-// AliasOrdinal is the inverse of Alias; false for an address that is no alias.
+// AliasOrdinal is the inverse of Alias and Alias6; false for an address that is no alias.
 func (e *Env) AliasOrdinal(a netip.Addr) (uint32, bool) {
 	a = a.Unmap()
+	if ServicePrefix6.Contains(a) {
+		if _, n := AddrNumbers(a); n >= 2 && n <= 1<<31 {
+			return uint32(n - 1), true
+		}
+		return 0, false
+	}
 	if !a.Is4() || !e.MetadataPrefix.Contains(a) {
 		return 0, false
 	}

@@ -74,6 +74,10 @@ func (c *compiler) baseND() {
 	base(Discover, prioMiss, nil, next)
 
 	base(Respond, prioUnknown, MatchOf(icmp6(TypeSolicit)...))
+	base(Respond, prioService, MatchOf(icmp6(TypeSolicit, Is(Net, 0), Within(NDTarget, ServicePrefix6))...), AnswerND{MAC: ServiceMAC})
+	base(Respond, prioService, MatchOf(icmp6(TypeSolicit, nobody, IsAddr(NDTarget, ServiceAddr6))...), AnswerND{MAC: ServiceMAC, All: true})
+	base(Respond, prioService-1, MatchOf(icmp6(TypeSolicit, IsAddr(NDTarget, ServiceAddr6))...), AnswerND{MAC: ServiceMAC})
+	base(Respond, prioServiceIP, MatchOf(Is(EthType, TypeIPv6), IsAddr(IP6Dst, ServiceAddr6)))
 	base(Advertise, prioAnswer, MatchOf(icmp6(TypeAdvert)...), AdvertiseND{}, Goto{Return})
 }
 

@@ -96,6 +96,11 @@ type Ask struct {
 	Floats  bool                    // a floating address of Router, served here, stands for the packet's destination
 }
 
+// Asks tells whether the guest asks for its address, which is a sign of life.
+func (a *Ask) Asks() bool {
+	return a.Port != nil && (a.Responder == pipeline.ResponderDHCP || a.Responder == pipeline.ResponderDHCPv6 || a.Responder == pipeline.ResponderRA)
+}
+
 // Rows is what a driver knows; a *pipeline.Program is one.
 type Rows interface {
 	// Row gives a row, nil where it is not known.

@@ -84,9 +84,10 @@ func RA(port *model.HostPort, network *model.HostNetwork, routers []*model.HostR
 	if !to.IsValid() || to.IsUnspecified() {
 		to, mac = pipeline.AllNodes, pipeline.GroupMAC(pipeline.AllNodes)
 	}
+	alone := !slices.ContainsFunc(addresses(port), func(a netip.Addr) bool { return a.Unmap().Is4() })
 	var out [][]byte
 	for _, a := range list {
-		p := packet6{srcMAC: a.mac, dstMAC: mac, src: pipeline.LinkLocal(a.mac), dst: to, proto: pipeline.ProtoICMPv6, hops: 255, payload: a.message(network), check: 2}
+		p := packet6{srcMAC: a.mac, dstMAC: mac, src: pipeline.LinkLocal(a.mac), dst: to, proto: pipeline.ProtoICMPv6, hops: 255, payload: a.message(network, alone), check: 2}
 		out = append(out, p.frame())
 	}
 	return out, nil
@@ -103,8 +104,9 @@ func SolicitedRA(frame []byte, port *model.HostPort, network *model.HostNetwork,
 
 func seconds(d time.Duration) uint32 { return uint32(d / time.Second) }
 
-// message makes the ICMPv6 message.
-func (a *advert) message(network *model.HostNetwork) []byte {
+// message makes the ICMPv6 message. A guest that has no IPv4 is told of the host's resolver where its
+// subnets name no server; one that has is told by DHCP.
+func (a *advert) message(network *model.HostNetwork, alone bool) []byte {
 	var flags byte
 	var dns []netip.Addr
 	for _, s := range a.subnets {
@@ -119,6 +121,9 @@ func (a *advert) message(network *model.HostNetwork) []byte {
 				dns = append(dns, d)
 			}
 		}
+	}
+	if len(dns) == 0 && alone {
+		dns = append(dns, pipeline.ServiceAddr6)
 	}
 	lifetime := uint16(0)
 	if a.router {
