@@ -35,7 +35,7 @@ const (
 )
 
 // Demo does the main job through the API: loads an image, makes a network, boots two guests
-// on two hosts and lets one ping the other. It takes up what is there from a run before.
+// on two hosts and lets one ping the other, and the outside ping one. It takes up what is there from a run before.
 func (l *Lab) Demo(ctx context.Context, cfg DemoConfig) error {
 	step := func(name string, f func() error) error {
 		began := time.Now()
@@ -95,8 +95,27 @@ func (l *Lab) Demo(ctx context.Context, cfg DemoConfig) error {
 	if err := step("ping "+addr[0]+" from demo-2", func() (err error) { said, err = awaitPing(ctx, c, guests[1].ID); return err }); err != nil {
 		return err
 	}
+	var public, floating string
+	var answers []string
+	for _, s := range []struct {
+		name string
+		run  func() (err error)
+	}{
+		{"create the external network " + demoPublic, func() (err error) { public, err = ensurePublic(ctx, c); return err }},
+		{"create the router " + demoRouter, func() error { return ensureRouter(ctx, c, public, net) }},
+		{"give demo-1 a floating IP", func() (err error) { floating, err = ensureFloating(ctx, c, public, guests[0].ID); return err }},
+		{"ping it from the outside", func() (err error) { answers, err = l.pingFromOutside(ctx, floating); return err }},
+	} {
+		if err := step(s.name, s.run); err != nil {
+			return err
+		}
+	}
 	fmt.Printf("\nWhat demo-2 on %s wrote to its console:\n", HostName(2))
 	for _, line := range said {
+		fmt.Println("  " + line)
+	}
+	fmt.Printf("\nWhat the outside sees of demo-1, at its floating IP %s:\n", floating)
+	for _, line := range answers {
 		fmt.Println("  " + line)
 	}
 	return nil
