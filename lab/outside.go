@@ -75,7 +75,8 @@ func outside(m Machine, bin string, switchUnits []Unit) Machine {
 	}
 	m.Bridges = []Bridge{b}
 	m.Devices = []Device{{Name: "eth0", Addresses: []string{outsideUnderlay + underlayBits}}}
-	m.Sysctls = map[string]string{"ipv4/ip_forward": "1", "ipv6/conf/all/forwarding": "1", "ipv4/ping_group_range": "0 2147483647"}
+	m.Sysctls = map[string]string{"ipv4/ip_forward": "1", "ipv6/conf/all/forwarding": "1", "ipv4/ping_group_range": "0 2147483647",
+		"ipv4/icmp_ratelimit": "0", "ipv6/icmp/ratelimit": "0"} // many guests behind one address are one destination
 	m.Units = append(switchUnits, Unit{Name: "outside", Argv: []string{bin, "lab-outside"}})
 	return m
 }

@@ -218,19 +218,20 @@ func (o *oracle) route(r routers.Router, from *ports.Port, src, dst netip.Addr, 
 	case r.GatewayInfo.NetworkID == "":
 		return nowhere("the router %s has no way to %s", r.Name, dst)
 	}
-	return o.leave(r, from, src, dst)
+	if from == nil {
+		return nowhere("it would go outside again")
+	}
+	return o.leave(r, from, src, dst, hops)
 }
 
 // leave is what a router does at its gateway: IPv4 goes out with the sender's floating IP, or else with
 // the router's address.
-func (o *oracle) leave(r routers.Router, from *ports.Port, src, dst netip.Addr) place {
+func (o *oracle) leave(r routers.Router, from *ports.Port, src, dst netip.Addr, hops int) place {
 	out, nat := src, false
 	if src.Is4() {
-		if from != nil {
-			for _, f := range o.floating {
-				if f.PortID == from.ID && f.RouterID == r.ID && f.FixedIP == src.String() {
-					out, nat = netip.MustParseAddr(f.FloatingIP), true
-				}
+		for _, f := range o.floating {
+			if f.PortID == from.ID && f.RouterID == r.ID && f.FixedIP == src.String() {
+				out, nat = netip.MustParseAddr(f.FloatingIP), true
 			}
 		}
 		if !nat && (r.GatewayInfo.EnableSNAT == nil || *r.GatewayInfo.EnableSNAT) {
@@ -239,6 +240,12 @@ func (o *oracle) leave(r routers.Router, from *ports.Port, src, dst netip.Addr) 
 					out, nat = a, true
 				}
 			}
+		}
+	}
+	// An answer that was translated back is routed again from here.
+	if nat && hops > 0 {
+		if back := o.route(r, nil, dst, src, hops); back.port == nil || back.port.ID != from.ID {
+			return nowhere("%s knows no way back to %s", r.Name, src)
 		}
 	}
 	if f := o.floatingAt(dst); f != nil {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/binary"
+	mathrand "math/rand/v2"
 	"net"
 	"net/netip"
 	"os"
@@ -23,7 +24,8 @@ const (
 // have one.
 func echo(ctx context.Context, to netip.Addr) error {
 	family, proto, request, reply := unix.AF_INET, unix.IPPROTO_ICMP, byte(echoRequest4), byte(echoReply4)
-	var sa unix.Sockaddr = &unix.SockaddrInet4{}
+	id := 1 + mathrand.IntN(0xfffe)
+	var sa, local unix.Sockaddr
 	if to.Is6() {
 		family, proto, request, reply = unix.AF_INET6, unix.IPPROTO_ICMPV6, echoRequest6, echoReply6
 		six := &unix.SockaddrInet6{Addr: to.As16()}
@@ -34,13 +36,19 @@ func echo(ctx context.Context, to netip.Addr) error {
 			}
 			six.ZoneId = uint32(i.Index)
 		}
-		sa = six
+		sa, local = six, &unix.SockaddrInet6{Port: id}
 	} else {
-		sa = &unix.SockaddrInet4{Addr: to.As4()}
+		sa, local = &unix.SockaddrInet4{Addr: to.As4()}, &unix.SockaddrInet4{Port: id}
 	}
 	fd, err := unix.Socket(family, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, proto)
 	if err != nil {
 		return os.NewSyscallError("socket", err)
+	}
+	// The kernel counts identifiers from zero, so machines that boot alike ask with the same ones at the same time;
+	// a switch in user space tells senders behind one translated address apart by the identifier alone.
+	if err := unix.Bind(fd, local); err != nil {
+		unix.Close(fd)
+		return os.NewSyscallError("bind", err)
 	}
 	if err := unix.Connect(fd, sa); err != nil {
 		unix.Close(fd)
