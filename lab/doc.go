@@ -7,7 +7,9 @@
 // of the machine outlives it but its folder. So a lab leaves nothing behind when its inits
 // are gone and its folder is removed.
 //
-// The machines' interfaces stand on one bridge in the server's namespaces, the underlay. The
+// The machines' interfaces stand on one bridge in the server's namespaces, the underlay. A second
+// cable of every host leads to one more machine, the outside (OutsideMachine): the physical network
+// that external networks are on, with two segments, a router, and services to reach. The
 // API listens on the loopback of whoever started the lab: the listening socket is made there
 // and handed to the server (socket activation, sd_listen_fds(3)).
 //

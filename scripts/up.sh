@@ -3,9 +3,9 @@
 set -euo pipefail
 api=$1
 began=$(date +%s.%N)
-echo "starting a lab: one site, a server, three hosts"
+echo "starting a lab: one site, a server, three hosts, an outside"
 bin/yakumo lab up --hosts 3 --api "$api"
-echo "the main job: two guests on two hosts"
+echo "the main job: two guests on two hosts, and a way outside"
 bin/yakumo lab demo
 printf '\nLab, guests and ping took %.1f s.\n' "$(echo "$(date +%s.%N) - $began" | bc 2>/dev/null || awk "BEGIN{print $(date +%s.%N) - $began}")"
 cat <<TXT
@@ -19,6 +19,8 @@ Try (the client: apt-get install python3-openstackclient):
   openstack console log show demo-2
   openstack server create --image yakumo-mini --flavor m1.nano --network demo --wait mine
   openstack server event list mine
+  openstack floating ip list
+  bin/yakumo lab exec outside -- ping -c 3 ADDRESS      # of that list
   bin/yakumo lab status
 End it with: make down
 TXT
