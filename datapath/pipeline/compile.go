@@ -102,7 +102,12 @@ type compiler struct {
 // Compile gives the entries of a row. Rows that the pipeline does not use have none. The
 // error tells what in the row (or in the ordinals) makes it impossible; there are no entries then.
 func Compile(env *Env, row model.HostRow, rows Rows) (Compiled, error) {
-	c := compiler{env: env, rows: rows}
+	return compile(env, row, rows, nil)
+}
+
+// compile is Compile with the memory for the entries.
+func compile(env *Env, row model.HostRow, rows Rows, scratch []Entry) (Compiled, error) {
+	c := compiler{env: env, rows: rows, out: Compiled{Entries: scratch}}
 	switch r := row.(type) {
 	case *model.HostPort:
 		c.port(r)

@@ -1,6 +1,9 @@
 package pipeline
 
-import "fmt"
+import (
+	"fmt"
+	"slices"
+)
 
 // Feature names the part of the pipeline that an entry belongs to.
 type Feature uint8
@@ -63,18 +66,16 @@ type Key string
 // Key gives the entry's key.
 func (e *Entry) Key() Key {
 	var buf [160]byte
-	b := append(buf[:0], byte(e.Stage), byte(e.Priority>>8), byte(e.Priority))
-	return Key(e.Match.appendKey(b))
+	return Key(e.appendKey(buf[:0]))
 }
 
-// body is what tells two entries of the same key apart.
-func (e *Entry) body() string {
-	var buf [256]byte
-	b := append(buf[:0], byte(e.Feature))
-	for _, a := range e.Actions {
-		b = a.appendKey(b)
-	}
-	return string(b)
+func (e *Entry) appendKey(b []byte) []byte {
+	return e.Match.appendKey(append(b, byte(e.Stage), byte(e.Priority>>8), byte(e.Priority)))
+}
+
+// acts tells whether two entries of the same key are the same. All actions are comparable.
+func (e *Entry) acts(o *Entry) bool {
+	return e == o || e.Feature == o.Feature && slices.Equal(e.Actions, o.Actions)
 }
 
 // String gives stage, priority, match and actions on one line.

@@ -52,3 +52,23 @@ func member(g, p string, prefixes ...string) *model.HostMember {
 	}
 	return m
 }
+
+// router is one with an interface of each address, and a gateway that is active here.
+func router(id string, addrs ...string) *model.HostRouter {
+	r := &model.HostRouter{ID: id, AdminStateUp: true, Gateway: &model.HostGateway{PortID: id + "-g", NetworkID: "e", VNI: 100000, MAC: mac(id, 255),
+		Addresses: []netip.Prefix{netip.MustParsePrefix("203.0.113.2/24")}, Subnets: []netip.Prefix{netip.MustParsePrefix("203.0.113.0/24")},
+		NextHops: []netip.Addr{netip.MustParseAddr("203.0.113.1")}, MTU: 1500, SNAT: true, Transit: 100001, Active: true, TunnelIP: netip.MustParseAddr("192.0.2.9")}}
+	for i, a := range addrs {
+		r.Interfaces = append(r.Interfaces, model.HostRouterPort{PortID: fmt.Sprintf("%s-%d", id, i), NetworkID: fmt.Sprintf("n%d", i+1), VNI: uint32(70001 + i), MAC: mac(id, i),
+			Addresses: []netip.Prefix{netip.MustParsePrefix(a)}, MTU: 1450})
+	}
+	return r
+}
+
+func mac(id string, n int) string {
+	h := 0
+	for _, c := range id {
+		h = h*31 + int(c)
+	}
+	return fmt.Sprintf("fa:16:3f:%02x:%02x:%02x", h>>8&255, h&255, n)
+}

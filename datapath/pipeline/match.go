@@ -347,15 +347,34 @@ func (m Match) Get(f Field) (Term, bool) {
 	return Term{}, false
 }
 
+// appendKey adds what tells the match from all others: for each term the field, whether all bits count, the value and,
+// where they do not, the mask.
 func (m Match) appendKey(b []byte) []byte {
-	for _, t := range m {
-		b = append(b, byte(t.Field))
-		b = binary.BigEndian.AppendUint64(b, t.Value)
-		b = binary.BigEndian.AppendUint64(b, t.Mask)
-		if fields[t.Field].bits > 64 {
-			b = binary.BigEndian.AppendUint64(b, t.High)
-			b = binary.BigEndian.AppendUint64(b, t.HighMask)
+	for i := range m {
+		t := &m[i]
+		full := t.full()
+		if full {
+			b = append(b, byte(t.Field)|1<<7)
+		} else {
+			b = append(b, byte(t.Field))
 		}
+		bits := fields[t.Field].bits
+		b = appendNumber(b, bits, t.High, t.Value)
+		if !full {
+			b = appendNumber(b, bits, t.HighMask, t.Mask)
+		}
+	}
+	return b
+}
+
+// appendNumber adds as many bytes as a field of so many bits has.
+func appendNumber(b []byte, bits int, high, low uint64) []byte {
+	if bits > 64 {
+		b = binary.BigEndian.AppendUint64(b, high)
+		bits = 64
+	}
+	for shift := (bits - 1) &^ 7; shift >= 0; shift -= 8 {
+		b = append(b, byte(low>>shift))
 	}
 	return b
 }

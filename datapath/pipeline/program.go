@@ -36,6 +36,8 @@ type Program struct {
 
 	applies  uint64  // calls of Apply
 	replaces uint64  // calls of replace
+	scratch  []Entry // where rows are compiled
+	spare    []slot  // to be used next
 	touched  []*slot // by the Apply under way, in order
 
 	inUse     map[OrdinalKey]int
@@ -45,6 +47,7 @@ type Program struct {
 }
 
 type compiledRow struct {
+	id      model.RowID
 	row     model.HostRow
 	ordinal uint32
 	slots   []*slot // where its entries are
@@ -52,18 +55,21 @@ type compiledRow struct {
 }
 
 type owner struct {
-	row model.RowID
+	row *compiledRow
 	e   *Entry
 	gen uint64 // of the replace that put it here
 }
 
-// slot is one key of the switch and the rows that want an entry there, by row id.
+// slot is one key of the switch and the rows that want an entry there, by row id. Most have one owner and never
+// change, so there is room for that in the slot itself.
 type slot struct {
 	key     Key
 	owners  []owner
 	now     *Installed // what the last Delta said; nil: nothing
-	body    string     // of now
 	touched uint64     // the last Apply that changed its owners
+
+	sole  [1]owner
+	first Installed // what now is at first; written once
 }
 
 // Installed is an entry as it stands in a switch.
@@ -113,13 +119,16 @@ func Uses(k model.RowKind) bool {
 // those of rows that could not be compiled; they are held without entries, and all the
 // others are in the Delta.
 func (p *Program) Apply(upserts []model.HostRow, removes []model.RowID) (Delta, error) {
-	dirty := map[model.RowID]struct{}{}
+	dirty := make(map[model.RowID]struct{}, len(upserts)+len(removes))
+	if many := 8 * len(upserts); len(p.slots) == 0 && many > 1024 { // all rows of a host at its start
+		p.slots = make(map[Key]*slot, many)
+	}
 	p.applies++
 	p.touched = p.touched[:0]
 	if p.next == 0 {
 		p.next = 1
 		base := Base(&p.env)
-		p.rows[baseRow] = &compiledRow{}
+		p.rows[baseRow] = &compiledRow{id: baseRow}
 		p.replace(baseRow, base, nil)
 	}
 	for _, id := range removes {
@@ -136,7 +145,7 @@ func (p *Program) Apply(upserts []model.HostRow, removes []model.RowID) (Delta, 
 		}
 		c := p.rows[id]
 		if c == nil {
-			c = &compiledRow{ordinal: p.rowOrdinal()}
+			c = &compiledRow{id: id, ordinal: p.rowOrdinal()}
 			p.rows[id] = c
 		} else if c.row != nil {
 			if c.row == row && p.errs[id] == nil {
@@ -166,7 +175,9 @@ func (p *Program) Apply(upserts []model.HostRow, removes []model.RowID) (Delta, 
 			delete(p.rows, id)
 			continue
 		}
-		out, err := Compile(&p.env, c.row, (*lookup)(p))
+		out, err := compile(&p.env, c.row, (*lookup)(p), p.scratch[:0])
+		p.scratch = out.Entries
+		out.Entries = slices.Clone(out.Entries)
 		if err != nil {
 			p.errs[id] = err
 			errs = append(errs, err)
@@ -210,10 +221,22 @@ func (p *Program) touch(s *slot) {
 
 // at finds a row among the owners.
 func (s *slot) at(id model.RowID) (int, bool) {
-	if len(s.owners) == 1 && s.owners[0].row == id {
+	if len(s.owners) == 1 && s.owners[0].row.id == id {
 		return 0, true
 	}
-	return slices.BinarySearchFunc(s.owners, id, func(o owner, id model.RowID) int { return compareRows(o.row, id) })
+	return slices.BinarySearchFunc(s.owners, id, func(o owner, id model.RowID) int { return compareRows(o.row.id, id) })
+}
+
+// newSlot makes the slot of a key. They are made in batches, because a row's come and go together.
+func (p *Program) newSlot(k Key) *slot {
+	if len(p.spare) == 0 {
+		p.spare = make([]slot, 16)
+	}
+	s := &p.spare[0]
+	p.spare = p.spare[1:]
+	s.key, s.owners = k, s.sole[:0]
+	p.slots[k] = s
+	return s
 }
 
 // replace exchanges the entries of a row.
@@ -232,18 +255,18 @@ func (p *Program) replace(id model.RowID, entries []Entry, owns []OrdinalKey) {
 	c.owns = owns
 	p.replaces++
 	fresh := make([]*slot, 0, len(entries))
+	var buf [160]byte
 	for i := range entries {
 		e := &entries[i]
-		k := e.Key()
-		s := p.slots[k]
+		k := e.appendKey(buf[:0])
+		s := p.slots[Key(k)]
 		if s == nil {
-			s = &slot{key: k}
-			p.slots[k] = s
+			s = p.newSlot(Key(k))
 		}
 		at, found := s.at(id)
 		switch {
 		case !found:
-			s.owners = slices.Insert(s.owners, at, owner{id, e, p.replaces})
+			s.owners = slices.Insert(s.owners, at, owner{c, e, p.replaces})
 		case s.owners[at].gen != p.replaces:
 			s.owners[at].e, s.owners[at].gen = e, p.replaces
 		default: // one row, twice the same key: two equal prefixes
@@ -278,7 +301,7 @@ func (p *Program) settle(s *slot, d *Delta) {
 		return
 	}
 	first := s.owners[0]
-	in := &Installed{Key: k, Entry: first.e}
+	entry, row := first.e, uint32(0)
 	how := first.e.merge()
 	switch {
 	case how != mergeNone:
@@ -287,23 +310,26 @@ func (p *Program) settle(s *slot, d *Delta) {
 			for _, o := range s.owners[1:] {
 				e.Actions = unite(how, e.Actions, o.e.Actions)
 			}
-			in.Entry = &e
+			entry = &e
 		}
 	case len(s.owners) == 1:
-		in.Row = p.rows[first.row].ordinal
+		row = first.row.ordinal
 	default:
-		body := first.e.body()
 		for _, o := range s.owners[1:] {
-			if o.e.body() != body {
+			if !o.e.acts(first.e) {
 				p.conflicts[k] = struct{}{}
 			}
 		}
 	}
-	body := in.Entry.body()
-	if s.now != nil && s.body == body && s.now.Row == in.Row {
+	if s.now != nil && s.now.Row == row && s.now.Entry.acts(entry) {
 		return
 	}
-	s.now, s.body = in, body
+	in := &s.first
+	if s.now != nil { // what was told stays as it was
+		in = new(Installed)
+	}
+	*in = Installed{Key: k, Entry: entry, Row: row}
+	s.now = in
 	d.Put = append(d.Put, in)
 }
 
@@ -560,7 +586,7 @@ func (p *Program) OwnersOf(k Key) []model.RowID {
 	}
 	ids := make([]model.RowID, len(s.owners))
 	for i, o := range s.owners {
-		ids[i] = o.row
+		ids[i] = o.row.id
 	}
 	return ids
 }
