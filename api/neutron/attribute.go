@@ -47,6 +47,20 @@ type view struct {
 	r     store.Reader
 	scope network.Scope
 	zones []string // of all hosts, once asked for; see zonesOf
+	nets  map[string]*model.Network
+}
+
+// network gives a network, which a list of ports asks for many times.
+func (v *view) network(id string) (*model.Network, bool) {
+	w, known := v.nets[id]
+	if !known {
+		if v.nets == nil {
+			v.nets = map[string]*model.Network{}
+		}
+		w, _ = store.Networks.Get(v.r, id)
+		v.nets[id] = w
+	}
+	return w, w != nil
 }
 
 // badInput refuses the value of an attribute.

@@ -365,8 +365,13 @@ func (x *collection[R, S]) serveList(c *api.Context) error {
 	}
 	var rows []*R
 	sorted := true
+	candidates := x.candidates(v, q)
+	enough := q.enough()
 next:
-	for r := range x.candidates(v, q) {
+	for r := range candidates {
+		if enough > 0 && x.meta(r).ID < q.page.Marker {
+			continue
+		}
 		if !x.sees(v, r) {
 			continue
 		}
@@ -380,7 +385,9 @@ next:
 		if n := len(rows); n > 0 && x.meta(rows[n-1]).ID >= x.meta(r).ID {
 			sorted = false
 		}
-		rows = append(rows, r)
+		if rows = append(rows, r); len(rows) == enough {
+			break
+		}
 	}
 	if !sorted { // more than one index, or one found a row twice
 		slices.SortFunc(rows, func(a, b *R) int { return strings.Compare(x.meta(a).ID, x.meta(b).ID) })

@@ -5,6 +5,7 @@ import (
 	"iter"
 	"slices"
 	"strconv"
+	"strings"
 
 	"yakumo/model"
 	"yakumo/network"
@@ -55,13 +56,14 @@ func (d *dialect) networkCollection() *collection[model.Network, network.Network
 			if name, ok := q.one("name"); ok {
 				return store.Networks.List(v.r, "name", name)
 			}
+			q.ordered = true
 			if p, ok := q.project(); ok {
 				return store.Networks.List(v.r, "project", p)
 			}
 			if v.scope.Admin {
 				return store.Networks.All(v.r)
 			}
-			return concat(store.Networks.List(v.r, "project", v.scope.ProjectID), sharedNetworks(v))
+			return merge(meta, store.Networks.List(v.r, "project", v.scope.ProjectID), sharedNetworks(v))
 		},
 		create: d.net.CreateNetwork, update: d.net.UpdateNetwork, remove: d.net.DeleteNetwork,
 	}
@@ -116,6 +118,32 @@ func concat[R any](seqs ...iter.Seq[*R]) iter.Seq[*R] {
 				if !yield(r) {
 					return
 				}
+			}
+		}
+	}
+}
+
+// merge gives the rows of a sequence in the order of ids and those of another in whatever
+// order, which should be the shorter one: all in the order of ids, none twice.
+func merge[R any](meta func(*R) *model.Meta, long, short iter.Seq[*R]) iter.Seq[*R] {
+	byID := func(a, b *R) int { return strings.Compare(meta(a).ID, meta(b).ID) }
+	return func(yield func(*R) bool) {
+		rest := slices.SortedFunc(short, byID)
+		rest = slices.CompactFunc(rest, func(a, b *R) bool { return byID(a, b) == 0 })
+		for r := range long {
+			for len(rest) > 0 && byID(rest[0], r) <= 0 {
+				if byID(rest[0], r) < 0 && !yield(rest[0]) {
+					return
+				}
+				rest = rest[1:]
+			}
+			if !yield(r) {
+				return
+			}
+		}
+		for _, r := range rest {
+			if !yield(r) {
+				return
 			}
 		}
 	}

@@ -137,9 +137,11 @@ func portCandidates(v *view, q *query) iter.Seq[*model.Port] {
 			empty = empty || s == "" // no index finds what is not there
 		}
 		if len(values) > 0 && !empty {
+			q.ordered = len(values) == 1
 			return anyOf(store.Ports, v, f.index, values)
 		}
 	}
+	q.ordered = true
 	if p, ok := q.project(); ok {
 		return store.Ports.List(v.r, "project", p)
 	}
@@ -150,7 +152,8 @@ func portCandidates(v *view, q *query) iter.Seq[*model.Port] {
 		}
 		return store.Ports.All(v.r)
 	}
-	return concat(store.Ports.List(v.r, "project", v.scope.ProjectID), store.Ports.List(v.r, "network_owner", v.scope.ProjectID))
+	return merge(func(p *model.Port) *model.Meta { return &p.Meta },
+		store.Ports.List(v.r, "project", v.scope.ProjectID), store.Ports.List(v.r, "network_owner", v.scope.ProjectID))
 }
 
 // fixedIPFilter reads key=value filters of fixed_ips.
@@ -415,7 +418,7 @@ func setProfile(s *network.PortSpec, raw json.RawMessage) error {
 // emitAssignment shows the names that the port's addresses have in the network's domain.
 func emitAssignment(b []byte, v *view, p *model.Port) []byte {
 	domain := "openstacklocal."
-	if w, ok := store.Networks.Get(v.r, p.NetworkID); ok && w.DNSDomain != "" {
+	if w, ok := v.network(p.NetworkID); ok && w.DNSDomain != "" {
 		domain = strings.TrimSuffix(w.DNSDomain, ".") + "."
 	}
 	b = append(b, '[')

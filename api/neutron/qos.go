@@ -282,7 +282,7 @@ func qosAttr[R, S any](get func(*R) string, field func(*S) **string) attribute[R
 
 // networkQoS gives the policy of the port's network, "" where it has none.
 func networkQoS(v *view, p *model.Port) string {
-	if w, ok := store.Networks.Get(v.r, p.NetworkID); ok {
+	if w, ok := v.network(p.NetworkID); ok {
 		return w.QoSPolicyID
 	}
 	return ""
@@ -291,7 +291,7 @@ func networkQoS(v *view, p *model.Port) string {
 // emitRequest shows what the port is promised, in the words of the placement service: a
 // group of what must be found together on a host.
 func emitRequest(b []byte, v *view, p *model.Port) []byte {
-	w, ok := store.Networks.Get(v.r, p.NetworkID)
+	w, ok := v.network(p.NetworkID)
 	if !ok {
 		return append(b, "null"...)
 	}

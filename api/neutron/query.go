@@ -16,6 +16,20 @@ type query struct {
 	filters map[string][]string
 	tags    map[string][]string // by the kind of the filter: tags, tags-any, not-tags, not-tags-any
 	raw     url.Values
+	// ordered: the candidates come in the order of their ids, so that a page need not see what is behind it.
+	ordered bool
+}
+
+// enough gives how many rows a page needs of ordered ones, its marker and one that tells that
+// more follow among them; 0: all.
+func (q *query) enough() int {
+	if !q.ordered || q.page.Limit <= 0 || q.page.Reverse || len(q.page.Sort) > 0 {
+		return 0
+	}
+	if q.page.Marker != "" {
+		return q.page.Limit + 2
+	}
+	return q.page.Limit + 1
 }
 
 func parseQuery(raw url.Values) (*query, error) {
