@@ -80,7 +80,7 @@ type gatewayHost struct {
 // GatewayHealthy tells whether gateways may be on the host: it is alive, no operator keeps
 // it free, and its neighbours hear it.
 func GatewayHealthy(r store.Reader, h *model.Host) bool {
-	b, alive := store.Heartbeats.Get(r, h.ID)
+	b, alive := glance(store.Heartbeats, r, h.ID)
 	return alive && !b.Suspect && !h.ForcedDown && !h.Disabled
 }
 

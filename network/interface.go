@@ -181,7 +181,7 @@ func (n *Network) makeCloudPort(tx *store.Tx, w *model.Network, project model.ID
 func (n *Network) checkOverlap(tx *store.Tx, r *model.Router, port model.ID, ips []model.FixedIP) error {
 	var mine, others []*model.Subnet
 	for _, f := range ips {
-		if s, ok := store.Subnets.Get(tx, f.SubnetID); ok {
+		if s, ok := glance(store.Subnets, tx, f.SubnetID); ok {
 			mine = append(mine, s)
 		}
 	}
@@ -190,7 +190,7 @@ func (n *Network) checkOverlap(tx *store.Tx, r *model.Router, port model.ID, ips
 			continue
 		}
 		for _, f := range p.FixedIPs {
-			if s, ok := store.Subnets.Get(tx, f.SubnetID); ok {
+			if s, ok := glance(store.Subnets, tx, f.SubnetID); ok {
 				others = append(others, s)
 			}
 		}

@@ -243,9 +243,18 @@ func interfaces(r store.Reader, router model.ID) []*model.Port {
 func prefixes(r store.Reader, ips []model.FixedIP) []netip.Prefix {
 	var out []netip.Prefix
 	for _, f := range ips {
-		if s, ok := store.Subnets.Get(r, f.SubnetID); ok {
+		if s, ok := glance(store.Subnets, r, f.SubnetID); ok {
 			out = append(out, s.CIDR)
 		}
 	}
 	return out
+}
+
+// glance gives a row that the commit does not compare: what is looked at of it never changes,
+// or is put right by who watches it. A router may have more subnets than one transaction compares.
+func glance[T any](t *store.Table[T], r store.Reader, id model.ID) (*T, bool) {
+	for row := range t.List(r, "id", id) {
+		return row, true
+	}
+	return nil, false
 }
