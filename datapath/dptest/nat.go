@@ -15,7 +15,7 @@ import (
 var natCases = []testCase{
 	{"SourceNAT", testSourceNAT}, {"Floating", testFloating}, {"FloatingMoves", testFloatingMoves}, {"FloatingHairpin", testFloatingHairpin},
 	{"Forward", testForward}, {"GatewayAnswers", testGatewayAnswers}, {"GatewayMoves", testGatewayMoves}, {"NATSameAddresses", testNATSameAddresses},
-	{"NoSourceNAT", testNoSourceNAT}, {"NATTooBig", testNATTooBig}, {"NeighborsOutside", testNeighborsOutside},
+	{"NoSourceNAT", testNoSourceNAT}, {"NATTooBig", testNATTooBig}, {"NeighborsOutside", testNeighborsOutside}, {"Outside6", testOutside6},
 }
 
 // site is two hosts on a physical network, an external network on it, and a machine outside.
@@ -46,6 +46,9 @@ func newSite(t *testing.T, f Fabric, vlan uint16) *site {
 func (s *site) answer(p sim.Packet) {
 	if o := s.o; p.EthType == pipeline.TypeARP && p.ARPOp == pipeline.ARPRequest && p.ARPTPA == o.IP() {
 		o.Send(sim.Packet{EthSrc: o.MAC(), EthDst: p.ARPSHA, EthType: pipeline.TypeARP, ARPOp: pipeline.ARPReply, ARPSHA: o.MAC(), ARPSPA: o.IP(), ARPTHA: p.ARPSHA, ARPTPA: p.ARPSPA})
+	} else if p.EthType == pipeline.TypeIPv6 && p.ICMPType == pipeline.TypeSolicit && p.NDTarget == o.IP() {
+		o.Send(sim.Packet{EthSrc: o.MAC(), EthDst: p.EthSrc, EthType: pipeline.TypeIPv6, Src: o.IP(), Dst: p.Src, Proto: pipeline.ProtoICMPv6, TTL: 255,
+			ICMPType: pipeline.TypeAdvert, NDTarget: o.IP(), NDMAC: o.MAC(), NDFlags: 0x60})
 	}
 }
 
@@ -524,5 +527,53 @@ func testNeighborsOutside(t *testing.T, f Fabric) {
 		}
 		h.Remove(fl.RowID())
 		s.o.seen = nil
+	}
+}
+
+// testOutside6 has no translation: what is inside is known outside by its own address, at the active gateway host.
+func testOutside6(t *testing.T, f Fabric) {
+	s := newSite(t, f, 100)
+	s.ext.cidr = netip.MustParsePrefix("2001:db8:1::/64")
+	s.o.Port.FixedIPs[0].Address = s.ext.at(1)
+	h0, h1 := s.w.Host(0), s.w.Host(1)
+	n := newSubnet("six", 7001, "2001:db8:2::/64")
+	port := n.routerPort("r", 1)
+	r := newRouter("r", port)
+	pa, pb := n.port("a", 5), n.port("b", 6)
+	mac := s.ext.routerPort("r", 10).MAC
+	h0.Apply(s.network, n.network(h1.TunnelIP()), AllowAll6("all"), PeerOf(pb, h1.TunnelIP()))
+	h1.Apply(s.network, n.network(h0.TunnelIP()), AllowAll6("all"), PeerOf(pa, h0.TunnelIP()))
+	a, b := h0.Boot(pa), h1.Boot(pb)
+	for _, active := range []*HostState{h0, h1} {
+		for _, h := range []*HostState{h0, h1} {
+			h.Apply(s.gateway(r, 10, h, active))
+		}
+		s.o.Expect("announcement of the gateway", func(q sim.Packet) bool {
+			return q.EthType == pipeline.TypeIPv6 && q.ICMPType == pipeline.TypeAdvert && q.NDTarget == s.ext.at(10) && q.NDMAC == parseMAC(t, mac)
+		})
+		for _, g := range []*Guest{a, b} {
+			for _, dst := range []netip.Addr{s.o.IP(), netip.MustParseAddr("2001:db8:9::9")} {
+				p := g.via(port, dst, 53)
+				g.Send(p)
+				q := s.o.Expect("packet of "+g.Port.ID, func(q sim.Packet) bool { return bytes.Equal(q.Payload, p.Payload) })
+				if q.Src != g.IP() || q.EthSrc != parseMAC(t, mac) || q.EthDst != s.o.MAC() || q.TTL != p.TTL-1 {
+					t.Errorf("%s leaves as %s ttl=%d", p.Summary(), q.Summary(), q.TTL)
+				}
+			}
+			back := s.to(mac, g.IP(), 53, 40000)
+			back.EthType = pipeline.TypeIPv6
+			s.in(g, back, g.IP())
+		}
+		// The question for the gateway's address is answered by the one that is active.
+		ask := sim.Packet{EthSrc: s.o.MAC(), EthDst: pipeline.MAC{0x33, 0x33, 0xff, 0, 0, 0x0a}, EthType: pipeline.TypeIPv6, Src: s.o.IP(), Dst: netip.MustParseAddr("ff02::1:ff00:a"),
+			Proto: pipeline.ProtoICMPv6, TTL: 255, ICMPType: pipeline.TypeSolicit, NDTarget: s.ext.at(10), NDMAC: s.o.MAC()}
+		s.o.Send(ask)
+		q := s.o.Expect("advertisement of the gateway", func(q sim.Packet) bool {
+			return q.ICMPType == pipeline.TypeAdvert && q.NDTarget == s.ext.at(10) && q.Dst == s.o.IP()
+		})
+		s.o.wellTagged(q)
+		if q.NDMAC != parseMAC(t, mac) {
+			t.Errorf("the gateway is at %v, want %s", q.NDMAC, mac)
+		}
 	}
 }
