@@ -514,6 +514,14 @@ func testNeighborsOutside(t *testing.T, f Fabric) {
 		p := tn.a.via(tn.port, s.o.IP(), 54)
 		return tn.a.Passes(s.o, p).EthDst == s.o.MAC()
 	})
+	// A driver that is new knows who was known.
+	h0 := s.w.Host(0)
+	s.o.hears = nil
+	h0.RestartDriver(t)
+	h0.Prune()
+	h0.waitInstalled(tn.a.Port.ID)
+	s.back(tn.a, p, s.out(tn.a, p, s.ext.at(10), mac))
+	s.o.hears = s.answer
 	// What comes to a host is announced there.
 	fl := s.floating("f", tn.router, 20, tn.b.IP())
 	for _, h := range []*HostState{s.w.Host(1), s.w.Host(0)} {

@@ -298,7 +298,7 @@ func New(cfg Config) (*Driver, error) {
 			seg.switches = append(seg.switches, d.sw)
 		}
 	}
-	return d, d.change(nil, nil)
+	return d, d.change(d.neighbors.Recall(time.Now(), cfg.Ordinals), nil)
 }
 
 func (d *Driver) lock()   { d.sw.underlay.mu.Lock() }
@@ -344,7 +344,7 @@ func (d *Driver) change(upserts []model.HostRow, removes []model.RowID) error {
 		}
 	}
 	d.rewire()
-	if len(upserts)+len(removes) > 0 {
+	if neighbor.Concerns(upserts, removes) {
 		d.found(d.neighbors.Own(time.Now(), d.prog.Outer()))
 	}
 	return errors.Join(err, d.cfg.Ordinals.Sync())
@@ -353,7 +353,7 @@ func (d *Driver) change(upserts []model.HostRow, removes []model.RowID) error {
 // found takes over what was learnt of neighbours outside, and sends what is to be sent.
 func (d *Driver) found(o neighbor.Outcome) {
 	if len(o.Learn)+len(o.Forget) > 0 {
-		if err := d.change(o.Learn, o.Forget); err != nil {
+		if err := errors.Join(d.change(o.Learn, o.Forget), neighbor.Remember(d.cfg.Ordinals, o)); err != nil {
 			panic(fmt.Sprintf("fake: %v", err)) // a defect: the rows are our own
 		}
 	}

@@ -274,6 +274,13 @@ func (t *Table) giveUp(now time.Time, e *entry, out *Outcome) {
 	e.waiting, e.mac, e.asked, e.lost, e.due = nil, pipeline.MAC{}, 0, true, now.Add(Silence)
 }
 
+// Concerns tells whether a change of rows may change which addresses this host has outside.
+func Concerns(upserts []model.HostRow, removes []model.RowID) bool {
+	says := func(k model.RowKind) bool { return k == model.RowRouter || k == model.RowFloating }
+	return slices.ContainsFunc(upserts, func(r model.HostRow) bool { return says(r.RowID().Kind) }) ||
+		slices.ContainsFunc(removes, func(id model.RowID) bool { return says(id.Kind) })
+}
+
 // Idle tells that there is nothing to do until a packet comes.
 func (t *Table) Idle() bool { return len(t.entries)+len(t.claims) == 0 }
 

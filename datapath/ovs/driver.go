@@ -39,6 +39,7 @@ import (
 	"github.com/vishvananda/netlink"
 
 	"yakumo/datapath"
+	"yakumo/datapath/neighbor"
 	"yakumo/datapath/pipeline"
 	"yakumo/datapath/responder"
 	"yakumo/fault"
@@ -202,14 +203,15 @@ func Open(cfg Config) (*Driver, error) {
 	}
 	d.flows = newFlowSet()
 	d.far = farHosts{known: map[netip.Addr]bool{}, wake: make(chan struct{}, 1)}
-	delta, err := d.prog.Apply(nil, nil)
+	table := neighbor.New()
+	delta, err := d.prog.Apply(table.Recall(time.Now(), cfg.Ordinals), nil)
 	if err != nil {
 		cancel()
 		return nil, err
 	}
 	d.note(delta)
 	d.wg.Add(6)
-	go d.seek()
+	go d.seek(table)
 	go d.run()
 	go d.announce()
 	go d.listen()

@@ -19,20 +19,9 @@ var errTooMany = errors.New("too many packets at once")
 // wakeSeek makes seek look which addresses are outside here now, where rows have changed that say so.
 // d.mu is held, and the switch has what the rows want.
 func (d *Driver) wakeSeek(upserts []model.HostRow, removes []model.RowID) {
-	moved := false
-	for _, r := range upserts {
-		k := r.RowID().Kind
-		moved = moved || k == model.RowRouter || k == model.RowFloating
+	if !neighbor.Concerns(upserts, removes) {
+		return
 	}
-	for _, id := range removes {
-		moved = moved || id.Kind == model.RowRouter || id.Kind == model.RowFloating
-	}
-	if moved {
-		d.wakeOuter()
-	}
-}
-
-func (d *Driver) wakeOuter() {
 	select {
 	case d.outer <- struct{}{}:
 	default:
@@ -40,9 +29,8 @@ func (d *Driver) wakeOuter() {
 }
 
 // seek finds out who is outside, and tells the outside who is here.
-func (d *Driver) seek() {
+func (d *Driver) seek(table *neighbor.Table) {
 	defer d.wg.Done()
-	table := neighbor.New()
 	tick := time.NewTicker(seekInterval)
 	defer tick.Stop()
 	for {
@@ -94,7 +82,7 @@ func (d *Driver) found(o neighbor.Outcome) {
 	d.mu.Lock()
 	var err error
 	if len(o.Learn)+len(o.Forget) > 0 {
-		err = d.apply(d.ctx, o.Learn, o.Forget)
+		err = errors.Join(d.apply(d.ctx, o.Learn, o.Forget), neighbor.Remember(d.cfg.Ordinals, o))
 	}
 	conn := d.conn
 	d.mu.Unlock()

@@ -139,6 +139,8 @@ const (
 	OrdinalRule  OrdinalKind = "rule"  // key: rule id. Conjunction id
 	OrdinalLimit OrdinalKind = "limit" // key: port id/direction/unit. Rate limiter
 	OrdinalNAT   OrdinalKind = "nat"   // key: a translation. Mark of its connections
+	// OrdinalNeighbor's key is what is known of a neighbour outside; the number means nothing.
+	OrdinalNeighbor OrdinalKind = "neighbor"
 	// OrdinalProvider's key is the name of a physical network.
 	OrdinalProvider OrdinalKind = "provider"
 )
