@@ -13,7 +13,7 @@ import (
 	"yakumo/store"
 )
 
-// vigil watches the hosts that are gateways of routers more closely than others, and marks
+// vigil watches the hosts that are gateways of routers (and those that it suspects) more closely than others, and marks
 // their heartbeats as suspect: who places gateways then moves them. It tells a dead host from
 // a dead agent, whose switch goes on forwarding; see docs/design/0015-liveness.md. One
 // goroutine does all of it; hosts that are no gateways cost nothing.
@@ -87,7 +87,7 @@ func (v *vigil) look(ctx context.Context, now time.Time) {
 	v.clock += min(now.Sub(v.last), each*3/2)
 	v.last = now
 	seen := map[model.ID]bool{}
-	gateways(v.s.cfg.Store.Snapshot(), func(host model.ID) {
+	watch := func(host model.ID) {
 		v.s.mu.Lock()
 		ss := v.s.sessions[host]
 		v.s.mu.Unlock()
@@ -110,7 +110,14 @@ func (v *vigil) look(ctx context.Context, now time.Time) {
 			w.over, w.joined = true, v.clock
 		}
 		v.hear(ctx, w)
-	})
+	}
+	gateways(v.s.cfg.Store.Snapshot(), watch)
+	for host, w := range v.watched {
+		// Its gateways have gone elsewhere; it must be heard again before it is given any.
+		if !seen[host] && w.session.suspect.Load() {
+			watch(host)
+		}
+	}
 	dead := 0
 	for host, w := range v.watched {
 		if !seen[host] {

@@ -87,7 +87,13 @@ func TestDeadHostIsSuspectSoon(t *testing.T) {
 	} else {
 		t.Log("suspect after", took)
 	}
-	// It comes back before its lease has run out, and is cleared on the same stream.
+	// Its gateways go elsewhere. It comes back before its lease has run out, and is cleared on the same stream
+	// though it is nobody's gateway any more.
+	if _, err := c.sites[0].st.Update(t.Context(), func(tx *store.Tx) error {
+		return store.Routers.Put(tx, &model.Router{Meta: model.Meta{ID: "r1"}, Status: model.RouterStatus{GatewayHosts: []model.ID{"elsewhere"}}})
+	}); err != nil {
+		t.Fatal(err)
+	}
 	k.alive.Store(true)
 	v.turn(true)
 	until(t, soon, "cleared", func() bool { return !c.suspect(h.id(t)) })

@@ -128,7 +128,8 @@ func (r *run) look(hosts []model.ID, sent time.Time, ask func(model.ID) (model.C
 		}
 	}
 	slices.SortFunc(f.Seen, func(a, b Sighting) int { return cmp.Compare(a.After, b.After) })
-	got := slices.ContainsFunc(f.Seen, func(s Sighting) bool { return s.Port != "" })
+	// The sender itself may have got an answer that holds the token too.
+	got := slices.ContainsFunc(f.Seen, func(s Sighting) bool { return s.Port != "" && s.Port != r.from.ID })
 	if f.Agrees = arrived(); r.at == nil {
 		f.Agrees = !got
 	}

@@ -252,6 +252,8 @@ func (r *run) judge(res *Result, ends []end) {
 // end tells where a copy of the packet went.
 func (r *run) end(h *hostState, in sim.Arrival, d sim.Departure) end {
 	switch {
+	case d.Responder == pipeline.ResponderResolve:
+		return end{verdict: Outside, reason: "It leaves the cloud; the host asks the outside who the next hop is.", packet: d.Packet}
 	case d.Responder != 0:
 		return end{verdict: Answered, reason: fmt.Sprintf("The agent of the host takes it over: %v.", d.Responder), packet: d.Packet}
 	case d.To >= pipeline.PortProvider:
