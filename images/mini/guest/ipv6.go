@@ -200,6 +200,11 @@ type link6 struct {
 
 // heard takes up a router advertisement.
 func (l *link6) heard(ctx context.Context, a advert) {
+	for i, s := range a.names.servers {
+		if s.IsLinkLocalUnicast() {
+			a.names.servers[i] = s.WithZone(l.name)
+		}
+	}
 	if l.told.text() != a.names.text() || !fileExists(l.file("resolv6")) {
 		l.told = a.names
 		l.write("resolv6", a.names)
