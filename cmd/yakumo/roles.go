@@ -205,6 +205,17 @@ func serverMetrics(reg prometheus.Registerer, st *store.Store, hosts *link.Serve
 		}),
 		gauge("yakumo_ports", "Ports of the cloud.", func() int { return count(store.Ports.All(st.Snapshot())) }),
 		gauge("yakumo_networks", "Networks of the cloud.", func() int { return count(store.Networks.All(st.Snapshot())) }),
+		gauge("yakumo_routers", "Routers of the cloud.", func() int { return count(store.Routers.All(st.Snapshot())) }),
+		gauge("yakumo_floating_ips", "Floating IPs of the cloud.", func() int { return count(store.FloatingIPs.All(st.Snapshot())) }),
+		gauge("yakumo_gateways_without_host", "Routers with a gateway that no host serves.", func() int {
+			return count(func(yield func(*model.Router) bool) {
+				for r := range store.Routers.All(st.Snapshot()) {
+					if r.Gateway != nil && r.ActiveHost() == "" && !yield(r) {
+						return
+					}
+				}
+			})
+		}),
 	)
 }
 

@@ -175,7 +175,7 @@ func metrics(t *testing.T, p *proc) {
 		"yakumo_store_commits_total": 100, "yakumo_store_revision": 100, "go_goroutines": 5, "process_resident_memory_bytes": 1e6,
 		`yakumo_api_request_seconds_count{code="201",method="POST",route="/v2.0/networks",service="network"}`: 100,
 		"yakumo_store_conflicts_total": 0, "yakumo_store_relists_total": 0, "yakumo_store_undecoded_total": 0,
-		"yakumo_link_hosts": 0, "yakumo_hosts": 0, "yakumo_hosts_up": 0, "yakumo_servers": 0, "yakumo_servers_error": 0, "yakumo_ports": 0, "yakumo_networks": 0,
+		"yakumo_link_hosts": 0, "yakumo_hosts": 0, "yakumo_hosts_up": 0, "yakumo_servers": 0, "yakumo_servers_error": 0, "yakumo_ports": 0, "yakumo_networks": 0, "yakumo_routers": 0, "yakumo_floating_ips": 0, "yakumo_gateways_without_host": 0,
 	} {
 		if v, ok := have[name]; !ok || v < least {
 			t.Errorf("%s is %v (there: %v), want %v at least", name, v, ok, least)
