@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -27,6 +28,7 @@ type ledger struct {
 	generation int64
 	rows       map[model.RowID]model.HostRow
 	byDevice   map[model.ID]map[model.ID]bool // ports of a server
+	byParent   map[model.ID]map[model.ID]bool // subports of a trunk's port
 	progress   map[model.ID]*progress         // never changed in place
 	capacity   *model.HostCapacity
 }
@@ -67,7 +69,7 @@ func openLedger(path string) (*ledger, error) {
 		return nil, fmt.Errorf("open ledger %s (is another agent running?): %w", path, err)
 	}
 	l := &ledger{
-		db: db, rows: map[model.RowID]model.HostRow{}, byDevice: map[model.ID]map[model.ID]bool{},
+		db: db, rows: map[model.RowID]model.HostRow{}, byDevice: map[model.ID]map[model.ID]bool{}, byParent: map[model.ID]map[model.ID]bool{},
 		progress: map[model.ID]*progress{},
 	}
 	if err := db.Update(l.load); err != nil {
@@ -119,22 +121,36 @@ func (l *ledger) close() error { return l.db.Close() }
 func (l *ledger) put(row model.HostRow) {
 	l.drop(row.RowID())
 	l.rows[row.RowID()] = row
-	if p, ok := row.(*model.HostPort); ok && p.DeviceID != "" {
-		if l.byDevice[p.DeviceID] == nil {
-			l.byDevice[p.DeviceID] = map[model.ID]bool{}
-		}
-		l.byDevice[p.DeviceID][p.ID] = true
+	if p, ok := row.(*model.HostPort); ok {
+		enter(l.byDevice, p.DeviceID, p.ID)
+		enter(l.byParent, p.Parent, p.ID)
 	}
 }
 
 func (l *ledger) drop(id model.RowID) {
 	if p, ok := l.rows[id].(*model.HostPort); ok {
-		delete(l.byDevice[p.DeviceID], p.ID)
-		if len(l.byDevice[p.DeviceID]) == 0 {
-			delete(l.byDevice, p.DeviceID)
-		}
+		leave(l.byDevice, p.DeviceID, p.ID)
+		leave(l.byParent, p.Parent, p.ID)
 	}
 	delete(l.rows, id)
+}
+
+// enter and leave keep an index of ports; "" is none.
+func enter(index map[model.ID]map[model.ID]bool, of, port model.ID) {
+	if of == "" {
+		return
+	}
+	if index[of] == nil {
+		index[of] = map[model.ID]bool{}
+	}
+	index[of][port] = true
+}
+
+func leave(index map[model.ID]map[model.ID]bool, of, port model.ID) {
+	delete(index[of], port)
+	if len(index[of]) == 0 {
+		delete(index, of)
+	}
 }
 
 // apply takes a batch and tells which rows it changes: a batch of everything costs the rest
@@ -256,6 +272,25 @@ func (l *ledger) portsOf(server model.ID) []model.ID {
 		ids = append(ids, id)
 	}
 	return ids
+}
+
+// subportsOf gives the ports whose frames the port's device carries.
+func (l *ledger) subportsOf(port model.ID) []model.ID {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	return slices.Collect(maps.Keys(l.byParent[port]))
+}
+
+// activeGateways counts the routers whose gateway this host serves.
+func (l *ledger) activeGateways() (n int) {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	for _, row := range l.rows {
+		if r, ok := row.(*model.HostRouter); ok && r.Gateway != nil && r.Gateway.Active {
+			n++
+		}
+	}
+	return n
 }
 
 // servers gives the servers that have a row or progress.

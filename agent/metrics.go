@@ -63,6 +63,7 @@ var simple = []struct {
 	{"rows", "Rows that the host has been told, by kind.", prometheus.GaugeValue, []string{"kind"}},
 	{"guests", "Servers here, by phase and power.", prometheus.GaugeValue, []string{"phase", "power"}},
 	{"ports", "Ports here.", prometheus.GaugeValue, nil},
+	{"gateways", "Routers whose gateway this host serves.", prometheus.GaugeValue, nil},
 	{"ports_wired", "Ports here that carry traffic.", prometheus.GaugeValue, nil},
 	{"image_cache_requests_total", "Images asked for by guests, by whether they were here.", prometheus.CounterValue, []string{"result"}},
 	{"image_bytes_total", "Bytes of images fetched.", prometheus.CounterValue, nil},
@@ -125,6 +126,7 @@ func (m *metrics) Collect(ch chan<- prometheus.Metric) {
 	ports, wired := a.ports.counts()
 	put("ports", float64(ports))
 	put("ports_wired", float64(wired))
+	put("gateways", float64(a.ledger.activeGateways()))
 
 	c := a.images
 	c.mu.Lock()

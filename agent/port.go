@@ -71,16 +71,26 @@ func (w *wirer) poke() {
 	}
 }
 
-// look asks for rows to be looked at, and for the ports of servers.
+// look asks for rows to be looked at, for the ports of servers, and for the subports of ports,
+// which are here with them.
 func (w *wirer) look(ids []model.RowID) {
 	w.mu.Lock()
-	for _, id := range ids {
-		if id.Kind != model.RowServer {
-			w.pending[id] = true
-			continue
+	port := func(id model.ID) {
+		w.pending[model.RowID{Kind: model.RowPort, Key: id}] = true
+		for _, sub := range w.a.ledger.subportsOf(id) {
+			w.pending[model.RowID{Kind: model.RowPort, Key: sub}] = true
 		}
-		for _, port := range w.a.ledger.portsOf(id.Key) {
-			w.pending[model.RowID{Kind: model.RowPort, Key: port}] = true
+	}
+	for _, id := range ids {
+		switch id.Kind {
+		case model.RowServer:
+			for _, p := range w.a.ledger.portsOf(id.Key) {
+				port(p)
+			}
+		case model.RowPort:
+			port(id.Key)
+		default:
+			w.pending[id] = true
 		}
 	}
 	w.mu.Unlock()

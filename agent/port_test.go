@@ -95,3 +95,30 @@ func TestPortWithoutServer(t *testing.T) {
 	w.side.apply(t, change(7, s))
 	w.settled(t, s.ID, 2, model.PhaseReady, model.PowerOff)
 }
+
+// TestSubport: a subport of a trunk has no tap, is wired and reported with its parent, and
+// goes with its parent's server although its own device is the trunk.
+func TestSubport(t *testing.T) {
+	w := newWorld(t.TempDir(), fake.HostConfig{})
+	c := newCloud(w.side)
+	a := w.startFor(t)
+	s, p := c.server()
+	_, sub := c.server()
+	sub.DeviceID, sub.Parent, sub.VLAN = model.NewID(), p.ID, 7
+	gateway := &model.HostRouter{ID: model.NewID(), AdminStateUp: true, Gateway: &model.HostGateway{NetworkID: model.NewID(), Active: true}}
+	w.side.apply(t, full(5, c.network, c.group, s, p, sub, gateway))
+	w.settled(t, s.ID, 1, model.PhaseReady, model.PowerRunning)
+	waitFor(t, "both ports to be active", func() bool { return w.side.port(p.ID).State == "ACTIVE" && w.side.port(sub.ID).State == "ACTIVE" })
+	if names, err := w.taps.List(context.Background(), "yk"); err != nil || !slices.Equal(names, []string{tapName(p.ID)}) {
+		t.Errorf("taps %v, %v", names, err)
+	}
+	rows := a.dp.Counters().Rows
+	if rows != 5 { // a router without ports here too
+		t.Errorf("the data path has %d rows", rows)
+	}
+	if n := a.ledger.activeGateways(); n != 1 {
+		t.Errorf("%d gateways here", n)
+	}
+	w.side.apply(t, change(6, with(s, func(s *model.HostServer) { s.Deleted = true })))
+	waitFor(t, "the rows of both ports to leave the data path", func() bool { return a.dp.Counters().Rows == rows-2 })
+}

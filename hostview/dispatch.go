@@ -1,6 +1,7 @@
 package hostview
 
 import (
+	"reflect"
 	"slices"
 
 	"yakumo/model"
@@ -115,6 +116,13 @@ func (c change) server(id model.ID, rs []*model.Server) {
 
 func (c change) port(ps []*model.Port) {
 	two := len(ps) == 2
+	if two {
+		a, b := *ps[0], *ps[1]
+		a.Status, a.UpdatedAt = b.Status, b.UpdatedAt
+		if reflect.DeepEqual(a, b) {
+			return // a host's report, which no host is told
+		}
+	}
 	moved := !two || ps[0].Host != ps[1].Host || ps[0].NetworkID != ps[1].NetworkID
 	addressed := moved || ps[0].MAC != ps[1].MAC || !slices.Equal(ps[0].FixedIPs, ps[1].FixedIPs) || !slices.Equal(ps[0].Pairs, ps[1].Pairs)
 	named := !two || ps[0].DNSName != ps[1].DNSName || ps[0].DeviceID != ps[1].DeviceID
@@ -124,7 +132,9 @@ func (c change) port(ps []*model.Port) {
 		if p.Host != "" {
 			c.host(p.Host, row(model.RowPort, p.ID))
 			for _, g := range p.Groups {
-				c.host(p.Host, row(model.RowGroup, g))
+				if moved || regrouped {
+					c.host(p.Host, row(model.RowGroup, g))
+				}
 			}
 			if moved {
 				c.settled(p.NetworkID, p.Host)
@@ -133,7 +143,7 @@ func (c change) port(ps []*model.Port) {
 				c.concern(row(rowPeers, p.NetworkID), row(model.RowPeer, p.ID))
 			}
 		}
-		if s, ok := store.Servers.Get(c.now, p.DeviceID); ok {
+		if s, ok := store.Servers.Get(c.now, p.DeviceID); ok && (addressed || regrouped || named) {
 			c.host(s.Host, row(model.RowServer, s.ID))
 		}
 		if addressed || regrouped {
