@@ -76,7 +76,7 @@ func hostName(snap store.Snapshot, p *model.Port) string {
 	if p.DNSName != "" {
 		return p.DNSName
 	}
-	if s, ok := store.Servers.Get(snap, p.DeviceID); ok {
+	if s, ok := store.Servers.Get(snap, p.DeviceID); ok && s.ProjectID == p.ProjectID { // a tenant writes device ids as he likes
 		return s.HostName
 	}
 	return ""

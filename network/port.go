@@ -335,10 +335,16 @@ func (n *Network) applyPort(tx *store.Tx, sc Scope, w *model.Network, p *model.P
 		return fault.Coded(fault.NotImplemented, "HTTPNotImplemented", "Ports with the vnic_type '%s' are not offered; the only one is normal.", clip(*spec.VNICType))
 	}
 	if spec.DNSName != nil {
-		if *spec.DNSName != "" && !label.MatchString(*spec.DNSName) {
-			return fault.Coded(fault.Invalid, "HTTPBadRequest", "Invalid input for dns_name. Reason: '%s' is not a valid host name.", clip(*spec.DNSName))
+		name := strings.ToLower(*spec.DNSName)
+		if domain := strings.ToLower(strings.TrimSuffix(w.DNSDomain, ".")); domain != "" && strings.HasSuffix(name, ".") {
+			if short := strings.TrimSuffix(name, "."+domain+"."); short != "" {
+				name = short // a full name in the network's domain
+			}
 		}
-		p.DNSName = strings.ToLower(*spec.DNSName)
+		if name != "" && !label.MatchString(name) {
+			return fault.Coded(fault.Invalid, "HTTPBadRequest", "Invalid input for dns_name. Reason: '%s' is not a valid host name, or no name in the network's domain.", clip(*spec.DNSName))
+		}
+		p.DNSName = name
 	}
 	if spec.Groups != nil {
 		groups, err := n.portGroups(tx, sc, p.ProjectID, *spec.Groups)

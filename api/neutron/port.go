@@ -427,6 +427,9 @@ func emitAssignment(b []byte, v *view, p *model.Port) []byte {
 			b = append(b, ',')
 		}
 		name := p.DNSName
+		if s, ok := store.Servers.Get(v.r, p.DeviceID); name == "" && ok && s.ProjectID == p.ProjectID {
+			name = s.HostName // which is what its network's names are resolved by
+		}
 		if name == "" {
 			name = "host-" + strings.NewReplacer(".", "-", ":", "-").Replace(f.Address.String())
 		}

@@ -525,7 +525,7 @@ func (d *dialect) plug(tx *store.Tx, c *api.Context, e nic, server, zone string,
 	if err != nil {
 		return nil, badRequest("Network %s could not be found.", e.network)
 	}
-	if w.External && !c.Caller.CloudAdmin {
+	if w.External && !w.With(c.Caller.ProjectID) && !c.Caller.CloudAdmin {
 		return nil, fault.New(fault.Forbidden, "It is not allowed to create an interface on external network %s", w.ID)
 	}
 	if store.Subnets.Count(tx, "network", w.ID) == 0 {
