@@ -229,6 +229,12 @@ func ParseMAC(s string) (string, bool) {
 
 var label = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?$`)
 
+// vnicTypes are the kinds of interfaces that Neutron's API knows.
+func vnicTypes() []string {
+	return []string{"normal", "macvtap", "direct", "direct-physical", "baremetal", "virtio-forwarder", "smart-nic", "vdpa",
+		"accelerator-direct", "accelerator-direct-physical", "remote-managed"}
+}
+
 // routerOwned tells whether a port is of a device of the network, such as a router's interface.
 func routerOwned(owner string) bool { return strings.HasPrefix(owner, model.OwnerNetwork) }
 
@@ -332,6 +338,9 @@ func (n *Network) applyPort(tx *store.Tx, sc Scope, w *model.Network, p *model.P
 		}
 	}
 	if spec.VNICType != nil && *spec.VNICType != "normal" {
+		if !slices.Contains(vnicTypes(), *spec.VNICType) {
+			return fault.Coded(fault.Invalid, "HTTPBadRequest", "Invalid input for binding:vnic_type. Reason: '%s' is not in %q.", clip(*spec.VNICType), vnicTypes())
+		}
 		return fault.Coded(fault.NotImplemented, "HTTPNotImplemented", "Ports with the vnic_type '%s' are not offered; the only one is normal.", clip(*spec.VNICType))
 	}
 	if spec.DNSName != nil {

@@ -125,6 +125,7 @@ func TestBadInput(t *testing.T) {
 		{400, "HTTPBadRequest", "PUT", "ports/" + p, object{"port": object{"extra_dhcp_opts": []object{{"opt_name": "", "opt_value": "x"}}}}, "extra_dhcp_opts"},
 		{400, "HTTPBadRequest", "PUT", "ports/" + p, object{"port": object{"dns_name": "a.b c"}}, "dns_name"},
 		{501, "HTTPNotImplemented", "POST", "ports", object{"port": object{"network_id": w, "binding:vnic_type": "direct"}}, "vnic_type"},
+		{400, "HTTPBadRequest", "POST", "ports", object{"port": object{"network_id": w, "binding:vnic_type": "imaginary"}}, "'imaginary' is not in"},
 		{409, "SecurityGroupDefaultAlreadyExists", "POST", "security-groups", object{"security_group": object{"name": "default"}}, "already exists"},
 		{400, "HTTPBadRequest", "PUT", "security-groups/" + g, object{"security_group": object{"stateful": "half"}}, "boolean"},
 		{404, "AddressGroupNotFound", "POST", "security-group-rules", object{"security_group_rule": object{"security_group_id": g, "direction": "ingress", "remote_address_group_id": "no"}}, "no"},

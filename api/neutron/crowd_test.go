@@ -97,3 +97,36 @@ func BenchmarkCrowd(b *testing.B) {
 		})
 	}
 }
+
+// BenchmarkManyNetworks is what one project with very many networks does, in a cloud of 1,000 hosts.
+func BenchmarkManyNetworks(b *testing.B) {
+	for _, count := range []int{100, 10_000} {
+		c := newCloud(b)
+		for i := range 1000 {
+			c.host(fmt.Sprintf("h%d", i))
+		}
+		c.must(200, "admin", "PUT", "/v2.0/quotas/"+red, object{"quota": object{"network": 10 * count}})
+		for made := 0; made < count; made += 100 {
+			list := make([]object, 100)
+			for i := range list {
+				list[i] = object{"name": fmt.Sprintf("n%d", made+i)}
+			}
+			if a := c.do("red", "POST", "/v2.0/networks", object{"networks": list}); a.status != 201 {
+				b.Fatalf("%d %s", a.status, a.raw)
+			}
+		}
+		some := ids(c.list("red", "/v2.0/networks?limit=50"))
+		for name, path := range map[string]string{"page": "?limit=50", "next-page": "?limit=50&marker=" + some[49], "by-name": "?name=n77", "show": "/" + some[7]} {
+			b.Run(fmt.Sprintf("%d/%s", count, name), func(b *testing.B) {
+				timed(b, func() {
+					if a := c.get("red", "/v2.0/networks"+path); a != 200 {
+						b.Fatal(a)
+					}
+				})
+			})
+		}
+		b.Run(fmt.Sprintf("%d/create", count), func(b *testing.B) {
+			timed(b, func() { c.network("red", "one more") })
+		})
+	}
+}
