@@ -16,7 +16,6 @@ import (
 	"time"
 
 	"github.com/miekg/dns"
-	"golang.org/x/time/rate"
 
 	"yakumo/datapath/pipeline"
 	"yakumo/model"
@@ -26,8 +25,8 @@ import (
 const (
 	nameTTL        = 60 // seconds that a guest may remember a port's name
 	dnsSize        = 1232
-	dnsPerPort     = 16 // questions of one port that are being answered at once
-	dnsRate        = 200
+	dnsPerPort     = 16  // questions of one port that are being answered at once
+	dnsRate        = 200 // questions a second of one guest by UDP
 	dnsBurst       = 400
 	dnsInFlight    = 512 // questions that are being forwarded at once, of all ports
 	dnsTimeout     = 2 * time.Second
@@ -47,18 +46,14 @@ type dnsService struct {
 	// Questions answered from rows, forwarded, failed at the resolvers, and dropped as too many.
 	local, forwarded, failed, dropped atomic.Uint64
 
-	mu    sync.Mutex
-	ports map[model.ID]*dnsPort
-}
+	rates rates
 
-type dnsPort struct {
-	busy  int
-	limit *rate.Limiter
-	seen  time.Time
+	mu   sync.Mutex
+	busy map[model.ID]int // questions being answered, by port
 }
 
 func newDNSService(a *Agent) *dnsService {
-	s := &dnsService{a: a, slots: make(chan struct{}, dnsInFlight), ports: map[model.ID]*dnsPort{}}
+	s := &dnsService{a: a, slots: make(chan struct{}, dnsInFlight), rates: rates{seen: map[netip.Addr]*paced{}}, busy: map[model.ID]int{}}
 	s.forward = resolvers(a.cfg.Resolvers)
 	return s
 }
@@ -122,8 +117,8 @@ func withPort(s string) string {
 func (s *dnsService) serve(ctx context.Context, pc net.PacketConn, ln net.Listener) {
 	var wg sync.WaitGroup
 	for _, srv := range []*dns.Server{
-		{PacketConn: pc, Handler: s, UDPSize: dnsSize},
-		{Listener: ln, Handler: s, ReadTimeout: dnsIdle, WriteTimeout: dnsIdle, IdleTimeout: func() time.Duration { return dnsIdle }, MaxTCPQueries: 128},
+		{PacketConn: pc, Handler: s, UDPSize: dnsSize, DecorateReader: func(r dns.Reader) dns.Reader { return fairReader{r, s} }},
+		{Listener: fair(ln), Handler: s, ReadTimeout: dnsIdle, WriteTimeout: dnsIdle, IdleTimeout: func() time.Duration { return dnsIdle }, MaxTCPQueries: 128},
 	} {
 		started := make(chan struct{})
 		srv.NotifyStartedFunc = func() { close(started) }
@@ -176,31 +171,19 @@ func (s *dnsService) ServeDNS(w dns.ResponseWriter, q *dns.Msg) {
 func (s *dnsService) enter(port model.ID) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	now := time.Now()
-	p := s.ports[port]
-	if p == nil {
-		if len(s.ports) > 4*dnsInFlight { // forget ports that have been quiet for long
-			for id, o := range s.ports {
-				if o.busy == 0 && now.Sub(o.seen) > time.Minute {
-					delete(s.ports, id)
-				}
-			}
-		}
-		p = &dnsPort{limit: rate.NewLimiter(dnsRate, dnsBurst)}
-		s.ports[port] = p
-	}
-	p.seen = now
-	if p.busy >= dnsPerPort || !p.limit.AllowN(now, 1) {
+	if s.busy[port] >= dnsPerPort {
 		return false
 	}
-	p.busy++
+	s.busy[port]++
 	return true
 }
 
 func (s *dnsService) leave(port model.ID) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.ports[port].busy--
+	if s.busy[port]--; s.busy[port] == 0 {
+		delete(s.busy, port)
+	}
 }
 
 // answer makes the answer to a question of a port; nil: none.

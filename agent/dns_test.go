@@ -2,12 +2,14 @@ package agent
 
 import (
 	"bufio"
+	"context"
 	"net"
 	"net/netip"
 	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/miekg/dns"
 
@@ -201,18 +203,69 @@ func TestDNSRefusals(t *testing.T) {
 	if m := resolve(a.Agent, alias[0], reply, false); m != nil {
 		t.Errorf("a reply is answered: %v", m)
 	}
-	// A guest that asks without end is held to its rate; another is served.
+}
+
+// A guest that asks without end is held to its rate; another is served. The same with connections.
+func TestDNSFlood(t *testing.T) {
+	_, a, _, _, _ := two(t)
+	now := time.Now()
+	loud, quiet := netip.MustParseAddr("169.254.64.2"), netip.MustParseAddr("169.254.64.3")
 	answered := 0
 	for range 3 * dnsBurst {
-		if resolve(a.Agent, alias[0], asking("nobody", dns.TypeA), false) != nil {
+		if a.dns.rates.allow(loud, now) {
 			answered++
 		}
 	}
-	if answered > 2*dnsBurst || answered < dnsBurst/2 || a.dns.dropped.Load() == 0 {
-		t.Errorf("%d of %d answered", answered, 3*dnsBurst)
+	if answered != dnsBurst || !a.dns.rates.allow(quiet, now) || !a.dns.rates.allow(loud, now.Add(time.Second)) {
+		t.Errorf("%d of %d allowed", answered, 3*dnsBurst)
 	}
-	if resolve(a.Agent, alias[1], asking("nobody", dns.TypeA), false) == nil {
-		t.Error("another guest is not answered")
+	for i := range 3 * maxPaced { // addresses that were once heard are forgotten
+		a.dns.rates.allow(netip.AddrFrom4([4]byte{169, 254, byte(i >> 8), byte(i)}), now.Add(time.Duration(i)*time.Second))
+	}
+	if n := len(a.dns.rates.seen); n > maxPaced {
+		t.Errorf("%d addresses are remembered", n)
+	}
+	ln, err := net.Listen("tcp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := fair(ln)
+	defer f.Close()
+	held := make(chan net.Conn, 4*connsPerGuest)
+	go func() {
+		for {
+			c, err := f.Accept()
+			if err != nil {
+				close(held)
+				return
+			}
+			held <- c
+		}
+	}()
+	dial := func() net.Conn {
+		c, err := net.Dial("tcp4", ln.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { c.Close() })
+		return c
+	}
+	var last net.Conn
+	for range connsPerGuest + 1 {
+		last = dial()
+	}
+	if _, err := last.Read(make([]byte, 1)); err == nil {
+		t.Error("the connection above the share is not closed")
+	}
+	if err := (<-held).Close(); err != nil {
+		t.Fatal(err)
+	}
+	for range connsPerGuest - 1 {
+		<-held
+	}
+	dial()
+	if c := <-held; c == nil {
+		t.Error("no connection after one was closed")
 	}
 }
 
@@ -259,4 +312,30 @@ func BenchmarkDNSLocal(b *testing.B) {
 			b.Fatal(m)
 		}
 	}
+}
+
+// The sockets are read, a stranger's question is dropped, and the service ends with its context.
+func TestDNSServe(t *testing.T) {
+	_, a, _, _, _ := two(t)
+	pc, ln, err := listenDNS(netip.MustParseAddrPort("127.0.0.1:0"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan struct{})
+	go func() { a.dns.serve(ctx, pc, ln); close(ended) }()
+	for _, network := range []string{"udp4", "tcp4"} {
+		before := a.dns.dropped.Load()
+		c, err := dns.Dial(network, pc.LocalAddr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := c.WriteMsg(asking("s1", dns.TypeA)); err != nil {
+			t.Fatal(err)
+		}
+		waitFor(t, "the question to be dropped", func() bool { return a.dns.dropped.Load() == before+1 })
+		c.Close()
+	}
+	cancel()
+	<-ended
 }

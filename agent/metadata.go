@@ -71,7 +71,7 @@ func (m *metadataService) serve(ctx context.Context, ln net.Listener) {
 	}
 	stop := context.AfterFunc(ctx, func() { srv.Close() })
 	defer stop()
-	if err := srv.Serve(ln); err != nil && !errors.Is(err, http.ErrServerClosed) {
+	if err := srv.Serve(fair(ln)); err != nil && !errors.Is(err, http.ErrServerClosed) {
 		m.a.log.Error("the metadata service ended", "err", err)
 	}
 }

@@ -22,6 +22,10 @@ const failoverLimit = 6 * time.Second
 // keepalived runs the real one in a guest, and gives what stops it as a crash does.
 func keepalived(t *testing.T, g *kernelGuest, priority int, vip netip.Addr, options string) (crash func()) {
 	t.Helper()
+	held := vip.String() + "/16"
+	if vip.Is6() {
+		held, options = vip.String()+"/64", options+" version 3"
+	}
 	dir := t.TempDir()
 	conf := filepath.Join(dir, "keepalived.conf")
 	text := fmt.Sprintf(`global_defs {
@@ -36,10 +40,10 @@ vrrp_instance vip {
     garp_master_delay 1
     %s
     virtual_ipaddress {
-        %v/16
+        %s
     }
 }
-`, g.port.ID, priority, options, vip)
+`, g.port.ID, priority, options, held)
 	if err := os.WriteFile(conf, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -76,29 +80,51 @@ func TestVRRP(t *testing.T) {
 	for _, c := range []struct {
 		name, options string
 		vmac          bool
-	}{{"the guests' MACs", "", false}, {"a virtual MAC", "use_vmac", true}} {
+		vip           string
+	}{{"the guests' MACs", "", false, "10.0.0.100"}, {"a virtual MAC", "use_vmac", true, "10.0.0.100"}, {"IPv6", "", false, "fd00::100"}} {
 		t.Run(c.name, func(t *testing.T) {
 			const virtual = "00:00:5e:00:01:07"
-			vip := netip.MustParseAddr("10.0.0.100")
+			vip := netip.MustParseAddr(c.vip)
 			f := newFabric(t)
 			h0, h1 := f.newHost(t), f.newHost(t)
 			pa, pb, pc := dptest.NewPort("net", 5_000_000, "a", 5, "all"), dptest.NewPort("net", 5_000_000, "b", 6, "all"), dptest.NewPort("net", 5_000_000, "c", 7, "all")
+			for _, p := range []*model.HostPort{pa, pb, pc} {
+				if vip.Is6() {
+					p.FixedIPs = append(p.FixedIPs, model.FixedIP{SubnetID: "net-subnet6", Address: model.EUI64(netip.MustParsePrefix("fd00::/64"), p.MAC)})
+				}
+			}
 			for _, p := range []*model.HostPort{pa, pb} {
-				p.Pairs = []model.AddressPair{{Prefix: netip.PrefixFrom(vip, 32)}}
+				p.Pairs = []model.AddressPair{{Prefix: netip.PrefixFrom(vip, vip.BitLen())}}
 				if c.vmac { // advertisements and ARP have the virtual MAC, answers may leave by the guest's own
 					p.Pairs = append(p.Pairs, model.AddressPair{Prefix: netip.PrefixFrom(vip, 32), MAC: virtual}, model.AddressPair{Prefix: netip.PrefixFrom(p.FixedIPs[0].Address, 32), MAC: virtual})
 				}
 			}
-			prune(t, h0, []model.HostRow{dptest.NewNetwork("net", 5_000_000, h1.addr), dptest.AllowAll("all"), pa, pc, dptest.PeerOf(pb, h1.addr)})
-			prune(t, h1, []model.HostRow{dptest.NewNetwork("net", 5_000_000, h0.addr), dptest.AllowAll("all"), pb, dptest.PeerOf(pa, h0.addr), dptest.PeerOf(pc, h0.addr)})
+			prune(t, h0, []model.HostRow{dptest.DualNetwork("net", 5_000_000, model.SLAAC, h1.addr), dptest.AllowAll6("all"), pa, pc, dptest.PeerOf(pb, h1.addr)})
+			prune(t, h1, []model.HostRow{dptest.DualNetwork("net", 5_000_000, model.SLAAC, h0.addr), dptest.AllowAll6("all"), pb, dptest.PeerOf(pa, h0.addr), dptest.PeerOf(pc, h0.addr)})
 			a, b, third := bootKernel(t, h0, pa, 1450), bootKernel(t, h1, pb, 1450), bootKernel(t, h0, pc, 1450)
+			if vip.Is6() {
+				for _, g := range []*kernelGuest{a, b, third} {
+					inNetns(t, g.ns, func() error {
+						for _, k := range []string{"all", "default", "eth0"} {
+							if err := os.WriteFile("/proc/sys/net/ipv6/conf/"+k+"/disable_ipv6", []byte("0"), 0); err != nil {
+								return err
+							}
+						}
+						return nil
+					})
+				}
+				dptest.WaitFor(t, "the third guest's address", func() bool {
+					out, err := exec.Command("ip", "-n", third.ns, "-6", "-o", "addr", "show", "dev", "eth0", "scope", "global", "-tentative").CombinedOutput()
+					return err == nil && len(out) > 0
+				})
+			}
 			reach := func(to netip.Addr) bool {
 				_, got, _ := third.ping(t, "-c", "1", "-W", "0.2", to.String())
 				return got == 1
 			}
 			dptest.WaitFor(t, "the underlay to learn its neighbours", func() bool { return reach(b.addr()) })
 			holds := func(g *kernelGuest) bool {
-				out, err := exec.Command("ip", "-n", g.ns, "-4", "-o", "addr").CombinedOutput()
+				out, err := exec.Command("ip", "-n", g.ns, "-o", "addr").CombinedOutput()
 				if err != nil {
 					t.Fatalf("addresses of %s: %v: %s", g.port.ID, err, out)
 				}
@@ -124,6 +150,9 @@ func TestVRRP(t *testing.T) {
 			out, err := exec.Command("ip", "-n", third.ns, "neigh", "show", vip.String()).CombinedOutput()
 			if err != nil || !strings.Contains(string(out), mac) {
 				t.Errorf("the third guest knows it as %s (%v), want %s", out, err, mac)
+			}
+			if vip.Is6() {
+				return
 			}
 			// A guest without the pair cannot take it.
 			ip(t, "-n", third.ns, "addr", "add", "10.0.0.100/32", "dev", "lo")
