@@ -239,10 +239,13 @@ func (ss *session) rows(ctx context.Context) error {
 	}
 }
 
+// pingEach is how often a host is pinged at least, whatever its lease: it bears a silence of 10 s (ClientConfig.Silence).
+const pingEach = 2 * time.Second
+
 // beat pings the host, and ends the session when the host was silent for its lease, or when
 // it is the cloud's no more.
 func (ss *session) beat(ctx context.Context) error {
-	t := time.NewTicker(ss.s.cfg.HostTTL / 3)
+	t := time.NewTicker(min(ss.s.cfg.HostTTL/3, pingEach))
 	defer t.Stop()
 	for n := uint64(1); ; n++ {
 		select {

@@ -99,7 +99,7 @@ func newHost(ctx context.Context, o order, i int, token string, say *speaker) (*
 	a, err := agent.New(agent.Config{Dir: dir, Hypervisor: fake.New(fake.Config{Host: fake.NewHost(fake.HostConfig{})}), Datapath: sw, Taps: noTaps{}, Disks: noDisks{},
 		TunnelIP: tunnelIP(i), HostName: hostName(i), Zone: "nova", Version: "scale", BootID: "boot", Log: log,
 		Link: func(h link.Handler) agent.Link {
-			client = link.NewClient(link.ClientConfig{Servers: []string{o.Server}, Dir: dir, Version: "scale", Handler: h, Log: log})
+			client = link.NewClient(link.ClientConfig{Servers: []string{o.Server}, Dir: dir, Version: "scale", Handler: h, Log: log, Silence: 30 * time.Second})
 			return client
 		}})
 	if err != nil {

@@ -36,6 +36,8 @@ func TestManyHosts(t *testing.T) {
 	c.settled(10 * time.Minute)
 	t.Logf("on all hosts after %s: no host has a row that it does not need, or lacks one", time.Since(began).Round(time.Millisecond))
 	c.calm()
+	commits, conflicts, _, _, _ := c.st.Stats()
+	t.Logf("transactions: %d, run again for a conflict: %d", commits, conflicts)
 	many := c.adds(100)
 
 	late := c.changes(changes)
