@@ -80,6 +80,65 @@ func (n *Network) moveGateway(tx *store.Tx, w *model.Network, port model.ID, wan
 	return ips, n.putPort(tx, &p)
 }
 
+// maxExtended is how many gateways get an address of a new subnet with it: they change in its
+// transaction, which has its limit. Where there are more, none does, and each gets one when
+// its gateway is set again.
+const maxExtended = 100
+
+// extendGateways gives the gateways in an external network that have no address of a new
+// subnet's IP version one of that subnet, as far as it has.
+func (n *Network) extendGateways(tx *store.Tx, w *model.Network, s *model.Subnet) error {
+	if !w.External || !meantFor(s, model.OwnerRouterGateway) {
+		return nil
+	}
+	tx.Guard(networkMark(w.ID)) // a gateway that comes now does not see the subnet yet
+	routers := slices.Collect(store.Routers.List(tx, "network", w.ID))
+	if len(routers) > maxExtended {
+		n.log.Warn("gateways get no address of the new subnet: they are too many at once", "network", w.ID, "subnet", s.ID, "gateways", len(routers))
+		return nil
+	}
+	for _, old := range routers {
+		if slices.ContainsFunc(old.Gateway.FixedIPs, func(f model.FixedIP) bool { return ipVersion(f.Address) == s.IPVersion }) {
+			continue
+		}
+		if overlapping(tx, old, s) {
+			continue // an interface has these addresses
+		}
+		var want []AddressSpec
+		for _, f := range old.Gateway.FixedIPs {
+			want = append(want, AddressSpec{SubnetID: f.SubnetID, Address: f.Address})
+		}
+		want = append(want, AddressSpec{SubnetID: s.ID})
+		ips, err := n.moveGateway(tx, w, old.Gateway.PortID, want)
+		if fault.CodeOf(err) == "IpAddressGenerationFailureForSubnet" {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		r, g := *old, *old.Gateway
+		g.FixedIPs = ips
+		r.Gateway = &g
+		r.Touch(n.now())
+		if err := store.Routers.Put(tx, &r); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// overlapping tells whether an interface of the router is in addresses of the subnet.
+func overlapping(tx *store.Tx, r *model.Router, s *model.Subnet) bool {
+	for _, p := range interfaces(tx, r.ID) {
+		for _, block := range prefixes(tx, p.FixedIPs) {
+			if block.Overlaps(s.CIDR) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
 // clearGateway takes the router's gateway away.
 func (n *Network) clearGateway(tx *store.Tx, r *model.Router) error {
 	if r.Gateway == nil {

@@ -432,3 +432,44 @@ func TestRouterOfManySubnets(t *testing.T) {
 	})
 	wantCode(t, err, fault.Invalid, "BadRequest")
 }
+
+// TestGatewaysOfANewSubnet: a gateway without an address of a version gets one of the first
+// subnet of that version, and no other one.
+func TestGatewaysOfANewSubnet(t *testing.T) {
+	s, n := storetest.New(t), unlimited()
+	yes := true
+	w := must(t, s, func(tx *store.Tx) (*model.Network, error) {
+		return n.CreateNetwork(tx, admin, network.NetworkSpec{External: &yes})
+	})
+	r := must(t, s, func(tx *store.Tx) (*model.Router, error) {
+		return n.CreateRouter(tx, owner, network.RouterSpec{Gateway: &network.GatewaySpec{NetworkID: w.ID}})
+	})
+	taken := must(t, s, func(tx *store.Tx) (*model.Router, error) {
+		return n.CreateRouter(tx, owner, network.RouterSpec{Gateway: &network.GatewaySpec{NetworkID: w.ID}})
+	})
+	inside := makeSubnet(t, s, n, makeNetwork(t, s, n), network.SubnetSpec{CIDR: netip.MustParsePrefix("203.0.113.0/25")})
+	must(t, s, func(tx *store.Tx) (*network.Interface, error) {
+		return n.AddInterface(tx, owner, taken.ID, network.InterfaceSpec{SubnetID: inside.ID})
+	})
+	for _, x := range []struct {
+		cidr    string
+		version int
+		have    int
+	}{{"203.0.113.0/24", 4, 1}, {"198.51.100.0/24", 4, 1}, {"2001:db8::/64", 6, 2}} {
+		sub := must(t, s, func(tx *store.Tx) (*model.Subnet, error) {
+			return n.CreateSubnet(tx, admin, network.SubnetSpec{NetworkID: w.ID, IPVersion: x.version, CIDR: netip.MustParsePrefix(x.cidr)})
+		})
+		now, _ := store.Routers.Get(s.Snapshot(), r.ID)
+		p, _ := store.Ports.Get(s.Snapshot(), now.Gateway.PortID)
+		if len(now.Gateway.FixedIPs) != x.have || !slices.Equal(p.FixedIPs, now.Gateway.FixedIPs) {
+			t.Errorf("with %s: gateway %v, its port %v", x.cidr, now.Gateway.FixedIPs, p.FixedIPs)
+		}
+		if x.version == 6 && now.Gateway.FixedIPs[1].SubnetID != sub.ID {
+			t.Errorf("gateway %v", now.Gateway.FixedIPs)
+		}
+	}
+	now, _ := store.Routers.Get(s.Snapshot(), taken.ID)
+	if slices.ContainsFunc(now.Gateway.FixedIPs, func(f model.FixedIP) bool { return inside.CIDR.Contains(f.Address) }) {
+		t.Errorf("the gateway %v is in an interface's addresses", now.Gateway.FixedIPs)
+	}
+}

@@ -112,6 +112,9 @@ func (n *Network) CreateSubnet(tx *store.Tx, sc Scope, spec SubnetSpec) (*model.
 	if err := store.Subnets.Put(tx, s); err != nil {
 		return nil, err
 	}
+	if err := n.extendGateways(tx, w, s); err != nil {
+		return nil, err
+	}
 	return s, n.touchNetwork(tx, w)
 }
 
