@@ -28,7 +28,7 @@ run 'go vet' vet go vet ./...
 # Packages that start daemons or boot guests use much of the machine: two at a time, then the lab alone.
 units=$(go list ./... | grep -v '/test/e2e$')
 run 'unit and daemon tests' unit go test -p 2 -timeout 20m $units
-run 'end-to-end tests' e2e go test -count=1 -v -timeout 40m ./test/e2e
+run 'end-to-end tests' e2e go test -count=1 -v -timeout 60m ./test/e2e
 if grep -E '^\s*--- SKIP' "$out/e2e"; then
   echo 'an end-to-end test was skipped'
   fail=1
