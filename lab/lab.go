@@ -608,14 +608,19 @@ func (l *Lab) Down() error {
 	return os.RemoveAll(l.cfg.Dir)
 }
 
-// gone tells whether a process has ended, waited for or not.
+// gone tells whether a process has ended, waited for or not. Of process 1 of a namespace the last
+// thread ends the namespace's other processes, and its first thread may be a zombie long before.
 func gone(pid int) bool {
 	b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
 	if err != nil {
 		return true
 	}
 	_, rest, _ := strings.Cut(string(b), ") ")
-	return strings.HasPrefix(rest, "Z") || strings.HasPrefix(rest, "X")
+	if !strings.HasPrefix(rest, "Z") && !strings.HasPrefix(rest, "X") {
+		return false
+	}
+	threads, err := os.ReadDir("/proc/" + strconv.Itoa(pid) + "/task")
+	return err != nil || len(threads) <= 1
 }
 
 // MachineStatus is what Status tells of a machine.

@@ -32,7 +32,7 @@ func TestNames(t *testing.T) {
 	net := &subnet{n, s}
 	far := ten.bootOn(t, own, order{name: "far", host: "host2", port: ten.newPort(t, own, net, "10.61.0.77", "").ID})
 	g := ten.bootOn(t, own, order{name: "asker", host: "host1", port: ten.newPort(t, own, net, "10.61.0.5", "").ID})
-	far.active(t)
+	far.up(t, 1)
 	g.up(t, 1)
 	outside := lab.Segments()[0]
 	for name, want := range map[string]string{"far.names.test": "10.61.0.77", "asker.names.test": "10.61.0.5", "www." + lab.OutsideZone: outside.V4.Addr().String(), "alias." + lab.OutsideZone: outside.V4.Addr().String()} {
