@@ -373,7 +373,7 @@ func (g *Guest) Resolve(target netip.Addr) pipeline.MAC {
 	g.t.Helper()
 	g.Send(g.ARPRequest(target))
 	p := g.Expect("ARP reply for "+target.String(), func(p sim.Packet) bool {
-		return p.EthType == pipeline.TypeARP && p.ARPOp == pipeline.ARPReply && p.ARPSPA == target
+		return p.EthType == pipeline.TypeARP && p.ARPOp == pipeline.ARPReply && p.ARPSPA == target && p.EthDst == g.MAC() // and no announcement to all
 	})
 	if p.EthSrc != p.ARPSHA || p.EthDst != g.MAC() || p.ARPTHA != g.MAC() || len(g.Port.FixedIPs) > 0 && p.ARPTPA != g.IP() {
 		g.t.Errorf("odd ARP reply: %s", p.Summary())
