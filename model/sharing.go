@@ -116,3 +116,10 @@ type DefaultRule struct {
 	InOthers  bool `json:"used_in_non_default_sg"` // of others
 	Gone      bool `json:"gone,omitempty"`         // one of the rules that every cloud starts with, and that was deleted
 }
+
+// AutoTopology is the network that a project was given without asking for its parts.
+type AutoTopology struct {
+	ProjectID ID `json:"project_id"`
+	NetworkID ID `json:"network_id"`
+	RouterID  ID `json:"router_id"`
+}

@@ -19,6 +19,7 @@ type NetworkSpec struct {
 	PortSecurity *bool
 	MTU          *int // bytes, MinMTU to what the network's type can carry
 	DNSDomain    *string
+	IsDefault    *bool // of an external network: the one for projects that choose none
 	ZoneHints    *[]string
 	QoSPolicyID  *string // "": none; nil on creation: the project's default policy
 	// VLANTransparent: guests' VLAN tags are carried; of a new network.
@@ -133,6 +134,10 @@ func (n *Network) applyNetwork(tx *store.Tx, sc Scope, w *model.Network, spec Ne
 	set(&w.AdminStateUp, spec.AdminStateUp)
 	set(&w.Shared, spec.Shared)
 	set(&w.External, spec.External)
+	set(&w.IsDefault, spec.IsDefault)
+	if holder, held := store.Networks.Holder(tx, store.DefaultNetworkClaim); held && holder != w.ID && w.External && w.IsDefault {
+		return fault.Coded(fault.Conflict, "DefaultExternalNetworkExists", "A default external network already exists: %s.", holder)
+	}
 	set(&w.PortSecurity, spec.PortSecurity)
 	return n.useQoS(tx, sc, &w.QoSPolicyID, spec.QoSPolicyID)
 }

@@ -104,6 +104,9 @@ var (
 	Networks = Define("network", func(r *model.Network) string { return r.ID },
 		Claims(func(r *model.Network) []string {
 			out := []string{VNIClaim(r.VNI)}
+			if r.External && r.IsDefault {
+				out = append(out, DefaultNetworkClaim)
+			}
 			switch r.Type {
 			case model.NetworkVLAN:
 				out = append(out, VLANClaim(r.PhysicalNetwork, r.VLAN))
@@ -208,6 +211,8 @@ var (
 		By("shared", func(r *model.SubnetPool) []string { return r.SharedWith }),
 		By("scope", func(r *model.SubnetPool) []string { return some(r.AddressScopeID) }))
 
+	AutoTopologies = Define("auto_topology", func(r *model.AutoTopology) string { return r.ProjectID })
+
 	// RBACPolicies: an object is shared with a target once. "object" is for the end of the object.
 	RBACPolicies = Define("rbac_policy", func(r *model.RBACPolicy) string { return r.ID },
 		Claims(func(r *model.RBACPolicy) []string { return []string{r.Meaning()} }),
@@ -301,7 +306,7 @@ func Tables() []AnyTable {
 	return []AnyTable{Domains, Projects, Users, Groups, Roles, Assignments, IdentityRecords, Revocations, SigningKeys,
 		Images, ImageUploads, ImageTasks, Flavors, KeyPairs, Servers, Actions, Networks, Subnets, Ports, SecurityGroups, SecurityRules,
 		Routers, FloatingIPs, PortForwardings, QoSPolicies, Trunks, TapServices, TapFlows,
-		DefaultRules, AddressGroups, AddressScopes, SubnetPools, RBACPolicies, Quotas, Hosts, Heartbeats, JoinTokens, Settings}
+		DefaultRules, AddressGroups, AddressScopes, SubnetPools, RBACPolicies, AutoTopologies, Quotas, Hosts, Heartbeats, JoinTokens, Settings}
 }
 
 // HostUp tells whether a host is alive: its heartbeat is there and nobody forced it down.
@@ -315,6 +320,9 @@ func HostGuard(host string) string { return "host," + host }
 
 // VNIClaim is the claim of a tunnel identifier, of networks and of routers.
 func VNIClaim(vni uint32) string { return "vni," + strconv.FormatUint(uint64(vni), 10) }
+
+// DefaultNetworkClaim is the claim of the external network that is the default.
+const DefaultNetworkClaim = "default"
 
 // AddressOrder is a text of the address that sorts as the address does among those of its IP version.
 func AddressOrder(a netip.Addr) string {

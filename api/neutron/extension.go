@@ -23,6 +23,7 @@ func extensions() []extension {
 		{Alias: "address-scope", Name: "Address scope", Description: "Spaces of addresses that subnet pools are in.", Updated: "2015-07-26T10:00:00-00:00"},
 		{Alias: "agent", Name: "agent", Description: "The hosts that wire ports.", Updated: "2013-02-03T10:00:00-00:00"},
 		{Alias: "allowed-address-pairs", Name: "Allowed Address Pairs", Description: "Addresses that a port may use besides its own.", Updated: "2013-07-23T10:00:00-00:00"},
+		{Alias: "auto-allocated-topology", Name: "Auto Allocated Topology Services", Description: "A project is given a network that reaches the outside.", Updated: "2016-01-01T00:00:00-00:00"},
 		{Alias: "availability_zone", Name: "Availability Zone", Description: "The zones that hosts are in.", Updated: "2015-01-01T10:00:00-00:00"},
 		{Alias: "binding", Name: "Port Binding", Description: "The host that a port is wired on, for administrators.", Updated: "2014-02-03T10:00:00-00:00"},
 		{Alias: "default-subnetpools", Name: "Default Subnetpools", Description: "The pool of an IP version that subnets are cut from.", Updated: "2016-02-18T18:00:00-00:00"},

@@ -29,6 +29,7 @@ func (d *dialect) networkCollection() *collection[model.Network, network.Network
 			match: subnetsOf},
 		sharedAttr(adminOnly, func(w *R) model.Sharing { return w.Sharing }, func(s *S) **bool { return &s.Shared }),
 		boolAttr("router:external", adminOnly, adminOnly, func(w *R) bool { return w.External }, func(s *S) **bool { return &s.External }),
+		boolAttr("is_default", adminOnly, adminOnly, func(w *R) bool { return w.IsDefault }, func(s *S) **bool { return &s.IsDefault }),
 		boolAttr("port_security_enabled", everyone, everyone, func(w *R) bool { return w.PortSecurity }, func(s *S) **bool { return &s.PortSecurity }),
 		intAttr("mtu", everyone, everyone, func(w *R) int { return w.MTU }, func(s *S) **int { return &s.MTU }),
 		textAttr("dns_domain", everyone, everyone, func(w *R) string { return w.DNSDomain }, func(s *S) **string { return &s.DNSDomain }),

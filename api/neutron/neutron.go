@@ -115,6 +115,7 @@ func (d *dialect) routes() []api.Route {
 	out = append(out, d.pools.routes()...)
 	out = append(out, d.poolRoutes()...)
 	out = append(out, d.addressScopes.routes()...)
+	out = append(out, d.topologyRoutes()...)
 	out = append(out, d.qos.routes()...)
 	out = append(out, d.qosRoutes()...)
 	out = append(out, d.trunks.routes()...)

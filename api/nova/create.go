@@ -498,7 +498,14 @@ func (d *dialect) chooseNetworks(tx *store.Tx, c *api.Context, w *wanted) ([]nic
 	case len(usable) > 1:
 		return nil, fault.New(fault.Conflict, "Multiple possible networks found, use a Network ID to be more specific.")
 	case at(c, 37):
-		return nil, badRequest("Unable to automatically allocate a network for project %s", project)
+		t, err := d.net.AutoAllocate(tx, netScope(c), project)
+		if fault.CodeOf(err) == "AutoAllocationFailure" {
+			return nil, badRequest("Unable to automatically allocate a network for project %s", project)
+		}
+		if err != nil {
+			return nil, err
+		}
+		return []nic{{network: t.NetworkID}}, nil
 	}
 	return nil, nil
 }
