@@ -24,6 +24,7 @@ package ovs
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"iter"
@@ -57,10 +58,17 @@ const (
 
 // Config says which switch to drive and how. Ordinals and TunnelIP have no default.
 type Config struct {
-	OVSDB    string // address of the database; unix:/run/openvswitch/db.sock
-	RunDir   string // where the bridge's management socket is; /run/openvswitch
-	Bridge   string // br-int
-	Datapath string // DatapathAuto
+	OVSDB  string // address of the database; unix:/run/openvswitch/db.sock
+	RunDir string // where the bridge's management socket is; /run/openvswitch
+	// Remote drives a switch of another machine over the network alone: OVSDB and OpenFlow are tcp: or ssl:
+	// addresses, of which the driver has the switch open the second for the bridge. Nothing of that machine but
+	// the switch is touched, so there is no metadata device, and with the user-space datapath frames of
+	// its ports reach its own IP stack too. Datapath is then system unless it says netdev.
+	Remote   bool
+	OpenFlow string      // only with Remote
+	TLS      *tls.Config // for ssl: addresses
+	Bridge   string      // br-int
+	Datapath string      // DatapathAuto
 	// TunnelIP is this host's address on the underlay, IPv4. With the netdev datapath it must
 	// stand on a netdev bridge of the same switch that holds the uplink.
 	TunnelIP netip.Addr
@@ -114,7 +122,12 @@ func (c Config) withDefaults() (Config, error) {
 	c.ResponderRate = orDefault(c.ResponderRate, 10)
 	c.Patience = orDefault(c.Patience, 5*time.Second)
 	c.Log = orDefault(c.Log, slog.Default())
+	if c.Remote && c.Datapath == DatapathAuto {
+		c.Datapath = DatapathSystem
+	}
 	switch {
+	case c.Remote && passive(c.OpenFlow) == "":
+		return c, fmt.Errorf("OpenFlow address %q is neither tcp:HOST:PORT nor ssl:HOST:PORT", c.OpenFlow)
 	case c.Ordinals == nil:
 		return c, errors.New("no ordinal store")
 	case !c.TunnelIP.Is4():
@@ -457,4 +470,9 @@ func (d *Driver) Counters() datapath.Counters {
 }
 
 // mgmt is the address of the bridge's OpenFlow socket.
-func (d *Driver) mgmt() string { return "unix:" + filepath.Join(d.cfg.RunDir, d.cfg.Bridge+".mgmt") }
+func (d *Driver) mgmt() string {
+	if d.cfg.Remote {
+		return d.cfg.OpenFlow
+	}
+	return "unix:" + filepath.Join(d.cfg.RunDir, d.cfg.Bridge+".mgmt")
+}

@@ -88,6 +88,7 @@ func inNetns(t testing.TB, name string, fn func() error) {
 
 // fabric is hosts in namespaces of their own, on one underlay segment.
 type fabric struct {
+	remote   bool // drivers reach their switches by TCP alone
 	underlay string
 	next     int
 }
@@ -103,6 +104,7 @@ func newFabric(t testing.TB) *fabric {
 }
 
 type host struct {
+	remote   *remote // nil: by local sockets
 	ns       string
 	sw       *ovstest.Switch
 	addr     netip.Addr
@@ -132,6 +134,9 @@ func (f *fabric) newHost(t testing.TB) *host {
 	ip(t, "-n", h.ns, "link", "set", "physical", "up")
 	h.sw.Vsctl("add-br", "br-ph", "--", "set", "bridge", "br-ph", "datapath_type=netdev", "--", "add-port", "br-ph", "physical")
 	h.addressUnderlay(t)
+	if f.remote {
+		h.remote = newRemote(t, h)
+	}
 	h.start(t)
 	t.Cleanup(func() {
 		if err := h.drv.Close(); err != nil {
@@ -152,7 +157,7 @@ func (h *host) start(t testing.TB) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	h.drv, err = ovs.Open(ovs.Config{
+	cfg := ovs.Config{
 		OVSDB: h.sw.DB(), RunDir: h.sw.Rundir, Datapath: ovs.DatapathNetdev, TunnelIP: h.addr, Providers: map[string]string{dptest.Physical: "br-ph"}, Ordinals: ord, Netns: "/run/netns/" + h.ns,
 		Log: slog.New(slog.NewTextHandler(testWriter{t}, &slog.HandlerOptions{Level: slog.LevelWarn})),
 		Notify: func(e datapath.Event) {
@@ -160,7 +165,11 @@ func (h *host) start(t testing.TB) {
 				h.events(e)
 			}
 		},
-	})
+	}
+	if h.remote != nil {
+		cfg.Remote, cfg.OVSDB, cfg.OpenFlow, cfg.RunDir, cfg.Netns = true, h.remote.ovsdb, h.remote.openflow, "/nowhere", "/nowhere"
+	}
+	h.drv, err = ovs.Open(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}

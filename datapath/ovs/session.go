@@ -81,7 +81,7 @@ func (d *Driver) session() error {
 	if err != nil {
 		return err
 	}
-	conn, err := openflow.Dial(ctx, d.mgmt(), openflow.Config{Logger: d.cfg.Log})
+	conn, err := openflow.Dial(ctx, d.mgmt(), openflow.Config{Logger: d.cfg.Log, TLS: d.cfg.TLS})
 	if err != nil {
 		return err
 	}
@@ -124,7 +124,7 @@ func (d *Driver) openDB() error {
 	}
 	ctx, cancel := context.WithTimeout(d.ctx, setupTimeout)
 	defer cancel()
-	db, err := ovsdb.OpenSwitch(ctx, ovsdb.Config{Addresses: []string{d.cfg.OVSDB}, Log: d.cfg.Log, MaxBackoff: time.Second})
+	db, err := ovsdb.OpenSwitch(ctx, ovsdb.Config{Addresses: []string{d.cfg.OVSDB}, TLS: d.cfg.TLS, Log: d.cfg.Log, MaxBackoff: time.Second})
 	if err != nil {
 		return err
 	}
@@ -152,20 +152,23 @@ func (d *Driver) setup(ctx context.Context) (round uint16, err error) {
 	}
 	round++
 	if _, err := d.db.EnsureBridge(ctx, ovsdb.BridgeConfig{
-		Name: d.cfg.Bridge, DatapathType: d.cfg.Datapath, FailMode: "secure", Protocols: []string{"OpenFlow15"},
+		Name: d.cfg.Bridge, DatapathType: d.cfg.Datapath, FailMode: "secure", Protocols: []string{"OpenFlow15"}, Controllers: d.controllers(),
 		ExternalIDs: map[string]string{roundKey: strconv.Itoa(int(round))},
 		OtherConfig: map[string]string{"disable-in-band": "true", "mac-table-size": "10", "mcast-snooping-disable-flood-unregistered": "true"},
 	}); err != nil {
 		return 0, err
 	}
-	if _, err := d.db.EnsurePorts(ctx, d.cfg.Bridge,
-		d.tunnel(pipeline.PortTunnel),
-		ovsdb.PortConfig{Name: d.cfg.MetadataDevice, Type: "internal", OFPortRequest: serviceOFPort},
-	); err != nil {
+	own := []ovsdb.PortConfig{d.tunnel(pipeline.PortTunnel)}
+	if !d.cfg.Remote {
+		own = append(own, ovsdb.PortConfig{Name: d.cfg.MetadataDevice, Type: "internal", OFPortRequest: serviceOFPort})
+	}
+	if _, err := d.db.EnsurePorts(ctx, d.cfg.Bridge, own...); err != nil {
 		return 0, err
 	}
-	if err := d.addressMetadata(); err != nil {
-		return 0, fmt.Errorf("set up %s: %w", d.cfg.MetadataDevice, err)
+	if !d.cfg.Remote {
+		if err := d.addressMetadata(); err != nil {
+			return 0, fmt.Errorf("set up %s: %w", d.cfg.MetadataDevice, err)
+		}
 	}
 	d.joinProviders(ctx, d.db)
 	return round, nil
@@ -186,7 +189,7 @@ func (d *Driver) handle() (*netlink.Handle, error) {
 
 // shield keeps the devices' frames from the host, where the datapath does not do so itself.
 func (d *Driver) shield(devices ...string) error {
-	if d.cfg.Datapath != DatapathNetdev || len(devices) == 0 {
+	if d.cfg.Datapath != DatapathNetdev || d.cfg.Remote || len(devices) == 0 {
 		return nil
 	}
 	h, err := d.handle()

@@ -92,7 +92,7 @@ func (d *Driver) askFar() {
 
 // solicit makes the kernel resolve the next hops to some hosts, as if it had a packet for them.
 func (d *Driver) solicit(list []netip.Addr) error {
-	if len(list) == 0 {
+	if len(list) == 0 || d.cfg.Remote {
 		return nil
 	}
 	h, err := d.handle()
