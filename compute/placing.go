@@ -138,6 +138,9 @@ func (c *Compute) Pool(r store.Reader) *placement.Pool {
 	var hosts []*placement.Host
 	promised := store.Promises(r)
 	for h := range store.Hosts.All(r) {
+		if h.Switch != nil { // it runs no guests
+			continue
+		}
 		used, _ := Used(r, h.ID) // by the index of hosts: half the time of one walk over all servers
 		hosts = append(hosts, &placement.Host{
 			ID: h.ID, Name: h.Name, Zone: h.Zone, Up: store.HostUp(r, h), Disabled: h.Disabled, Arch: h.Capacity.Arch,

@@ -1,6 +1,7 @@
 package hostview
 
 import (
+	"encoding/json"
 	"cmp"
 	"iter"
 	"net/netip"
@@ -68,7 +69,22 @@ func portRow(snap store.Snapshot, p *model.Port) model.HostRow {
 	r.Groups = slices.Sorted(slices.Values(p.Groups))
 	policy, _ := store.QoSPolicies.Get(snap, model.PolicyOf(p, n))
 	r.QoS = policy.QoS()
+	r.Device = device(p.Profile)
 	return r
+}
+
+// device gives the device that a binding profile names, "" for none.
+func device(profile json.RawMessage) string {
+	if len(profile) == 0 {
+		return ""
+	}
+	var v struct {
+		Device string `json:"device"`
+	}
+	if json.Unmarshal(profile, &v) != nil { // "device" is no text: another system's
+		return ""
+	}
+	return v.Device
 }
 
 // hostName is a port's name in DHCP and DNS: its own, or its server's.

@@ -31,6 +31,16 @@ type Host struct {
 	// CertKey is the SHA-256 of the public key that the host joined with, hex: a certificate of another key is worthless.
 	CertKey   string    `json:"cert_key,omitempty"`
 	StartedAt time.Time `json:"started_at"` // of the agent
+	// Switch, where not nil, says that this is a switch without an agent: a server drives it, and no guest is placed there.
+	Switch *HostSwitch `json:"switch,omitempty"`
+}
+
+// HostSwitch is how a switch without an agent is reached.
+type HostSwitch struct {
+	OVSDB    string `json:"ovsdb"`    // tcp:HOST:PORT or ssl:HOST:PORT
+	OpenFlow string `json:"openflow"` // the same, of the bridge
+	Bridge   string `json:"bridge"`
+	Datapath string `json:"datapath"` // system or netdev
 }
 
 // Maps tells whether the host has a provider bridge for the physical network.

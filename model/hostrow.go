@@ -101,6 +101,8 @@ type HostPort struct {
 	Parent ID      `json:"parent,omitempty"`
 	VLAN   uint16  `json:"vlan,omitempty"`
 	QoS    HostQoS `json:"qos"`
+	// Device is the network device that binding:profile names for the port; only a switch without an agent reads it.
+	Device string `json:"device,omitempty"`
 }
 
 // HostQoS is what limits and marks a port's traffic. Zero: no limit. Egress is what the guest sends.

@@ -123,7 +123,8 @@ type Port struct {
 	Owned bool `json:"owned,omitempty"`
 	// NetworkOwner is the network's project where it is not the port's own: it may see the port.
 	NetworkOwner ID `json:"network_owner,omitempty"`
-	// Profile is what an administrator wrote to binding:profile, a JSON object; the cloud does not read it.
+	// Profile is what an administrator wrote to binding:profile, a JSON object. The cloud reads "device" of it, and
+	// only of a port that is bound to a switch without an agent.
 	Profile json.RawMessage `json:"profile,omitempty"`
 
 	Status PortStatus `json:"status"`

@@ -42,6 +42,10 @@ func New(cfg Config) api.Service {
 			{Method: "GET", Pattern: "/v1/hosts", Access: api.Admin, Handle: d.listHosts},
 			{Method: "GET", Pattern: "/v1/hosts/{host}", Access: api.Admin, Handle: d.showHost},
 			{Method: "DELETE", Pattern: "/v1/hosts/{host}", Access: api.Admin, Handle: d.deleteHost},
+			{Method: "POST", Pattern: "/v1/switches", Access: api.Admin, Handle: d.createSwitch},
+			{Method: "GET", Pattern: "/v1/switches", Access: api.Admin, Handle: d.listSwitches},
+			{Method: "GET", Pattern: "/v1/switches/{host}", Access: api.Admin, Handle: d.showSwitch},
+			{Method: "DELETE", Pattern: "/v1/switches/{host}", Access: api.Admin, Handle: d.deleteSwitch},
 			// Tenants' own: a packet of their port, explained or sent; what passes their port.
 			{Method: "POST", Pattern: "/v1/traces", Access: api.Member, Handle: d.trace},
 			{Method: "GET", Pattern: "/v1/ports/{id}/capture", Access: api.Member, Handle: d.capture},

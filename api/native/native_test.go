@@ -142,7 +142,7 @@ func TestRights(t *testing.T) {
 			t.Errorf("%s %s as administrator gives %d: %v", r.Method, path, code, body)
 		}
 	}
-	if routes != 8 || len(c.made) != 1 {
+	if routes != 12 || len(c.made) != 1 {
 		t.Errorf("%d routes; %d tokens made, the administrator's alone was to be", routes, len(c.made))
 	}
 }

@@ -17,6 +17,7 @@ import (
 const (
 	agentType   = "Open vSwitch agent"
 	agentBinary = "yakumo-agent"
+	switchBinary = "yakumo-server" // drives a switch that has no agent
 	disabledBy  = "network agent set down"
 )
 
@@ -55,6 +56,9 @@ func agentOf(r store.Reader, h *model.Host) agent {
 			"devices":         store.Ports.Count(r, "host", h.ID), "version": h.Version,
 		},
 		ResourceVersion: map[string]any{},
+	}
+	if h.Switch != nil {
+		a.Binary = switchBinary
 	}
 	if b, ok := store.Heartbeats.Get(r, h.ID); ok {
 		a.Alive, a.Heartbeat = !h.ForcedDown, stamp(b.At)

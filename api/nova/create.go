@@ -440,7 +440,7 @@ func (d *dialect) create(tx *store.Tx, c *api.Context, sc compute.Scope, w *want
 // whereabouts checks that the zone and the host that are asked for exist.
 func whereabouts(r store.Reader, w *wanted) error {
 	zone, host := w.zone == "", w.Host == ""
-	for h := range store.Hosts.All(r) {
+	for h := range computers(r) {
 		zone, host = zone || h.Zone == w.zone, host || h.Name == w.Host
 	}
 	switch {

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"encoding/json"
 	"fmt"
+	"iter"
 	"net/http"
 	"slices"
 	"strconv"
@@ -15,6 +16,17 @@ import (
 	"yakumo/model"
 	"yakumo/store"
 )
+
+// computers gives the hosts that can run guests.
+func computers(r store.Reader) iter.Seq[*model.Host] {
+	return func(yield func(*model.Host) bool) {
+		for h := range store.Hosts.All(r) {
+			if h.Switch == nil && !yield(h) {
+				return
+			}
+		}
+	}
+}
 
 func (d *dialect) hypervisorRoutes(route adder) {
 	route(http.MethodGet, "/os-hypervisors", api.Admin, 1, func(c *api.Context) error { return d.listHypervisors(c, false) })
@@ -53,7 +65,7 @@ func hostOf(c *api.Context, snap store.Snapshot, what string) (*model.Host, erro
 			return h, nil
 		}
 	} else {
-		for h := range store.Hosts.All(snap) {
+		for h := range computers(snap) {
 			if strconv.Itoa(number(h.ID)) == id {
 				return h, nil
 			}
@@ -163,7 +175,7 @@ func (d *dialect) listHypervisors(c *api.Context, detail bool) error {
 		}
 	}
 	var rows []*model.Host
-	for h := range store.Hosts.All(snap) {
+	for h := range computers(snap) {
 		if strings.Contains(h.Name, pattern) {
 			rows = append(rows, h)
 		}
@@ -239,7 +251,7 @@ func (d *dialect) searchHypervisors(c *api.Context, servers bool) error {
 	}
 	snap := c.Snapshot()
 	out := []object{}
-	for h := range store.Hosts.All(snap) {
+	for h := range computers(snap) {
 		if !strings.Contains(h.Name, c.Param("id")) {
 			continue
 		}
@@ -262,7 +274,7 @@ func (d *dialect) statistics(c *api.Context) error {
 	snap := c.Snapshot()
 	var sum totals
 	n := 0
-	for h := range store.Hosts.All(snap) {
+	for h := range computers(snap) {
 		t := d.totalsOf(snap, h)
 		sum = totals{sum.vcpus + t.vcpus, sum.vcpusUsed + t.vcpusUsed, sum.memory + t.memory, sum.memoryUsed + t.memoryUsed,
 			sum.disk + t.disk, sum.diskUsed + t.diskUsed, sum.guests + t.guests, sum.leastDisk + t.leastDisk}

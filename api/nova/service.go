@@ -58,7 +58,7 @@ func (d *dialect) listServices(c *api.Context) error {
 	}
 	q, snap := c.Query(), c.Snapshot()
 	out := []object{}
-	rows := slices.SortedFunc(store.Hosts.All(snap), func(a, b *model.Host) int { return cmp.Compare(a.Name, b.Name) })
+	rows := slices.SortedFunc(computers(snap), func(a, b *model.Host) int { return cmp.Compare(a.Name, b.Name) })
 	for _, h := range rows {
 		if (q.Get("host") == "" || q.Get("host") == h.Name) && (q.Get("binary") == "" || q.Get("binary") == binary) {
 			out = append(out, serviceOf(c, snap, h))
@@ -171,7 +171,7 @@ func (d *dialect) listZones(c *api.Context, detail bool) error {
 		hosts     object
 	}
 	zones := map[string]*zone{}
-	for h := range store.Hosts.All(snap) {
+	for h := range computers(snap) {
 		z := zones[h.Zone]
 		if z == nil {
 			z = &zone{hosts: object{}}

@@ -33,6 +33,7 @@ type root struct {
 	Agent   agentCmd    `cmd:"" help:"Run a host's agent: guests and their network."`
 	Lab     labCmd      `cmd:"" help:"A whole cloud on this machine: several hosts in namespaces."`
 	Host    cli.Host    `cmd:"" help:"Hosts of the cloud: make a join token, list, remove."`
+	Switch  cli.Switch  `cmd:"" help:"Switches without an agent, driven over the network: add, list, show, remove."`
 	Trace   cli.Trace   `cmd:"" help:"Explain what becomes of a packet: each stage, the row that decided, where it ends."`
 	Capture cli.Capture `cmd:"" help:"Capture what passes a port, as a pcap stream."`
 	Version versionCmd  `cmd:"" help:"Show the version."`

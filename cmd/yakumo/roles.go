@@ -36,6 +36,7 @@ import (
 	"yakumo/placement"
 	"yakumo/reconcile"
 	"yakumo/store"
+	"yakumo/switches"
 	"yakumo/trace"
 )
 
@@ -117,6 +118,15 @@ func newServerRole(ctx context.Context, p serverParts) (*serverRole, error) {
 		return nil, err
 	}
 	serverMetrics(p.metrics, st, hosts)
+	secured, err := c.switchTLS()
+	if err != nil {
+		return nil, err
+	}
+	remote := switches.New(switches.Config{Store: st, Views: views, Sink: comp, Dir: filepath.Join(c.DataDir, "switches"), Identity: c.Name, URL: c.linkURL(), TTL: c.HostTTL, Log: log,
+		Open: func(h *model.Host, ord datapath.Ordinals, notify func(datapath.Event)) (datapath.Driver, error) {
+			return ovs.Open(ovs.Config{Remote: true, OVSDB: h.Switch.OVSDB, OpenFlow: h.Switch.OpenFlow, TLS: secured, Bridge: h.Switch.Bridge, Datapath: h.Switch.Datapath,
+				TunnelIP: h.TunnelIP, Ordinals: ord, Notify: notify, Log: log})
+		}})
 
 	rc := reconcile.Config{Store: st, Identity: c.Name, Log: log}
 	loop := func(f func(context.Context) error) func(context.Context) {
@@ -134,6 +144,7 @@ func newServerRole(ctx context.Context, p serverParts) (*serverRole, error) {
 		func(ctx context.Context) { reconcile.Run(ctx, rc, comp.Sweeper()) },
 		func(ctx context.Context) { reconcile.Run(ctx, rc, net.GatewayPlacer()) },
 		func(ctx context.Context) { reconcile.Run(ctx, rc, net.AddressFormer()) },
+		remote.Run,
 	}}, nil
 }
 
