@@ -1,8 +1,8 @@
 package hostview
 
 import (
-	"encoding/json"
 	"cmp"
+	"encoding/json"
 	"iter"
 	"net/netip"
 	"slices"

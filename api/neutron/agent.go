@@ -15,10 +15,10 @@ import (
 // What an agent is called here. The type is Neutron's own for a host with Open vSwitch,
 // by which clients know what it does.
 const (
-	agentType   = "Open vSwitch agent"
-	agentBinary = "yakumo-agent"
+	agentType    = "Open vSwitch agent"
+	agentBinary  = "yakumo-agent"
 	switchBinary = "yakumo-server" // drives a switch that has no agent
-	disabledBy  = "network agent set down"
+	disabledBy   = "network agent set down"
 )
 
 const agentTime = "2006-01-02 15:04:05"
