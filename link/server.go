@@ -81,11 +81,17 @@ type Server struct {
 	http *http.Client // to other servers
 	grpc *grpc.Server
 
+	reporting chan struct{} // holds one value for each host whose reports are being brought in
+
 	mu       sync.Mutex
 	sessions map[model.ID]*session
 	ctx      context.Context
 	stop     context.CancelFunc
 }
+
+// reportsAtOnce is how many hosts' reports are brought into the store at once. More make it no
+// faster, and each holds a version of the state in memory: a thousand hosts that report at once, gigabytes.
+const reportsAtOnce = 16
 
 // NewServer makes a Server.
 func NewServer(cfg ServerConfig) (*Server, error) {
@@ -111,7 +117,7 @@ func NewServer(cfg ServerConfig) (*Server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("certificate of this server: %w", err)
 	}
-	s := &Server{cfg: cfg, tls: tc, sessions: map[model.ID]*session{}}
+	s := &Server{cfg: cfg, tls: tc, sessions: map[model.ID]*session{}, reporting: make(chan struct{}, reportsAtOnce)}
 	s.ctx, s.stop = context.WithCancel(context.Background())
 	s.http = &http.Client{Transport: &http.Transport{TLSClientConfig: tc.Clone(), ForceAttemptHTTP2: true, IdleConnTimeout: time.Minute, HTTP2: liveness()}}
 	s.grpc = grpc.NewServer(grpc.Creds(credentials.NewTLS(tc)), grpc.MaxRecvMsgSize(64<<20))

@@ -400,16 +400,24 @@ func (ss *session) bringIn(ctx context.Context) error {
 			return ctx.Err()
 		}
 		for wait := 300 * time.Millisecond; ; wait = min(2*wait, 5*time.Second) {
+			// What comes while this host waits for its turn goes with it.
+			select {
+			case ss.s.reporting <- struct{}{}:
+			case <-ctx.Done():
+				return ctx.Err()
+			}
 			ss.mu.Lock()
 			servers, ports := ss.servers, ss.ports
 			ss.servers, ss.ports = map[model.ID]model.ServerReport{}, map[model.ID]model.PortReport{}
 			ss.mu.Unlock()
-			if len(servers)+len(ports) == 0 {
-				break
-			}
+			none := len(servers)+len(ports) == 0
 			// A server is ready only with its ports, so these go first.
 			err := sink(ctx, ss.host, ports, ss.s.cfg.Sink.PortReports)
 			err = errors.Join(err, sink(ctx, ss.host, servers, ss.s.cfg.Sink.ServerReports))
+			<-ss.s.reporting
+			if none {
+				break
+			}
 			if err == nil {
 				continue
 			}
