@@ -88,7 +88,8 @@ func inNetns(t testing.TB, name string, fn func() error) {
 
 // fabric is hosts in namespaces of their own, on one underlay segment.
 type fabric struct {
-	remote   bool // drivers reach their switches by TCP alone
+	remote   bool       // drivers reach their switches by TCP alone
+	ca       *authority // not nil: and that by TLS
 	underlay string
 	next     int
 }
@@ -135,7 +136,7 @@ func (f *fabric) newHost(t testing.TB) *host {
 	h.sw.Vsctl("add-br", "br-ph", "--", "set", "bridge", "br-ph", "datapath_type=netdev", "--", "add-port", "br-ph", "physical")
 	h.addressUnderlay(t)
 	if f.remote {
-		h.remote = newRemote(t, h)
+		h.remote = newRemote(t, h, f.ca)
 	}
 	h.start(t)
 	t.Cleanup(func() {
@@ -168,6 +169,7 @@ func (h *host) start(t testing.TB) {
 	}
 	if h.remote != nil {
 		cfg.Remote, cfg.OVSDB, cfg.OpenFlow, cfg.RunDir, cfg.Netns = true, h.remote.ovsdb, h.remote.openflow, "/nowhere", "/nowhere"
+		cfg.TLS = h.remote.tls
 	}
 	h.drv, err = ovs.Open(cfg)
 	if err != nil {

@@ -1,6 +1,7 @@
 package ovs_test
 
 import (
+	"crypto/tls"
 	"fmt"
 	"io"
 	"net"
@@ -14,18 +15,28 @@ import (
 
 // remote is the addresses at which a host's switch is reached by TCP, through pipes from this namespace into
 // the host's.
-type remote struct{ ovsdb, openflow string }
+type remote struct {
+	ovsdb, openflow string
+	tls             *tls.Config // nil: plain TCP
+}
 
-func newRemote(t testing.TB, h *host) *remote {
+// newRemote opens a host's switch to the network, with certificates where there is an authority.
+func newRemote(t testing.TB, h *host, ca *authority) *remote {
 	t.Helper()
-	h.sw.Vsctl("set-manager", "ptcp:6640:127.0.0.1")
+	r, scheme := &remote{}, "tcp"
+	if ca != nil {
+		scheme, r.tls = "ssl", ca.client(t)
+		ca.trust(t, h.sw, ca)
+	}
+	h.sw.Vsctl("set-manager", "p"+scheme+":6640:127.0.0.1")
 	near := pipe(t, h.ns, 6653)
 	_, port, err := net.SplitHostPort(near)
 	if err != nil {
 		t.Fatal(err)
 	}
 	// The driver has the switch listen on the port that it is told of: the pipe's.
-	return &remote{ovsdb: "tcp:" + pipe(t, h.ns, 6640), openflow: "tcp:127.0.0.1:" + port}
+	r.ovsdb, r.openflow = scheme+":"+pipe(t, h.ns, 6640), scheme+":127.0.0.1:"+port
+	return r
 }
 
 // pipe listens on this side and passes each connection on to the same port (or to far, where that is not
