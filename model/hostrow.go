@@ -72,6 +72,9 @@ type HostNetwork struct {
 	VLAN            uint16 `json:"vlan,omitempty"`             // of a VLAN network, 1 to 4094
 	External        bool   `json:"external,omitempty"`
 	VLANTransparent bool   `json:"vlan_transparent,omitempty"` // guests' own tags pass
+	// Bare: nobody stands beside the switch to serve guests, so they are told of no metadata service and of no
+	// resolver there. Set by who drives such a switch.
+	Bare bool `json:"bare,omitempty"`
 }
 
 // Provider tells whether the network's frames go over a provider bridge and not in tunnels.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"maps"
+	"slices"
 
 	"yakumo/datapath"
 	"yakumo/fault"
@@ -22,7 +23,7 @@ type plug struct {
 	full    bool                // all rows must be handed over
 	upserts []model.HostRow     // to be handed over
 	removes []model.RowID       //
-	devices map[model.ID]string // port → device that is plugged in
+	devices map[model.ID]string // port → device that the driver was told to plug in; faults tells whether it could
 	faults  map[model.ID]string // port → what kept it from being plugged in
 	told    map[model.ID]model.PortReport
 }
@@ -41,6 +42,11 @@ func (p *plug) take(_ context.Context, b model.HostBatch) {
 		if r.RowID().Kind == model.RowServer { // nothing is placed here
 			continue
 		}
+		if n, is := r.(*model.HostNetwork); is { // the row is shared
+			bare := *n
+			bare.Bare = true
+			r = &bare
+		}
 		p.rows[r.RowID()] = r
 		p.upserts = append(p.upserts, r)
 	}
@@ -48,7 +54,8 @@ func (p *plug) take(_ context.Context, b model.HostBatch) {
 
 // step brings the switch, and what is told of it, a step nearer to the rows.
 func (p *plug) step(ctx context.Context) {
-	if err := p.apply(ctx); err != nil && ctx.Err() == nil {
+	err := p.apply(ctx)
+	if err != nil && ctx.Err() == nil {
 		p.log.Warn("a switch has not taken all rows yet", "err", err)
 	}
 	ports := map[model.ID]*model.HostPort{}
@@ -57,7 +64,7 @@ func (p *plug) step(ctx context.Context) {
 			ports[port.ID] = port
 		}
 	}
-	away := false
+	away := fault.Is(err, fault.Unavailable)
 	for id, device := range p.devices {
 		if r := ports[id]; r != nil && r.Device == device || away {
 			continue
@@ -68,23 +75,45 @@ func (p *plug) step(ctx context.Context) {
 		}
 		delete(p.devices, id)
 	}
-	for id, r := range ports {
-		if r.Parent != "" || away || p.devices[id] != "" && p.devices[id] == r.Device && p.faults[id] == "" {
+	holders := map[string]model.ID{}
+	for id, device := range p.devices {
+		holders[device] = id
+	}
+	for _, id := range slices.Sorted(maps.Keys(ports)) {
+		r := ports[id]
+		// A port that is not wired may have lost its device: somebody unplugged it, or the switch forgot all.
+		if r.Parent != "" || away || p.devices[id] != "" && p.devices[id] == r.Device && p.faults[id] == "" && p.drv.Installed(id) {
 			continue
 		}
-		if r.Device == "" {
-			p.faults[id] = "binding:profile names no device of the switch"
+		holder := holders[r.Device]
+		switch {
+		case r.Device == "":
+			p.fail(id, "binding:profile names no device of the switch")
+			continue
+		case holder != "" && holder != id:
+			p.fail(id, "device "+r.Device+" is plugged in for port "+holder)
 			continue
 		}
+		// Also where it fails: what is half done there must be undone when the port goes.
+		p.devices[id], holders[r.Device] = r.Device, id
 		if err := p.drv.Attach(ctx, id, r.Device); err != nil {
-			p.faults[id] = err.Error()
 			away = fault.Is(err, fault.Unavailable)
+			if ctx.Err() == nil {
+				p.fail(id, err.Error())
+			}
 			continue
 		}
-		p.devices[id] = r.Device
 		delete(p.faults, id)
 	}
 	p.tell(ctx, ports)
+}
+
+// fail notes why a port cannot be plugged in.
+func (p *plug) fail(id model.ID, why string) {
+	if p.faults[id] != why {
+		p.log.Warn("a port cannot be plugged in", "port", id, "err", why)
+	}
+	p.faults[id] = why
 }
 
 func (p *plug) apply(ctx context.Context) error {

@@ -91,6 +91,14 @@ func (d *dialect) createSwitch(c *api.Context) error {
 		if _, taken := store.Hosts.Holder(tx, body.Name); taken {
 			return fault.New(fault.Conflict, "There is a host named %s already.", body.Name)
 		}
+		for o := range store.Hosts.All(tx) {
+			switch { // two drivers of one switch would undo each other's work
+			case o.TunnelIP == ip:
+				return fault.New(fault.Conflict, "Host %s has the tunnel address %s already.", o.Name, ip)
+			case o.Switch != nil && (o.Switch.OVSDB == body.OVSDB || o.Switch.OpenFlow == body.OpenFlow):
+				return fault.New(fault.Conflict, "Switch %s has one of those addresses already.", o.Name)
+			}
+		}
 		if err := store.Hosts.Put(tx, h); err != nil {
 			return err
 		}

@@ -25,6 +25,11 @@ func TestSwitches(t *testing.T) {
 		`{"name":"x","ovsdb":"tcp:h:1","openflow":"tcp:h:2","tunnel_ip":"192.0.2.9","bridge":"a/b"}`:              http.StatusBadRequest,
 		`{"name":"x","ovsdb":"tcp:h:1","openflow":"tcp:h:2","tunnel_ip":"192.0.2.9","datapath":"quantum"}`:        http.StatusBadRequest,
 		`{"name":"x","ovsdb":"tcp:h:1","openflow":"tcp:h:2","tunnel_ip":"192.0.2.9","bridge":"abcdefghijklmnop"}`: http.StatusBadRequest,
+		// Two drivers of one switch, or two hosts of one address.
+		`{"name":"x","ovsdb":"tcp:192.0.2.9:6640","openflow":"tcp:h:2","tunnel_ip":"192.0.2.10"}`: http.StatusConflict,
+		`{"name":"x","ovsdb":"tcp:h:1","openflow":"ssl:tor:6653","tunnel_ip":"192.0.2.10"}`:       http.StatusConflict,
+		`{"name":"x","ovsdb":"tcp:h:1","openflow":"tcp:h:2","tunnel_ip":"192.0.2.9"}`:             http.StatusConflict,
+		`{"name":"x","ovsdb":"tcp:h:1","openflow":"tcp:h:2","tunnel_ip":"192.0.2.1"}`:             http.StatusConflict,
 	} {
 		if code, out := c.call("admin", "POST", "/yakumo/v1/switches", body); code != want {
 			t.Errorf("%s gives %d, want %d: %v", body, code, want, out)

@@ -125,7 +125,7 @@ func newServerRole(ctx context.Context, p serverParts) (*serverRole, error) {
 	remote := switches.New(switches.Config{Store: st, Views: views, Sink: comp, Dir: filepath.Join(c.DataDir, "switches"), Identity: c.Name, URL: c.linkURL(), TTL: c.HostTTL, Log: log,
 		Open: func(h *model.Host, ord datapath.Ordinals, notify func(datapath.Event)) (datapath.Driver, error) {
 			return ovs.Open(ovs.Config{Remote: true, OVSDB: h.Switch.OVSDB, OpenFlow: h.Switch.OpenFlow, TLS: secured, Bridge: h.Switch.Bridge, Datapath: h.Switch.Datapath,
-				TunnelIP: h.TunnelIP, Ordinals: ord, Notify: notify, Log: log})
+				TunnelIP: h.TunnelIP, Ordinals: ord, Notify: notify, Log: log.With("switch", h.Name)})
 		}})
 
 	rc := reconcile.Config{Store: st, Identity: c.Name, Log: log}

@@ -49,9 +49,9 @@ type serverCmd struct {
 	DiskRatio         float64       `help:"Guests' disk per real disk." default:"1"`
 	TunnelType        string        `help:"Type of the tunnels of networks for which none is asked: vxlan, geneve or gre." default:"vxlan" enum:"vxlan,geneve,gre"`
 	PhysicalNetworks  []string      `help:"Names of physical networks that flat and VLAN networks may be made on before a host has mapped them."`
-	SwitchCA          string        `name:"switch-ca" help:"PEM file: who signs the certificates of switches at ssl: addresses."`
-	SwitchCert        string        `name:"switch-cert" help:"PEM file: this server's certificate for such switches."`
-	SwitchKey         string        `name:"switch-key" help:"PEM file: its key."`
+	SwitchCA          string        `name:"switch-ca" help:"PEM file: who signs the certificates of switches at ssl: addresses." type:"existingfile"`
+	SwitchCert        string        `name:"switch-cert" help:"PEM file: this server's certificate for such switches." type:"existingfile"`
+	SwitchKey         string        `name:"switch-key" help:"PEM file: its key." type:"existingfile"`
 	HostTTL           time.Duration `name:"host-ttl" help:"How long a host may be silent before it counts as down." default:"6s"`
 	GatewayTTL        time.Duration `name:"gateway-ttl" help:"How long a host that is a router's gateway, and its kernel, may be silent before its gateways go elsewhere." default:"400ms"`
 	GatewayGrace      time.Duration `name:"gateway-grace" help:"How long the agent of such a host may be away while the host itself is alive; less than --host-ttl." default:"3s"`

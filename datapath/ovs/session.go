@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"runtime"
+	"slices"
 	"strconv"
 	"time"
 
@@ -416,6 +417,9 @@ func (d *Driver) Attach(ctx context.Context, port model.ID, name string) error {
 	d.mu.Unlock()
 	if err != nil {
 		return fmt.Errorf("attach port %s: %w", port, err)
+	}
+	if slices.Contains([]string{d.cfg.Bridge, d.cfg.TunnelDevice, d.cfg.MetadataDevice, greDevice, geneveDevice}, name) {
+		return fmt.Errorf("attach port %s: %s is the switch's own", port, name)
 	}
 	n, err := d.cfg.Ordinals.Get(pipeline.OrdinalPort, port, pipeline.MaxPort)
 	if err != nil {

@@ -68,7 +68,7 @@ func News(rows Rows, upserts []model.HostRow) []model.ID {
 		switch r := row.(type) {
 		case *model.HostNetwork:
 			old, _ := rows.Row(row.RowID()).(*model.HostNetwork)
-			if old == nil || old != r && (old.MTU != r.MTU || old.DNSDomain != r.DNSDomain || !reflect.DeepEqual(old.Subnets, r.Subnets)) {
+			if old == nil || old != r && (old.MTU != r.MTU || old.Bare != r.Bare || old.DNSDomain != r.DNSDomain || !reflect.DeepEqual(old.Subnets, r.Subnets)) {
 				out = append(out, r.ID)
 			}
 		case *model.HostRouter:

@@ -148,7 +148,10 @@ func answer(req *dhcpv4.DHCPv4, kind dhcpv4.MessageType, l lease, port *model.Ho
 	s := l.subnet
 	reply.UpdateOption(dhcpv4.OptSubnetMask(net.CIDRMask(s.CIDR.Bits(), 32)))
 	// A client that takes option 121 ignores option 3 (RFC 3442), so the default route is in both.
-	routes := dhcpv4.Routes{{Dest: &net.IPNet{IP: serverID, Mask: net.CIDRMask(32, 32)}, Router: net.IPv4zero.To4()}}
+	var routes dhcpv4.Routes
+	if !network.Bare {
+		routes = append(routes, &dhcpv4.Route{Dest: &net.IPNet{IP: serverID, Mask: net.CIDRMask(32, 32)}, Router: net.IPv4zero.To4()})
+	}
 	for _, r := range s.Routes {
 		if r.Destination.Addr().Is4() && r.NextHop.Is4() {
 			routes = append(routes, route(r.Destination.Masked(), r.NextHop))
@@ -158,17 +161,21 @@ func answer(req *dhcpv4.DHCPv4, kind dhcpv4.MessageType, l lease, port *model.Ho
 		reply.UpdateOption(dhcpv4.OptRouter(s.Gateway.AsSlice()))
 		routes = append(routes, route(netip.PrefixFrom(netip.AddrFrom4([4]byte{}), 0), s.Gateway))
 	}
-	reply.UpdateOption(dhcpv4.OptClasslessStaticRoute(routes...))
+	if len(routes) > 0 {
+		reply.UpdateOption(dhcpv4.OptClasslessStaticRoute(routes...))
+	}
 	var dns []net.IP
 	for _, a := range s.DNS {
 		if a = a.Unmap(); a.Is4() {
 			dns = append(dns, a.AsSlice())
 		}
 	}
-	if len(dns) == 0 { // the host resolves names itself
+	if len(dns) == 0 && !network.Bare { // the host resolves names itself
 		dns = append(dns, serverID)
 	}
-	reply.UpdateOption(dhcpv4.OptDNS(dns...))
+	if len(dns) > 0 {
+		reply.UpdateOption(dhcpv4.OptDNS(dns...))
+	}
 	if network.MTU >= 68 && network.MTU <= 65535 { // RFC 2132, 5.1
 		reply.UpdateOption(dhcpv4.OptGeneric(dhcpv4.OptionInterfaceMTU, binary.BigEndian.AppendUint16(nil, uint16(network.MTU))))
 	}

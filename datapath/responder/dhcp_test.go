@@ -204,3 +204,23 @@ func discoverOptions(t testing.TB, p *model.HostPort) dhcpv4.Options {
 	}
 	return m.Options
 }
+
+// Where nobody serves guests beside the switch they are told of no service there, and else of the same.
+func TestDHCPBare(t *testing.T) {
+	own := network.Subnets[0].DNS
+	defer func() { network.Subnets[0].DNS, network.Bare = own, false }()
+	network.Subnets[0].DNS = nil
+	full := discoverOptions(t, port)
+	network.Bare = true
+	bare := discoverOptions(t, port)
+	if bare[6] != nil || bytes.Contains(bare[121], []byte("\xa9\xfe\xa9\xfe")) || !bytes.Contains(full[121], []byte("\xa9\xfe\xa9\xfe")) {
+		t.Errorf("servers of names %x, routes %x", bare[6], bare[121])
+	}
+	if !bytes.Equal(bare[3], full[3]) || len(bare[121]) != len(full[121])-9 { // 32, four bytes of network, four of router
+		t.Errorf("router %x, routes %x; want those of %x, %x but for the service's", bare[3], bare[121], full[3], full[121])
+	}
+	network.Subnets[0].DNS = own
+	if got := discoverOptions(t, port)[6]; string(got) != "\xc0\x00\x02\x35" {
+		t.Errorf("servers %v: told %x", own, got)
+	}
+}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"net"
 	"net/netip"
+	"slices"
 	"testing"
 
 	"github.com/insomniacslk/dhcp/dhcpv6"
@@ -329,6 +330,24 @@ func BenchmarkRA(b *testing.B) {
 	for b.Loop() {
 		if _, err := responder.SolicitedRA(in, port6, n, nil); err != nil {
 			b.Fatal(err)
+		}
+	}
+}
+
+func TestRABare(t *testing.T) {
+	six, n := *port6, network6()
+	six.FixedIPs = slices.DeleteFunc(slices.Clone(six.FixedIPs), func(f model.FixedIP) bool { return f.Address.Is4() })
+	for i := range n.Subnets {
+		n.Subnets[i].DNS = nil
+	}
+	for _, bare := range []bool{false, true} {
+		n.Bare = bare
+		frames, err := responder.SolicitedRA(solicitation(linkLocal), &six, n, nil)
+		if err != nil || len(frames) == 0 {
+			t.Fatalf("%d frames, %v", len(frames), err)
+		}
+		if got := bytes.Contains(frames[0], pipeline.ServiceAddr6.AsSlice()); got == bare {
+			t.Errorf("bare %v: told of the host's resolver: %v", bare, got)
 		}
 	}
 }

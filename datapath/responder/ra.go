@@ -122,7 +122,7 @@ func (a *advert) message(network *model.HostNetwork, alone bool) []byte {
 			}
 		}
 	}
-	if len(dns) == 0 && alone {
+	if len(dns) == 0 && alone && !network.Bare {
 		dns = append(dns, pipeline.ServiceAddr6)
 	}
 	lifetime := uint16(0)

@@ -320,6 +320,40 @@ func TestPhysicalMachine(t *testing.T) {
 	waitFor(t, "the switch to be up again", alive)
 	waitFor(t, "the machine to reach the guest again", func() bool { return pings(machine, pg.FixedIPs[0].Address) })
 
+	// Somebody unplugs the device: it is plugged in again.
+	tor.sw.Vsctl("del-port", "br-int", "eth3")
+	waitFor(t, "the machine to reach the guest with its device plugged in again", func() bool { return pings(machine, pg.FixedIPs[0].Address) })
+
+	// A device is one port's. What names no device leaves nothing on the switch when it goes.
+	var second, absent *model.Port
+	update(func(tx *store.Tx) error {
+		at := func(profile string) (*model.Port, error) {
+			host, raw := "tor-1", json.RawMessage(profile)
+			return nw.CreatePort(tx, admin, network.PortSpec{NetworkID: pm.NetworkID, Host: &host, Profile: &raw})
+		}
+		var err error
+		if second, err = at(`{"device":"eth3"}`); err != nil {
+			return err
+		}
+		absent, err = at(`{"device":"eth9"}`)
+		return err
+	})
+	failed := func(id model.ID) bool {
+		p, ok := store.Ports.Get(st.Snapshot(), id)
+		return ok && p.Status.State == model.PortDown && p.Status.Fault != ""
+	}
+	waitFor(t, "both to fail", func() bool { return failed(second.ID) && failed(absent.ID) })
+	if state() != model.PortActive || !pings(machine, pg.FixedIPs[0].Address) {
+		t.Error("a second port has taken the machine's device")
+	}
+	update(func(tx *store.Tx) error {
+		return errors.Join(nw.DeletePort(tx, admin, second.ID), nw.DeletePort(tx, admin, absent.ID))
+	})
+	waitFor(t, "what was tried to be undone", func() bool { return !strings.Contains(tor.sw.Vsctl("list-ports", "br-int"), "eth9") })
+	if !pings(machine, pg.FixedIPs[0].Address) {
+		t.Error("the machine's device went with the second port")
+	}
+
 	// Unbound, the machine is out.
 	update(func(tx *store.Tx) error {
 		nobody := ""
