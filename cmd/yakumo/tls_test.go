@@ -18,15 +18,15 @@ import (
 	"time"
 )
 
-// writePair writes a certificate for 127.0.0.1 that signs itself.
-func writePair(t *testing.T, dir string, serial int64, at time.Time) (cert, key string, pool *x509.CertPool) {
+// writePair writes a certificate for 127.0.0.1, and for more, that signs itself.
+func writePair(t *testing.T, dir string, serial int64, at time.Time, more ...net.IP) (cert, key string, pool *x509.CertPool) {
 	t.Helper()
 	k, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		t.Fatal(err)
 	}
 	tmpl := &x509.Certificate{SerialNumber: big.NewInt(serial), Subject: pkix.Name{CommonName: "test"}, NotBefore: time.Now().Add(-time.Hour),
-		NotAfter: time.Now().Add(time.Hour), IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, IsCA: true, BasicConstraintsValid: true}
+		NotAfter: time.Now().Add(time.Hour), IPAddresses: append(more, net.IPv4(127, 0, 0, 1)), IsCA: true, BasicConstraintsValid: true}
 	der, err := x509.CreateCertificate(rand.Reader, tmpl, tmpl, k.Public(), k)
 	if err != nil {
 		t.Fatal(err)
