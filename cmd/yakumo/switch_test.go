@@ -36,6 +36,7 @@ func TestSwitchByAPI(t *testing.T) {
 	near, far := net.IPv4(198, 18, byte(pid>>6), byte(pid<<2)|1), net.IPv4(198, 18, byte(pid>>6), byte(pid<<2)|2)
 	link := fmt.Sprintf("yks%d", pid)
 	ip(t, "link", "add", link, "type", "veth", "peer", "name", "mgmt", "netns", tor)
+	t.Cleanup(func() { ip(t, "link", "del", link) }) // with its namespace it would go only some time later
 	ip(t, "addr", "add", near.String()+"/30", "dev", link)
 	ip(t, "link", "set", link, "up")
 	ip(t, "-n", tor, "addr", "add", far.String()+"/30", "dev", "mgmt")
