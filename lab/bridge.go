@@ -99,7 +99,9 @@ func (k *keeper) bridge(ctx context.Context, b Bridge) error {
 				return err
 			}
 		}
-		if err := k.in.ip("link", "set", p.Name, "up"); err != nil {
+		// The kernel sees the frames of a user-space switch's ports too, and would answer ARP for the bridge's address
+		// with the port's MAC: whoever hears that answer last sends tunnels to where no switch listens.
+		if err := k.in.ip("link", "set", "dev", p.Name, "arp", "off", "up"); err != nil {
 			return err
 		}
 		add("--may-exist", "add-port", b.Name, p.Name)

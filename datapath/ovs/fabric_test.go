@@ -125,14 +125,15 @@ func (f *fabric) newHost(t testing.TB) *host {
 	ip(t, "-n", f.underlay, "link", "add", far, "type", "veth", "peer", "name", near, "netns", h.ns)
 	t.Cleanup(func() { ip(t, "-n", f.underlay, "link", "del", far) })
 	ip(t, "-n", f.underlay, "link", "set", far, "master", "br0", "up")
-	ip(t, "-n", h.ns, "link", "set", near, "up")
+	// Else the kernel answers ARP for the bridge's address, too, with the uplink's MAC.
+	ip(t, "-n", h.ns, "link", "set", "dev", near, "arp", "off", "up")
 	h.sw = ovstest.Start(t, ovstest.InNetns(h.ns))
 	// User-space tunnels need their source address on a bridge of the same switch.
 	h.sw.Vsctl("add-br", "br-ul", "--", "set", "bridge", "br-ul", "datapath_type=netdev", "--", "add-port", "br-ul", near)
 	ip(t, "-n", f.underlay, "link", "add", far+"p", "type", "veth", "peer", "name", "physical", "netns", h.ns)
 	t.Cleanup(func() { ip(t, "-n", f.underlay, "link", "del", far+"p") })
 	ip(t, "-n", f.underlay, "link", "set", far+"p", "master", "br1", "up")
-	ip(t, "-n", h.ns, "link", "set", "physical", "up")
+	ip(t, "-n", h.ns, "link", "set", "dev", "physical", "arp", "off", "up")
 	h.sw.Vsctl("add-br", "br-ph", "--", "set", "bridge", "br-ph", "datapath_type=netdev", "--", "add-port", "br-ph", "physical")
 	h.addressUnderlay(t)
 	if f.remote {

@@ -75,6 +75,7 @@ func Start(ctx context.Context, cfg Config) (_ *Member, err error) {
 	c.AutoCompactionMode = "periodic"
 	c.AutoCompactionRetention = "30m"
 	c.SnapshotCount = 20000
+	c.SnapshotCatchUpEntries = 100 // kept in memory for members that lag, of which there are none
 	peer := url.URL{Scheme: "unix", Path: filepath.Join(sockets, "peer.sock")}
 	client := url.URL{Scheme: "unix", Path: filepath.Join(sockets, "client.sock")}
 	if cfg.ListenClient != "" {

@@ -137,7 +137,7 @@ func newSite(t *testing.T, underlay string, n byte) *site {
 	far := fmt.Sprintf("h%d", n)
 	ip(t, "-n", underlay, "link", "add", far, "type", "veth", "peer", "name", "uplink", "netns", s.ns)
 	ip(t, "-n", underlay, "link", "set", far, "master", "br0", "up")
-	ip(t, "-n", s.ns, "link", "set", "uplink", "up")
+	ip(t, "-n", s.ns, "link", "set", "dev", "uplink", "arp", "off", "up") // the bridge answers
 	s.sw = ovstest.Start(t, ovstest.InNetns(s.ns))
 	s.sw.Vsctl("add-br", "br-ul", "--", "set", "bridge", "br-ul", "datapath_type=netdev", "--", "add-port", "br-ul", "uplink")
 	s.address(t)
