@@ -15,7 +15,9 @@ run() { # name, log, command…
   else
     fail=1
     printf '%-34s FAIL  %4d s\n' "$name" $((SECONDS - began))
-    grep -v -e '^ok ' -e 'no test files' "$log" | tail -n 200
+    # What failed comes first: the end of a long log may be all daemons' own.
+    grep -B 40 -E '^\s*--- FAIL' "$log" | grep -v -e '--- PASS' -e '=== RUN' | head -n 200
+    grep -v -e '^ok ' -e 'no test files' "$log" | tail -n 100
   fi
 }
 

@@ -127,9 +127,12 @@ func (g *guest) attach(t *testing.T) {
 		g.console = &console{stream: stream}
 		g.console.fresh = sync.NewCond(&g.console.mu)
 		go g.console.read()
+		if err := g.login(t); err != nil { // its stream may have been a dying daemon's
+			g.detach()
+			return err.Error()
+		}
 		return ""
 	})
-	g.login(t)
 }
 
 var (
@@ -141,30 +144,40 @@ var (
 	root     = regexp.MustCompile(`\r\n# $`)
 )
 
-// login makes the console a root shell: the user cirros with its password, then sudo.
-func (g *guest) login(t *testing.T) {
+// login makes the console a root shell: the user cirros with its password, then sudo. The error
+// is that of the console's stream.
+func (g *guest) login(t *testing.T) error {
 	t.Helper()
+	say := func(text string, then *regexp.Regexp, patience time.Duration) ([]string, error) {
+		if _, err := io.WriteString(g.console.stream, text); err != nil {
+			return nil, err
+		}
+		return g.console.expect(then, patience)
+	}
 	for end := time.Now().Add(bootPatience); time.Now().Before(end); {
-		g.send(t, "\n")
-		groups := g.wait(t, ready, time.Second)
+		groups, err := say("\n", ready, time.Second)
+		if err != nil {
+			return err
+		}
 		if groups == nil {
 			continue
 		}
 		switch strings.TrimSpace(groups[1]) {
 		case "login:":
-			g.send(t, "cirros\n")
-			if g.wait(t, password, 10*time.Second) != nil {
-				g.send(t, "gocubsgo\n")
-				g.wait(t, cirros, 10*time.Second)
+			if groups, err = say("cirros\n", password, 10*time.Second); err == nil && groups != nil {
+				_, err = say("gocubsgo\n", cirros, 10*time.Second)
 			}
 		case "$":
-			g.send(t, "exec sudo sh\n")
-			g.wait(t, root, 10*time.Second)
+			_, err = say("exec sudo sh\n", root, 10*time.Second)
 		case "#":
-			return
+			return nil
+		}
+		if err != nil {
+			return err
 		}
 	}
 	t.Fatalf("nobody can log in on the console of %s; it shows:\n%s", g.name, g.console.tail())
+	return nil
 }
 
 func (g *guest) wait(t *testing.T, re *regexp.Regexp, patience time.Duration) []string {
