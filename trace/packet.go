@@ -1,7 +1,6 @@
 package trace
 
 import (
-	"fmt"
 	"net/netip"
 	"strconv"
 
@@ -166,7 +165,8 @@ func transport(pkt *sim.Packet, q Request) error {
 			return bad("protocol %.40q is none of icmp, tcp, udp, sctp, arp and no number from 0 to 255.", proto)
 		}
 		pkt.Proto = uint8(n)
-		if _, named := map[uint8]bool{pipeline.ProtoTCP: true, pipeline.ProtoUDP: true, pipeline.ProtoSCTP: true}[pkt.Proto]; named {
+		switch pkt.Proto {
+		case pipeline.ProtoTCP, pipeline.ProtoUDP, pipeline.ProtoSCTP:
 			pkt.SrcPort, pkt.DstPort, pkt.Flags = q.SrcPort, q.DstPort, sim.SYN
 		}
 	}
@@ -247,9 +247,4 @@ func answer(p sim.Packet) (sim.Packet, bool) {
 		return q, false
 	}
 	return q, true
-}
-
-// String says on one line what is asked.
-func (q Request) String() string {
-	return fmt.Sprintf("%s from port %s to %s%v port %d", q.Protocol, q.Port, q.To, q.Dst, q.DstPort)
 }
