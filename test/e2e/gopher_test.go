@@ -3,9 +3,11 @@ package e2e_test
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"io"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/gophercloud/gophercloud/v2"
 	"github.com/gophercloud/gophercloud/v2/openstack/compute/v2/hypervisors"
@@ -98,10 +100,14 @@ func TestGophercloud(t *testing.T) {
 	g := ten.boot(t, mine{t}, order{name: "gopher-1", port: p.ID, key: "gopher", userData: "#!/bin/sh\necho gopher was here\n"})
 	measured(t, "create to ACTIVE: %.2f s", g.active(t).Seconds())
 	measured(t, "create to ready: %.2f s", g.up(t, 1).Seconds())
-	log, err := servers.ShowConsoleOutput(ctx, c.Compute, g.id, servers.ShowConsoleOutputOpts{}).Extract()
-	if err != nil || !strings.Contains(log, "gopher was here") {
-		t.Errorf("user data did not write to the console: %v: %s", err, log)
-	}
+	// User data runs once the guest is ready.
+	await(t, "user data writes to the console", 30*time.Second, func(ctx context.Context) string {
+		log, err := servers.ShowConsoleOutput(ctx, c.Compute, g.id, servers.ShowConsoleOutputOpts{}).Extract()
+		if err != nil || !strings.Contains(log, "gopher was here") {
+			return fmt.Sprintf("%v: %s", err, log)
+		}
+		return ""
+	})
 	_, err = servers.Create(ctx, reader.Compute, servers.CreateOpts{Name: "no", ImageRef: fix.image, FlavorRef: flavor(t, "m1.nano"), Networks: []servers.Network{{UUID: n.network.ID}}}, nil).Extract()
 	mayNot("create servers", err)
 	_, err = servers.ShowConsoleOutput(ctx, reader.Compute, g.id, servers.ShowConsoleOutputOpts{}).Extract()
