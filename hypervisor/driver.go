@@ -41,6 +41,12 @@ type Guest struct {
 	ConsoleLogBytes int64
 
 	Serial string // SMBIOS system serial number; empty for the ID
+
+	// Display gives the guest a screen, a keyboard and a tablet that Displayer serves.
+	Display bool
+	// Specs are the flavor's extra specs and the image's properties that the hypervisor can honour
+	// (hw:cpu_policy, hw:watchdog_action, hw:mem_page_size, hw_disk_bus …); what a driver does not know it leaves alone.
+	Specs map[string]string
 }
 
 // DefaultConsoleLogBytes is the bound of a console log that names none.
@@ -56,8 +62,12 @@ func (g Guest) ConsoleLogBound() int64 {
 
 // Disk is a file of the host that the guest sees as a disk or as a CD-ROM.
 type Disk struct {
-	Path     string // absolute
-	Format   string // "qcow2" or "raw"
+	Path   string // absolute; empty where Network is set
+	Format string // "qcow2" or "raw"
+	// Network, where not nil, is a disk that is not a file of this host. Its Format is raw.
+	Network  *NetworkDisk
+	Shared   bool   // several guests write to it
+	Tag      string // the user's name for it
 	Device   string // "disk", "cdrom"; empty for "disk"
 	ReadOnly bool   // a CD-ROM is always read-only
 	Serial   string // shown in the guest's /dev/disk/by-id; virtio shows the first 20 bytes
@@ -67,6 +77,17 @@ type Disk struct {
 	Bus       string // "virtio", "scsi" or "sata"; empty for virtio, or for sata with a CD-ROM
 }
 
+// NetworkDisk is where a disk is that is no file.
+type NetworkDisk struct {
+	Protocol  string   // "nbd" or "rbd"
+	Socket    string   // nbd: absolute path of a unix socket of this host
+	Name      string   // nbd: export; rbd: pool/image
+	Hosts     []string // rbd: monitors, host:port
+	User      string   // rbd
+	Secret    string   // rbd: the user's key, base64; never logged
+	Reconnect int      // seconds for which a guest waits for a lost server before it sees an error; 0: none
+}
+
 // NIC is a virtio network card on a tap device that exists on the host before the guest
 // starts. The driver neither makes, configures nor removes the tap.
 type NIC struct {
@@ -74,6 +95,7 @@ type NIC struct {
 	MAC       string // unicast, colon-separated
 	Tap       string // name of the tap device, at most 15 bytes
 	MTU       int    // told to the guest by the card, 68 to 65535; 0 for none
+	Tag       string // the user's name for it
 	BootOrder int    // as for Disk
 }
 
@@ -82,14 +104,15 @@ type Power uint8
 
 // The powers. A guest that has never been started is Off.
 const (
-	Absent  Power = iota // not defined on this host
-	Off                  // defined, not running: never started, shut down or stopped
-	Running              // its processors execute, or are about to
-	Paused               // its processors are held: by an operator, a migration or a disk error
-	Crashed              // it ended without being asked: its process died or the guest panicked
+	Absent    Power = iota // not defined on this host
+	Off                    // defined, not running: never started, shut down or stopped
+	Running                // its processors execute, or are about to
+	Paused                 // its processors are held: by an operator, a migration or a disk error
+	Crashed                // it ended without being asked: its process died or the guest panicked
+	Suspended              // off, with its memory kept in a file; Start goes on from there
 )
 
-var powerNames = [...]string{"absent", "off", "running", "paused", "crashed"}
+var powerNames = [...]string{"absent", "off", "running", "paused", "crashed", "suspended"}
 
 // String gives the power's name in lower case.
 func (p Power) String() string {
@@ -187,6 +210,123 @@ type Consoler interface {
 	// reader at a time: a second is a Conflict. The console ends with io.EOF when the guest stops.
 	// It lives until Close, whatever becomes of ctx.
 	Console(ctx context.Context, id string) (io.ReadWriteCloser, error)
+}
+
+// The interfaces below are what a driver may offer besides. Each method has the errors of Driver's.
+
+// Pauser is a Driver that can hold a guest's processors. Start ends a pause.
+type Pauser interface {
+	// Pause makes a running guest Paused; a paused one is a success.
+	Pause(ctx context.Context, id string) error
+}
+
+// Suspender is a Driver that can put a guest's memory into a file and turn it off.
+type Suspender interface {
+	// Suspend makes a running or paused guest Suspended; a suspended one is a success. The host may be
+	// turned off meanwhile. Stop throws the memory away.
+	Suspend(ctx context.Context, id string) error
+}
+
+// Plugger is a Driver that can change a running guest's disks, cards and disks' sizes.
+type Plugger interface {
+	// Plug makes the running guest have exactly the disks and cards of g, and its definition too. It returns once
+	// what was taken away is let go of by the guest, which has to play along: fault.Conflict where it did not by the
+	// end of ctx. Nothing else of g is compared.
+	Plug(ctx context.Context, g Guest) error
+	// Grow tells a running guest that the disk with the serial number has the size in bytes now, and
+	// makes it so where it is a file.
+	Grow(ctx context.Context, id, serial string, size int64) error
+}
+
+// Copier is a Driver that can copy a disk of a running guest at one moment.
+type Copier interface {
+	// CopyDisk writes what the disk with the serial number holds now to the new file path, as qcow2 without a
+	// backing file. The guest runs on.
+	CopyDisk(ctx context.Context, id, serial, path string) error
+}
+
+// Diagnoser is a Driver that can say what a guest uses.
+type Diagnoser interface {
+	Diagnostics(ctx context.Context, id string) (Diagnostics, error)
+}
+
+// Diagnostics are counters of a running guest since its start.
+type Diagnostics struct {
+	Uptime    time.Duration
+	CPUTime   []time.Duration // of each virtual processor
+	MemoryMiB int             // at most
+	UsedMiB   int             // resident on the host
+	Disks     []DiskCounters
+	NICs      []NICCounters
+}
+
+// DiskCounters are of one disk.
+type DiskCounters struct {
+	Serial                                             string
+	ReadBytes, ReadRequests, WriteBytes, WriteRequests int64
+	Errors                                             int64
+}
+
+// NICCounters are of one card, as the guest sees directions.
+type NICCounters struct {
+	MAC                                                                              string
+	InBytes, InPackets, InErrors, InDrops, OutBytes, OutPackets, OutErrors, OutDrops int64
+}
+
+// Displayer is a Driver that gives access to guests' screens.
+type Displayer interface {
+	// Display opens a connection that speaks RFB (VNC, RFC 6143), without a password. The guest must be running and have
+	// been defined with Display. It lives until Close, whatever becomes of ctx.
+	Display(ctx context.Context, id string) (io.ReadWriteCloser, error)
+}
+
+// Migrator is a Driver that can move a running guest to another host's driver of the same kind.
+type Migrator interface {
+	// Receive makes this host ready for a guest that is about to come: g is its definition here, with
+	// the paths of this host; its local disks' files exist, with their sizes, over the same backing files.
+	// The connections that Reception.Dial and Reception.Ports name are what the sender's Passage must lead to.
+	Receive(ctx context.Context, g Guest) (Reception, error)
+
+	// Send moves the guest. It returns nil when it runs at the other end and has left this host, an error of
+	// kind Conflict when it was aborted, any other when it has failed; the guest runs on here then.
+	Send(ctx context.Context, id string, to Passage) error
+
+	// Abort ends Send from elsewhere; none is a success. Hurry makes it end soon: by post-copy, or by a pause.
+	Abort(ctx context.Context, id string) error
+	Hurry(ctx context.Context, id string) error
+
+	// Progress says how far Send has come; NotFound where none runs.
+	Progress(ctx context.Context, id string) (MoveProgress, error)
+}
+
+// Reception is a host that awaits a guest.
+type Reception interface {
+	// Dial opens a connection of the named kind to this host's hypervisor, for the sender: "control" (the
+	// hypervisor's own protocol), "memory", "disks".
+	Dial(ctx context.Context, kind string) (io.ReadWriteCloser, error)
+	// Close ends the wait. A guest that runs here by then is not touched.
+	Close() error
+}
+
+// Passage is the way to a Reception.
+type Passage struct {
+	// Guest is the definition at the other end: Reception's.
+	Guest Guest
+	// Dial is Reception.Dial of the other end, over an encrypted connection.
+	Dial func(ctx context.Context, kind string) (io.ReadWriteCloser, error)
+	// CopyDisks are the serial numbers of the disks whose contents must be copied; others are reached by both hosts.
+	CopyDisks []string
+	// BandwidthMiB bounds the copying, MiB a second; 0: none.
+	BandwidthMiB int
+	AutoConverge bool // slow the guest down where it changes memory faster than it can be copied
+	PostCopy     bool // allow Hurry to run the guest at the other end before all memory is there
+}
+
+// MoveProgress is how far Send has come, in bytes.
+type MoveProgress struct {
+	MemoryTotal, MemoryProcessed, MemoryRemaining int64
+	DiskTotal, DiskProcessed, DiskRemaining       int64
+	Downtime                                      time.Duration // once known
 }
 
 // NotFound is the error of every driver for a guest that is not defined on the host.

@@ -29,6 +29,8 @@ func newRow(k model.RowKind) (model.HostRow, error) {
 		return new(model.HostFloating), nil
 	case model.RowAddresses:
 		return new(model.HostAddresses), nil
+	case model.RowVolume:
+		return new(model.HostVolume), nil
 	case model.RowMirror:
 		return new(model.HostMirror), nil
 	}

@@ -19,13 +19,20 @@ type Host struct {
 	// Bandwidth is what the host has for guests that are promised bandwidth, in kbit/s each way,
 	// by physical network; BandwidthTunnel for all tunnelled ones; of PacketRate, 1,000 packets/s
 	// in all. Absent: nothing to promise.
-	Bandwidth  map[string]int `json:"bandwidth,omitempty"`
-	Disabled   bool           `json:"disabled"` // no new servers
-	Reason     string         `json:"disabled_reason,omitempty"`
-	ForcedDown bool           `json:"forced_down"`
-	Capacity   HostCapacity   `json:"capacity"`
-	Version    string         `json:"version"` // of the agent
-	BootID     string         `json:"boot_id"`
+	Bandwidth map[string]int `json:"bandwidth,omitempty"`
+	// Channel is where the host's agent answers other hosts' agents; invalid (zero): nowhere.
+	Channel netip.AddrPort `json:"channel"`
+	// Engines are the volume engines that the host can work with, sorted: "local", "nfs", "rbd".
+	Engines  []string `json:"engines,omitempty"`
+	Draining bool     `json:"draining,omitempty"` // its servers are being moved away
+	// FencedAt is when an administrator, or a fence, confirmed that the host is off: its servers may run elsewhere. Zero: not.
+	FencedAt   time.Time    `json:"fenced_at"`
+	Disabled   bool         `json:"disabled"` // no new servers
+	Reason     string       `json:"disabled_reason,omitempty"`
+	ForcedDown bool         `json:"forced_down"`
+	Capacity   HostCapacity `json:"capacity"`
+	Version    string       `json:"version"` // of the agent
+	BootID     string       `json:"boot_id"`
 	// CertSerial is the serial number of the certificate that the host was issued at its last join.
 	CertSerial string `json:"cert_serial,omitempty"`
 	// CertKey is the SHA-256 of the public key that the host joined with, hex: a certificate of another key is worthless.

@@ -20,6 +20,7 @@ const (
 	RowRouter    RowKind = "router"    // HostRouter: a router that a port here may reach, or that this host is a gateway of
 	RowFloating  RowKind = "floating"  // HostFloating: a floating address that is served here
 	RowAddresses RowKind = "addresses" // HostAddresses: an address group that a rule here refers to
+	RowVolume    RowKind = "volume"    // HostVolume: a volume that the host's agent works on, or that a server here uses
 	RowMirror    RowKind = "mirror"    // HostMirror: a copy of a port's frames that is made, or received, here
 
 	// Rows that a data path learns by itself and tells nobody. No server ever sends one.
@@ -104,6 +105,9 @@ type HostPort struct {
 	Parent ID      `json:"parent,omitempty"`
 	VLAN   uint16  `json:"vlan,omitempty"`
 	QoS    HostQoS `json:"qos"`
+	// Standby: a server that has the port is on its way here. It is wired as any, but traffic to it goes
+	// where its HostPeer row says, and none comes from here, until the guest runs here.
+	Standby bool `json:"standby,omitempty"`
 	// Device is the network device that binding:profile names for the port; only a switch without an agent reads it.
 	Device string `json:"device,omitempty"`
 }
@@ -302,6 +306,17 @@ type HostNIC struct {
 	PortID ID     `json:"port_id"`
 	MAC    string `json:"mac"`
 	MTU    int    `json:"mtu"`
+	Tag    string `json:"tag,omitempty"`
+}
+
+// HostDisk is a volume that a guest has, in order after its own root disk.
+type HostDisk struct {
+	VolumeID ID     `json:"volume_id"`
+	Boot     bool   `json:"boot,omitempty"`
+	ReadOnly bool   `json:"read_only,omitempty"`
+	Shared   bool   `json:"shared,omitempty"` // by several guests
+	Device   string `json:"device,omitempty"` // as the user sees it
+	Tag      string `json:"tag,omitempty"`
 }
 
 // HostServer is a guest that this host runs, stops or removes.
@@ -335,6 +350,20 @@ type HostServer struct {
 	// lost does not serve an old reboot again.
 	ObservedReboots int64 `json:"observed_reboots"`
 	ObservedHard    int64 `json:"observed_hard"`
+
+	Rebuilds         int64             `json:"rebuilds,omitempty"`
+	ObservedRebuilds int64             `json:"observed_rebuilds,omitempty"`
+	Volumes          []HostDisk        `json:"volumes,omitempty"`
+	Saving           []ID              `json:"saving,omitempty"` // images to be made of the root disk
+	Rescue           *Rescue           `json:"rescue,omitempty"`
+	ExtraSpecs       map[string]string `json:"extra_specs,omitempty"` // of the flavor
+	EphemeralGiB     int               `json:"ephemeral,omitempty"`
+	SwapMiB          int               `json:"swap,omitempty"`
+	Sealed           string            `json:"sealed,omitempty"` // password for the metadata service
+	LaunchIndex      int               `json:"launch_index,omitempty"`
+	Move             *HostMove         `json:"move,omitempty"`
+	// LeaseSeconds, where not 0: the guest must be off, its power cut, once the host has heard no server for so long, as another host will run it then.
+	LeaseSeconds int `json:"lease_seconds,omitempty"`
 }
 
 // RowID is server/<id>.
@@ -342,16 +371,22 @@ func (r *HostServer) RowID() RowID { return RowID{RowServer, r.ID} }
 
 // ServerReport is what a host says of a guest.
 type ServerReport struct {
-	ServerID   ID        `json:"server_id"`
-	Generation int64     `json:"generation"` // of the HostServer acted on
-	Phase      Phase     `json:"phase"`      // fetching, starting, ready, error
-	Power      Power     `json:"power"`
-	Reboots    int64     `json:"reboots"`
-	Hard       int64     `json:"hard_reboots"`
-	Gone       bool      `json:"gone,omitempty"` // nothing is left of a deleted server
-	Fault      *Fault    `json:"fault,omitempty"`
-	Steps      []StepAt  `json:"steps,omitempty"` // steps finished or failed since the server was placed
-	At         time.Time `json:"at"`
+	ServerID   ID             `json:"server_id"`
+	Generation int64          `json:"generation"` // of the HostServer acted on
+	Phase      Phase          `json:"phase"`      // fetching, starting, ready, error
+	Power      Power          `json:"power"`
+	Reboots    int64          `json:"reboots"`
+	Hard       int64          `json:"hard_reboots"`
+	Gone       bool           `json:"gone,omitempty"` // nothing is left of a deleted server
+	Rebuilds   int64          `json:"rebuilds,omitempty"`
+	Saved      []UploadReport `json:"saved,omitempty"` // images made of the root disk
+	Move       *MoveReport    `json:"move,omitempty"`
+	// Disks are the volumes that the guest has now, NICs its ports: what was asked to be attached or detached is so.
+	Disks []ID      `json:"disks,omitempty"`
+	NICs  []ID      `json:"nics,omitempty"`
+	Fault *Fault    `json:"fault,omitempty"`
+	Steps []StepAt  `json:"steps,omitempty"` // steps finished or failed since the server was placed
+	At    time.Time `json:"at"`
 }
 
 // StepAt is the timing of one boot step on a host.

@@ -112,6 +112,8 @@ type Port struct {
 	DNSName      string        `json:"dns_name,omitempty"`
 	// Host is where the port is bound; chosen with the placement of its server. Empty: unbound.
 	Host ID `json:"host,omitempty"`
+	// NextHost makes ready for the port, whose server is on its way there; Host serves it meanwhile.
+	NextHost ID `json:"next_host,omitempty"`
 	// QoSPolicyID is the port's own policy; empty: its network's, where it has one.
 	QoSPolicyID ID `json:"qos_policy_id,omitempty"`
 	// TrunkID is the trunk that the port is the parent or a subport of. A subport has ParentID

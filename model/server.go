@@ -45,6 +45,7 @@ const (
 	PhaseReady    Phase = "ready"    // it has run once; Status.Power tells the rest
 	PhaseError    Phase = "error"    // Fault tells why; delete works
 	PhaseDeleting Phase = "deleting" // wanted gone; the row goes when the host says so
+	PhaseShelved  Phase = "shelved"  // it has no host, and its disk is an image
 )
 
 // Power is the state of a guest, wanted or seen.
@@ -52,11 +53,12 @@ type Power string
 
 // Power states.
 const (
-	PowerUnknown Power = ""
-	PowerOff     Power = "off"
-	PowerRunning Power = "running"
-	PowerPaused  Power = "paused"
-	PowerCrashed Power = "crashed"
+	PowerUnknown   Power = ""
+	PowerOff       Power = "off"
+	PowerRunning   Power = "running"
+	PowerPaused    Power = "paused"    // its processors stand still, its memory is kept
+	PowerSuspended Power = "suspended" // off, with its memory in a file of its host
+	PowerCrashed   Power = "crashed"
 )
 
 // Server is a virtual machine.
@@ -74,24 +76,40 @@ type Server struct {
 	Zone        string            `json:"zone,omitempty"`      // asked for; "" any
 	WantHost    string            `json:"want_host,omitempty"` // an administrator's choice, by host name
 	AdminPass   string            `json:"-"`
-	HostName    string            `json:"host_name"` // inside the guest
-	Ports       []ID              `json:"ports"`     // in the order of the guest's interfaces
-	Locked      bool              `json:"locked,omitempty"`
-	LockReason  string            `json:"lock_reason,omitempty"`
-	LockedBy    string            `json:"locked_by,omitempty"` // owner or admin
-	AccessIPv4  string            `json:"access_ipv4,omitempty"`
-	AccessIPv6  string            `json:"access_ipv6,omitempty"`
-	DiskConfig  string            `json:"disk_config,omitempty"` // Nova's OS-DCF:diskConfig: MANUAL or AUTO
-	Reservation string            `json:"reservation,omitempty"` // Nova's reservation id: of the request that made it
-	LaunchIndex int               `json:"launch_index,omitempty"`
-	Arch        string            `json:"arch,omitempty"`       // asked for by the image; "" any
-	RequestID   string            `json:"request_id,omitempty"` // of the request that last changed what is wanted
+	// Sealed is the password that the guest handed in, encrypted with its owner's key (base64), as the metadata service took it.
+	Sealed string `json:"sealed,omitempty"`
+	// GroupID is its server group; Hints are the scheduler hints that it was made with.
+	GroupID     ID                  `json:"group_id,omitempty"`
+	Hints       map[string][]string `json:"hints,omitempty"`
+	HostName    string              `json:"host_name"` // inside the guest
+	Ports       []ID                `json:"ports"`     // in the order of the guest's interfaces
+	Locked      bool                `json:"locked,omitempty"`
+	LockReason  string              `json:"lock_reason,omitempty"`
+	LockedBy    string              `json:"locked_by,omitempty"` // owner or admin
+	AccessIPv4  string              `json:"access_ipv4,omitempty"`
+	AccessIPv6  string              `json:"access_ipv6,omitempty"`
+	DiskConfig  string              `json:"disk_config,omitempty"` // Nova's OS-DCF:diskConfig: MANUAL or AUTO
+	Reservation string              `json:"reservation,omitempty"` // Nova's reservation id: of the request that made it
+	LaunchIndex int                 `json:"launch_index,omitempty"`
+	Arch        string              `json:"arch,omitempty"`       // asked for by the image; "" any
+	RequestID   string              `json:"request_id,omitempty"` // of the request that last changed what is wanted
 
 	// Power is what the user wants; Reboots and HardReboots count requests, so that each is acted on once.
 	Power       Power `json:"power"`
 	Reboots     int64 `json:"reboots,omitempty"`
 	HardReboots int64 `json:"hard_reboots,omitempty"`
 	Deleted     bool  `json:"deleted,omitempty"`
+	// Rebuilds counts requests for a fresh root disk of Image.
+	Rebuilds int64 `json:"rebuilds,omitempty"`
+	// Volumes are in the order of the guest's disks after its own; one may be its root disk, and it has none of its own then.
+	Volumes []VolumeUse `json:"volumes,omitempty"`
+	// Saving are images that its host is to make of its root disk.
+	Saving       []ID          `json:"saving,omitempty"`
+	Rescue       *Rescue       `json:"rescue,omitempty"`
+	Shelving     Shelving      `json:"shelving,omitempty"`
+	ShelvedImage ID            `json:"shelved_image,omitempty"`
+	PortTags     map[ID]string `json:"port_tags,omitempty"` // device tags, by port
+	Move         *Move         `json:"move,omitempty"`
 
 	// Host is chosen by placement.
 	Host   ID           `json:"host,omitempty"`
@@ -106,6 +124,7 @@ type ServerStatus struct {
 	Generation int64     `json:"generation,omitempty"` // the server's generation that the host acted on last
 	Reboots    int64     `json:"reboots,omitempty"`    // requests served
 	Hard       int64     `json:"hard_reboots,omitempty"`
+	Rebuilds   int64     `json:"rebuilds,omitempty"`
 	Fault      *Fault    `json:"fault,omitempty"`
 	LaunchedAt time.Time `json:"launched_at"`
 	Action     string    `json:"action,omitempty"` // request id of the action that runs, where one does

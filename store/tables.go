@@ -90,7 +90,33 @@ var (
 
 	Servers = Define("server", func(r *model.Server) string { return r.ID },
 		By("project", func(r *model.Server) []string { return []string{r.ProjectID} }),
-		By("host", func(r *model.Server) []string { return some(r.Host) }),
+		// host finds what a host must know of: also what is on its way there, and what left it and may come back.
+		By("host", func(r *model.Server) []string {
+			out := some(r.Host)
+			if m := r.Move; m != nil {
+				for _, h := range []model.ID{m.Source, m.Target} {
+					if h != "" && h != r.Host {
+						out = append(out, h)
+					}
+				}
+			}
+			return out
+		}),
+		By("group", func(r *model.Server) []string { return some(r.GroupID) }),
+		By("moving", func(r *model.Server) []string {
+			if r.Move == nil {
+				return nil
+			}
+			return []string{string(r.Move.Stage)}
+		}),
+		By("volume", func(r *model.Server) []string {
+			out := make([]string, 0, len(r.Volumes))
+			for _, v := range r.Volumes {
+				out = append(out, v.VolumeID)
+			}
+			return out
+		}),
+		By("saving", func(r *model.Server) []string { return r.Saving }),
 		By("phase", func(r *model.Server) []string { return []string{string(r.Status.Phase)} }),
 		By("image", func(r *model.Server) []string { return some(r.ImageID) }),
 		By("newest", func(r *model.Server) []string { return []string{r.NewestFirst()} }),
@@ -99,6 +125,75 @@ var (
 	Actions = Define("action", (*model.Action).Key,
 		By("server", func(r *model.Action) []string { return []string{r.ServerID} }),
 		By("request", func(r *model.Action) []string { return []string{r.ServerID + "," + r.RequestID} }))
+
+	Migrations = Define("migration", func(r *model.Migration) string { return r.ID },
+		Claims(func(r *model.Migration) []string { return []string{strconv.FormatInt(r.Number, 10)} }),
+		By("number", func(r *model.Migration) []string { return []string{strconv.FormatInt(r.Number, 10)} }),
+		By("server", func(r *model.Migration) []string { return []string{r.ServerID} }),
+		By("project", func(r *model.Migration) []string { return []string{r.ProjectID} }),
+		By("status", func(r *model.Migration) []string { return []string{r.Status} }))
+
+	ServerGroups = Define("server_group", func(r *model.ServerGroup) string { return r.ID },
+		Counted("project", func(r *model.ServerGroup) []string { return []string{r.ProjectID} }))
+
+	Aggregates = Define("aggregate", func(r *model.Aggregate) string { return r.ID },
+		Claims(func(r *model.Aggregate) []string {
+			return []string{"name," + r.Name, "number," + strconv.FormatInt(r.Number, 10)}
+		}),
+		By("number", func(r *model.Aggregate) []string { return []string{strconv.FormatInt(r.Number, 10)} }),
+		By("host", func(r *model.Aggregate) []string { return r.Hosts }))
+
+	ConsoleTokens = Define("console_token", func(r *model.ConsoleToken) string { return r.Hash },
+		By("server", func(r *model.ConsoleToken) []string { return []string{r.ServerID} }))
+
+	Volumes = Define("volume", func(r *model.Volume) string { return r.ID },
+		Counted("project", func(r *model.Volume) []string { return []string{r.ProjectID} }),
+		By("host", func(r *model.Volume) []string { return some(r.Host) }),
+		By("state", func(r *model.Volume) []string { return []string{r.Status.State} }),
+		By("type", func(r *model.Volume) []string { return some(r.TypeID) }),
+		By("source", func(r *model.Volume) []string { return some(r.Source.VolumeID) }),
+		By("snapshot", func(r *model.Volume) []string { return some(r.Source.SnapshotID) }),
+		By("server", func(r *model.Volume) []string {
+			out := make([]string, 0, len(r.Attachments))
+			for _, a := range r.Attachments {
+				if a.ServerID != "" {
+					out = append(out, a.ServerID)
+				}
+			}
+			return out
+		}),
+		By("attachment", func(r *model.Volume) []string {
+			out := make([]string, 0, len(r.Attachments))
+			for _, a := range r.Attachments {
+				out = append(out, a.ID)
+			}
+			return out
+		}))
+
+	VolumeSnapshots = Define("volume_snapshot", func(r *model.VolumeSnapshot) string { return r.ID },
+		Counted("project", func(r *model.VolumeSnapshot) []string { return []string{r.ProjectID} }),
+		By("volume", func(r *model.VolumeSnapshot) []string { return []string{r.VolumeID} }))
+
+	VolumeBackups = Define("volume_backup", func(r *model.VolumeBackup) string { return r.ID },
+		Counted("project", func(r *model.VolumeBackup) []string { return []string{r.ProjectID} }),
+		By("volume", func(r *model.VolumeBackup) []string { return []string{r.VolumeID} }))
+
+	// VolumeTypes: one may be the default.
+	VolumeTypes = Define("volume_type", func(r *model.VolumeType) string { return r.ID },
+		Claims(func(r *model.VolumeType) []string {
+			out := []string{"name," + r.Name}
+			if r.Default {
+				out = append(out, "default")
+			}
+			return out
+		}),
+		By("name", func(r *model.VolumeType) []string { return []string{r.Name} }))
+
+	// VolumeTransfers: a volume is offered once.
+	VolumeTransfers = Define("volume_transfer", func(r *model.VolumeTransfer) string { return r.ID },
+		Claims(func(r *model.VolumeTransfer) []string { return []string{r.VolumeID} }),
+		By("project", func(r *model.VolumeTransfer) []string { return []string{r.ProjectID} }),
+		By("volume", func(r *model.VolumeTransfer) []string { return []string{r.VolumeID} }))
 
 	// Networks claim their number, and what they take of a physical network.
 	Networks = Define("network", func(r *model.Network) string { return r.ID },
@@ -142,6 +237,7 @@ var (
 		Counted("project", func(r *model.Port) []string { return []string{r.ProjectID} }),
 		By("network", func(r *model.Port) []string { return []string{r.NetworkID} }),
 		By("device", func(r *model.Port) []string { return some(r.DeviceID) }),
+		By("next_host", func(r *model.Port) []string { return some(r.NextHost) }),
 		Counted("host", func(r *model.Port) []string { return some(r.Host) }),
 		By("network_owner", func(r *model.Port) []string { return some(r.NetworkOwner) }),
 		By("mac", func(r *model.Port) []string { return []string{r.MAC} }),
@@ -304,7 +400,8 @@ var (
 // Tables gives every table of the cloud.
 func Tables() []AnyTable {
 	return []AnyTable{Domains, Projects, Users, Groups, Roles, Assignments, IdentityRecords, Revocations, SigningKeys,
-		Images, ImageUploads, ImageTasks, Flavors, KeyPairs, Servers, Actions, Networks, Subnets, Ports, SecurityGroups, SecurityRules,
+		Images, ImageUploads, ImageTasks, Flavors, KeyPairs, Servers, Actions, Migrations, ServerGroups, Aggregates, ConsoleTokens,
+		Volumes, VolumeSnapshots, VolumeBackups, VolumeTypes, VolumeTransfers, Networks, Subnets, Ports, SecurityGroups, SecurityRules,
 		Routers, FloatingIPs, PortForwardings, QoSPolicies, Trunks, TapServices, TapFlows,
 		DefaultRules, AddressGroups, AddressScopes, SubnetPools, RBACPolicies, AutoTopologies, Quotas, Hosts, Heartbeats, JoinTokens, Settings}
 }

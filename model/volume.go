@@ -1,0 +1,176 @@
+package model
+
+import "time"
+
+// Volume is a block device that outlives servers.
+type Volume struct {
+	Meta
+	UserID        ID                `json:"user_id"`
+	SizeGiB       int               `json:"size"`
+	TypeID        ID                `json:"type_id,omitempty"`
+	Zone          string            `json:"zone"`
+	Engine        string            `json:"engine"`         // "local", "nfs", "rbd"
+	Host          ID                `json:"host,omitempty"` // whose agent works on it; of a local one, where its bytes are
+	Source        VolumeSource      `json:"source"`
+	Bootable      bool              `json:"bootable"`
+	MultiAttach   bool              `json:"multiattach,omitempty"`
+	ReadOnly      bool              `json:"read_only,omitempty"`
+	Metadata      map[string]string `json:"metadata,omitempty"`
+	ImageMetadata map[string]string `json:"image_metadata,omitempty"`
+	AdminMetadata map[string]string `json:"admin_metadata,omitempty"`
+	Attachments   []Attachment      `json:"attachments,omitempty"`
+	Deleted       bool              `json:"deleted,omitempty"`
+	RequestID     string            `json:"request_id,omitempty"`
+	Status        VolumeStatus      `json:"status"`
+}
+
+// VolumeSource is what a new volume is filled from: at most one is set.
+type VolumeSource struct {
+	ImageID    ID        `json:"image_id,omitempty"`
+	Image      ImageCopy `json:"image"`
+	SnapshotID ID        `json:"snapshot_id,omitempty"`
+	VolumeID   ID        `json:"volume_id,omitempty"`
+	BackupID   ID        `json:"backup_id,omitempty"`
+}
+
+// VolumeStatus is what the cloud made of a volume.
+type VolumeStatus struct {
+	State      string `json:"state"` // Cinder's: creating, available, attaching, in-use, detaching, extending, deleting, error …
+	Generation int64  `json:"generation,omitempty"`
+	SizeGiB    int    `json:"size,omitempty"` // as it is now
+	Fault      *Fault `json:"fault,omitempty"`
+}
+
+// Attachment is one use of a volume: by a server, or by another system.
+type Attachment struct {
+	ID         ID        `json:"id"`
+	ServerID   ID        `json:"server_id,omitempty"`
+	HostName   string    `json:"host_name,omitempty"`
+	MountPoint string    `json:"mount_point,omitempty"` // device
+	Mode       string    `json:"mode,omitempty"`        // rw or ro
+	State      string    `json:"state"`                 // reserved, attaching, attached, detaching
+	AttachedAt time.Time `json:"attached_at"`
+}
+
+// VolumeSnapshot is a state of a volume at one time.
+type VolumeSnapshot struct {
+	Meta
+	VolumeID  ID                `json:"volume_id"`
+	SizeGiB   int               `json:"size"`
+	Metadata  map[string]string `json:"metadata,omitempty"`
+	Deleted   bool              `json:"deleted,omitempty"`
+	State     string            `json:"state"` // creating, available, deleting, error
+	Fault     *Fault            `json:"fault,omitempty"`
+	RequestID string            `json:"request_id,omitempty"`
+}
+
+// VolumeBackup is a copy of a volume in the image store.
+type VolumeBackup struct {
+	Meta
+	VolumeID   ID     `json:"volume_id"`
+	SnapshotID ID     `json:"snapshot_id,omitempty"`
+	SizeGiB    int    `json:"size"`
+	Container  string `json:"container,omitempty"`
+	BlobID     ID     `json:"blob_id,omitempty"` // where the bytes are
+	Bytes      int64  `json:"bytes,omitempty"`
+	Deleted    bool   `json:"deleted,omitempty"`
+	State      string `json:"state"` // creating, available, restoring, deleting, error
+	Fault      *Fault `json:"fault,omitempty"`
+}
+
+// VolumeType is a kind of volume that an administrator offers.
+type VolumeType struct {
+	ID          ID                `json:"id"`
+	Name        string            `json:"name"` // unique
+	Description string            `json:"description,omitempty"`
+	Public      bool              `json:"is_public"`
+	Default     bool              `json:"default,omitempty"`
+	ExtraSpecs  map[string]string `json:"extra_specs,omitempty"` // volume_backend_name, multiattach "<is> True" …
+	Access      []ID              `json:"access,omitempty"`      // projects, when not public
+	QoSID       ID                `json:"qos_id,omitempty"`
+	CreatedAt   time.Time         `json:"created_at"`
+	UpdatedAt   time.Time         `json:"updated_at"`
+}
+
+// VolumeTransfer offers a volume to whoever has its key.
+type VolumeTransfer struct {
+	ID        ID        `json:"id"`
+	Name      string    `json:"name"`
+	ProjectID ID        `json:"project_id"` // who gives
+	VolumeID  ID        `json:"volume_id"`
+	Salt      []byte    `json:"salt"`
+	Hash      []byte    `json:"hash"` // of salt and key
+	Snapshots bool      `json:"snapshots"`
+	CreatedAt time.Time `json:"created_at"`
+}
+
+// VolumeUse is a volume that a server has or is to have.
+type VolumeUse struct {
+	VolumeID         ID     `json:"volume_id"`
+	AttachmentID     ID     `json:"attachment_id"`
+	Device           string `json:"device"` // as shown: /dev/vdb
+	Tag              string `json:"tag,omitempty"`
+	Boot             bool   `json:"boot,omitempty"` // the root disk
+	DeleteWithServer bool   `json:"delete_with_server,omitempty"`
+	ReadOnly         bool   `json:"read_only,omitempty"`
+}
+
+// HostVolume is a volume that the host's agent makes, changes or removes, or that a server here
+// uses (Use): then only what is needed to open it counts.
+type HostVolume struct {
+	ID         ID             `json:"id"`
+	ProjectID  ID             `json:"project_id"`
+	Engine     string         `json:"engine"`
+	Generation int64          `json:"generation"`
+	SizeGiB    int            `json:"size"`
+	Image      *ImageCopy     `json:"image,omitempty"`    // filled from
+	Snapshot   ID             `json:"snapshot,omitempty"` // filled from this snapshot of Origin
+	Origin     ID             `json:"origin,omitempty"`   // a volume on the same host; without Snapshot: cloned from it
+	Backup     *HostBlob      `json:"backup,omitempty"`   // filled from
+	Snapshots  []HostSnapshot `json:"snapshots,omitempty"`
+	Uploads    []HostBlob     `json:"uploads,omitempty"` // backups and images to be made of it
+	Deleted    bool           `json:"deleted,omitempty"`
+	// Owner is the host that has the bytes of a local volume; zero where this host has them, or where all reach them.
+	Owner HostAt `json:"owner"`
+	// Mine: this host's agent works on the volume; otherwise it only opens it for its guests.
+	Mine bool `json:"mine"`
+	// Guests are the hosts that may open a local volume of this host.
+	Guests []ID `json:"guests,omitempty"`
+}
+
+// RowID is volume/<id>.
+func (r *HostVolume) RowID() RowID { return RowID{RowVolume, r.ID} }
+
+// HostSnapshot is a snapshot that a volume has, or is to lose.
+type HostSnapshot struct {
+	ID      ID   `json:"id"`
+	Deleted bool `json:"deleted,omitempty"`
+}
+
+// HostBlob is something in the image store that a host reads or writes.
+type HostBlob struct {
+	ID         ID     `json:"id"` // of the backup or image that it belongs to
+	BlobID     ID     `json:"blob_id,omitempty"`
+	SnapshotID ID     `json:"snapshot_id,omitempty"` // upload: of this snapshot; "": of the volume
+	Format     string `json:"format,omitempty"`      // qcow2 or raw
+}
+
+// VolumeReport is what a host says of a volume.
+type VolumeReport struct {
+	VolumeID   ID             `json:"volume_id"`
+	Generation int64          `json:"generation"` // of the HostVolume acted on
+	Ready      bool           `json:"ready"`      // it is there and as wanted
+	SizeGiB    int            `json:"size"`
+	Gone       bool           `json:"gone,omitempty"`
+	Snapshots  []ID           `json:"snapshots,omitempty"` // that are there
+	Uploads    []UploadReport `json:"uploads,omitempty"`
+	Fault      *Fault         `json:"fault,omitempty"`
+}
+
+// UploadReport is what came of an upload: of a volume's backup, or of an image made of a server.
+type UploadReport struct {
+	ID    ID     `json:"id"` // HostBlob.ID, or the image's
+	Done  bool   `json:"done"`
+	Bytes int64  `json:"bytes,omitempty"`
+	Fault *Fault `json:"fault,omitempty"`
+}
