@@ -46,6 +46,12 @@ type Handler interface {
 	Answer(ctx context.Context, name string, body []byte) ([]byte, error)
 }
 
+// VolumeHandler is a Handler of a host that works on volumes.
+type VolumeHandler interface {
+	// VolumeReports gives every report of a volume afresh: called whenever a stream begins.
+	VolumeReports() []model.VolumeReport
+}
+
 // ClientConfig makes a Client.
 type ClientConfig struct {
 	Servers []string // host:port of the servers' link listeners, tried in turn
@@ -66,6 +72,7 @@ type Client struct {
 	mu      sync.Mutex
 	servers map[model.ID]model.ServerReport
 	ports   map[model.ID]model.PortReport
+	volumes map[model.ID]model.VolumeReport
 	facts   bool // to be sent again
 	wake    chan struct{}
 	cert    *tls.Certificate
@@ -86,7 +93,7 @@ func NewClient(cfg ClientConfig) *Client {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
-	c := &Client{cfg: cfg, servers: map[model.ID]model.ServerReport{}, ports: map[model.ID]model.PortReport{}, wake: make(chan struct{}, 1)}
+	c := &Client{cfg: cfg, servers: map[model.ID]model.ServerReport{}, ports: map[model.ID]model.PortReport{}, volumes: map[model.ID]model.VolumeReport{}, wake: make(chan struct{}, 1)}
 	c.http = &http.Client{Transport: &http.Transport{TLSClientConfig: c.tls(), ForceAttemptHTTP2: true, IdleConnTimeout: time.Minute,
 		ResponseHeaderTimeout: 30 * time.Second, HTTP2: liveness()}}
 	return c
@@ -336,10 +343,29 @@ func (c *Client) Report(servers []model.ServerReport, ports []model.PortReport) 
 	c.poke()
 }
 
+// ReportVolumes queues reports of volumes; the newest of each is sent.
+func (c *Client) ReportVolumes(volumes []model.VolumeReport) {
+	c.mu.Lock()
+	for _, r := range volumes {
+		c.volumes[r.VolumeID] = r
+	}
+	c.mu.Unlock()
+	c.poke()
+}
+
 // repeat queues every report afresh, but for those that wait in the queue: these are as new.
 func (c *Client) repeat() {
 	servers, ports := c.cfg.Handler.Reports()
+	var volumes []model.VolumeReport
+	if h, ok := c.cfg.Handler.(VolumeHandler); ok {
+		volumes = h.VolumeReports()
+	}
 	c.mu.Lock()
+	for _, r := range volumes {
+		if _, waits := c.volumes[r.VolumeID]; !waits {
+			c.volumes[r.VolumeID] = r
+		}
+	}
 	for _, r := range servers {
 		if _, waits := c.servers[r.ServerID]; !waits {
 			c.servers[r.ServerID] = r
@@ -541,10 +567,10 @@ func (c *Client) pending(ctx context.Context) (*linkpb.FromHost, error) {
 		}
 		return &linkpb.FromHost{Kind: &linkpb.FromHost_Facts{Facts: &linkpb.Facts{Facts: b}}}, nil
 	}
-	servers, ports := c.servers, c.ports
-	c.servers, c.ports = map[model.ID]model.ServerReport{}, map[model.ID]model.PortReport{}
+	servers, ports, volumes := c.servers, c.ports, c.volumes
+	c.servers, c.ports, c.volumes = map[model.ID]model.ServerReport{}, map[model.ID]model.PortReport{}, map[model.ID]model.VolumeReport{}
 	c.mu.Unlock()
-	if len(servers)+len(ports) == 0 {
+	if len(servers)+len(ports)+len(volumes) == 0 {
 		return nil, nil
 	}
 	r := &linkpb.Reports{}
@@ -561,6 +587,13 @@ func (c *Client) pending(ctx context.Context) (*linkpb.FromHost, error) {
 			return nil, err
 		}
 		r.Ports = append(r.Ports, b)
+	}
+	for _, v := range volumes {
+		b, err := json.Marshal(v)
+		if err != nil {
+			return nil, err
+		}
+		r.Volumes = append(r.Volumes, b)
 	}
 	return &linkpb.FromHost{Kind: &linkpb.FromHost_Reports{Reports: r}}, nil
 }

@@ -65,6 +65,7 @@ type sinkhole struct {
 	calls   int
 	servers map[model.ID][]model.ServerReport
 	ports   map[model.ID]model.PortReport
+	volumes map[model.ID]model.VolumeReport
 }
 
 var errSinkAway = errors.New("the sink is away")
@@ -93,6 +94,15 @@ func (s *sinkhole) PortReports(_ context.Context, _ model.ID, reports []model.Po
 	defer s.mu.Unlock()
 	for _, r := range reports {
 		s.ports[r.PortID] = r
+	}
+	return nil
+}
+
+func (s *sinkhole) VolumeReports(_ context.Context, _ model.ID, reports []model.VolumeReport) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, r := range reports {
+		s.volumes[r.VolumeID] = r
 	}
 	return nil
 }
@@ -172,6 +182,7 @@ type machine struct {
 	refuse  error
 	gate    chan struct{} // Apply waits for it; nil: does not
 	reports []model.ServerReport
+	volumes []model.VolumeReport
 	facts   model.Host
 	answer  func(ctx context.Context, name string, body []byte) ([]byte, error)
 }
@@ -215,6 +226,12 @@ func (m *machine) Reports() ([]model.ServerReport, []model.PortReport) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.reports, nil
+}
+
+func (m *machine) VolumeReports() []model.VolumeReport {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.volumes
 }
 
 func (m *machine) Answer(ctx context.Context, name string, body []byte) ([]byte, error) {
@@ -282,8 +299,8 @@ func (c *cloud) serve() *site {
 		c.t.Fatal(err)
 	}
 	s := &site{addr: l.Addr().String(), st: st, views: newScript(st),
-		sink: &sinkhole{servers: map[model.ID][]model.ServerReport{}, ports: map[model.ID]model.PortReport{}}}
-	s.Server, err = NewServer(ServerConfig{Store: st, Authority: a, Views: s.views, Sink: s.sink, Blob: c.blob,
+		sink: &sinkhole{servers: map[model.ID][]model.ServerReport{}, ports: map[model.ID]model.PortReport{}, volumes: map[model.ID]model.VolumeReport{}}}
+	s.Server, err = NewServer(ServerConfig{Store: st, Authority: a, Views: s.views, Sink: s.sink, Volumes: s.sink, Blob: c.blob,
 		Identity: fmt.Sprint("server", len(c.sites)), URL: "https://" + s.addr, HostTTL: ttl, Probe: c.probe, Log: slog.New(slog.DiscardHandler), Now: c.clock.now})
 	if err != nil {
 		c.t.Fatal(err)

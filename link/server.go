@@ -46,12 +46,18 @@ type Sink interface {
 	PortReports(ctx context.Context, host model.ID, reports []model.PortReport) error
 }
 
+// VolumeSink takes what hosts report of volumes. A call may be repeated.
+type VolumeSink interface {
+	VolumeReports(ctx context.Context, host model.ID, reports []model.VolumeReport) error
+}
+
 // ServerConfig makes a Server.
 type ServerConfig struct {
 	Store     *store.Store
 	Authority *Authority
 	Views     Views
 	Sink      Sink
+	Volumes   VolumeSink // nil: reports of volumes are dropped
 	// Blob serves the bytes of an image to a host, with Range requests.
 	Blob func(w http.ResponseWriter, r *http.Request, blobID string)
 	// Identity names this server process, unique in the cloud.

@@ -46,6 +46,7 @@ type session struct {
 	nextAsk uint64
 	servers map[model.ID]model.ServerReport // to be brought into the store
 	ports   map[model.ID]model.PortReport
+	volumes map[model.ID]model.VolumeReport
 	work    chan struct{}
 	left    *store.Lease // of the heartbeat that is left behind, once the session is over
 	leftAt  int64        // its revision
@@ -81,7 +82,7 @@ func (s *Server) Attach(stream linkpb.Hosts_AttachServer) error {
 	ss := &session{
 		s: s, host: h.ID, key: h.CertKey, log: s.cfg.Log.With("host", h.Name), out: make(chan *linkpb.ToHost, 64), ctx: ctx,
 		applied: make(chan *linkpb.Applied, 1), asked: map[uint64]chan *linkpb.Answer{},
-		servers: map[model.ID]model.ServerReport{}, ports: map[model.ID]model.PortReport{}, work: make(chan struct{}, 1),
+		servers: map[model.ID]model.ServerReport{}, ports: map[model.ID]model.PortReport{}, volumes: map[model.ID]model.VolumeReport{}, work: make(chan struct{}, 1),
 		ended: make(chan error, 8), judged: make(chan struct{}, 1),
 	}
 	if p, ok := peer.FromContext(ctx); ok {
@@ -361,6 +362,7 @@ func (ss *session) facts(ctx context.Context, body []byte) error {
 		n := *h
 		n.TunnelIP, n.Underlay, n.Capacity, n.Version = said.TunnelIP, said.Underlay, said.Capacity, said.Version
 		n.BridgeMappings, n.ProviderBridges, n.Bandwidth = said.BridgeMappings, said.ProviderBridges, said.Bandwidth
+		n.Channel, n.Engines = said.Channel, said.Engines
 		n.BootID, n.StartedAt, n.UpdatedAt = said.BootID, said.StartedAt, ss.s.cfg.Now().UTC()
 		return store.Hosts.Put(tx, &n)
 	})
@@ -383,6 +385,15 @@ func (ss *session) reports(r *linkpb.Reports) error {
 			return status.Errorf(codes.InvalidArgument, "report: %v", err)
 		}
 		ss.ports[pr.PortID] = pr
+	}
+	for _, b := range r.Volumes {
+		var vr model.VolumeReport
+		if err := json.Unmarshal(b, &vr); err != nil {
+			return status.Errorf(codes.InvalidArgument, "report: %v", err)
+		}
+		if ss.s.cfg.Volumes != nil {
+			ss.volumes[vr.VolumeID] = vr
+		}
 	}
 	select {
 	case ss.work <- struct{}{}:
@@ -407,12 +418,15 @@ func (ss *session) bringIn(ctx context.Context) error {
 				return ctx.Err()
 			}
 			ss.mu.Lock()
-			servers, ports := ss.servers, ss.ports
-			ss.servers, ss.ports = map[model.ID]model.ServerReport{}, map[model.ID]model.PortReport{}
+			servers, ports, volumes := ss.servers, ss.ports, ss.volumes
+			ss.servers, ss.ports, ss.volumes = map[model.ID]model.ServerReport{}, map[model.ID]model.PortReport{}, map[model.ID]model.VolumeReport{}
 			ss.mu.Unlock()
-			none := len(servers)+len(ports) == 0
+			none := len(servers)+len(ports)+len(volumes) == 0
 			// A server is ready only with its ports, so these go first.
 			err := sink(ctx, ss.host, ports, ss.s.cfg.Sink.PortReports)
+			if ss.s.cfg.Volumes != nil {
+				err = errors.Join(err, sink(ctx, ss.host, volumes, ss.s.cfg.Volumes.VolumeReports))
+			}
 			err = errors.Join(err, sink(ctx, ss.host, servers, ss.s.cfg.Sink.ServerReports))
 			<-ss.s.reporting
 			if none {
@@ -425,6 +439,7 @@ func (ss *session) bringIn(ctx context.Context) error {
 			ss.mu.Lock()
 			keepOlder(ss.servers, servers)
 			keepOlder(ss.ports, ports)
+			keepOlder(ss.volumes, volumes)
 			ss.mu.Unlock()
 			select {
 			case <-time.After(wait):

@@ -136,6 +136,8 @@ func TestFactsAndReports(t *testing.T) {
 	h.reports = []model.ServerReport{{ServerID: "s1", Generation: 1}, {ServerID: "s2", Generation: 1}}
 	// What waits in the queue is as new as what a stream begins with, or newer.
 	h.Report([]model.ServerReport{{ServerID: "s2", Generation: 2}}, []model.PortReport{{PortID: "p1", State: "up"}})
+	h.machine.volumes = []model.VolumeReport{{VolumeID: "v1", Generation: 1}, {VolumeID: "v2", Generation: 1}}
+	h.ReportVolumes([]model.VolumeReport{{VolumeID: "v2", Generation: 2, Ready: true}})
 	s.sink.fail = 3
 	c.run(h)
 	gen := func(id model.ID) int64 { r, _ := s.sink.last(id); return r.Generation }
@@ -143,6 +145,9 @@ func TestFactsAndReports(t *testing.T) {
 	s.sink.mu.Lock()
 	if s.sink.ports["p1"].State != "up" || s.sink.fail != 0 {
 		t.Errorf("ports %v, failures left %d", s.sink.ports, s.sink.fail)
+	}
+	if v := s.sink.volumes; v["v1"].Generation != 1 || v["v2"].Generation != 2 || !v["v2"].Ready {
+		t.Errorf("reports of volumes: %v", v)
 	}
 	s.sink.mu.Unlock()
 

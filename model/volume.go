@@ -22,6 +22,20 @@ type Volume struct {
 	Deleted       bool              `json:"deleted,omitempty"`
 	RequestID     string            `json:"request_id,omitempty"`
 	Status        VolumeStatus      `json:"status"`
+	// Fills counts requests to fill an existing volume anew from Refill: a backup, or a snapshot of itself to
+	// return to. The host acts on each once, as with a server's rebuilds.
+	Fills  int64         `json:"fills,omitempty"`
+	Refill *VolumeSource `json:"refill,omitempty"`
+	// Uploads are images that its host is to make of it.
+	Uploads []HostBlob `json:"uploads,omitempty"`
+}
+
+// Filling gives what the volume's content is made of: Refill where there is one, else Source.
+func (v *Volume) Filling() VolumeSource {
+	if v.Refill != nil {
+		return *v.Refill
+	}
+	return v.Source
 }
 
 // VolumeSource is what a new volume is filled from: at most one is set.
@@ -50,6 +64,8 @@ type Attachment struct {
 	Mode       string    `json:"mode,omitempty"`        // rw or ro
 	State      string    `json:"state"`                 // reserved, attaching, attached, detaching
 	AttachedAt time.Time `json:"attached_at"`
+	// Connector is what another system than this cloud's own servers said of itself.
+	Connector map[string]string `json:"connector,omitempty"`
 }
 
 // VolumeSnapshot is a state of a volume at one time.
@@ -59,9 +75,12 @@ type VolumeSnapshot struct {
 	SizeGiB   int               `json:"size"`
 	Metadata  map[string]string `json:"metadata,omitempty"`
 	Deleted   bool              `json:"deleted,omitempty"`
-	State     string            `json:"state"` // creating, available, deleting, error
+	State     string            `json:"state"` // creating, available, deleting, error, error_deleting
 	Fault     *Fault            `json:"fault,omitempty"`
 	RequestID string            `json:"request_id,omitempty"`
+	UserID    ID                `json:"user_id,omitempty"`
+	// Since is the volume's generation that tells its host of the snapshot, or of its end.
+	Since int64 `json:"since,omitempty"`
 }
 
 // VolumeBackup is a copy of a volume in the image store.
@@ -76,6 +95,11 @@ type VolumeBackup struct {
 	Deleted    bool   `json:"deleted,omitempty"`
 	State      string `json:"state"` // creating, available, restoring, deleting, error
 	Fault      *Fault `json:"fault,omitempty"`
+
+	UserID   ID                `json:"user_id,omitempty"`
+	Zone     string            `json:"zone,omitempty"`
+	Metadata map[string]string `json:"metadata,omitempty"`
+	DataAt   time.Time         `json:"data_at"` // when the bytes were as they are in it
 }
 
 // VolumeType is a kind of volume that an administrator offers.
@@ -92,6 +116,16 @@ type VolumeType struct {
 	UpdatedAt   time.Time         `json:"updated_at"`
 }
 
+// VolumeQoS are limits that volumes of the types that name it have (Cinder's QoS specs).
+type VolumeQoS struct {
+	ID        ID                `json:"id"`
+	Name      string            `json:"name"`     // unique
+	Consumer  string            `json:"consumer"` // front-end, back-end, both
+	Specs     map[string]string `json:"specs,omitempty"`
+	CreatedAt time.Time         `json:"created_at"`
+	UpdatedAt time.Time         `json:"updated_at"`
+}
+
 // VolumeTransfer offers a volume to whoever has its key.
 type VolumeTransfer struct {
 	ID        ID        `json:"id"`
@@ -99,8 +133,8 @@ type VolumeTransfer struct {
 	ProjectID ID        `json:"project_id"` // who gives
 	VolumeID  ID        `json:"volume_id"`
 	Salt      []byte    `json:"salt"`
-	Hash      []byte    `json:"hash"` // of salt and key
-	Snapshots bool      `json:"snapshots"`
+	Hash      []byte    `json:"hash"`      // of salt and key
+	Snapshots bool      `json:"snapshots"` // those of the volume go with it
 	CreatedAt time.Time `json:"created_at"`
 }
 
@@ -113,6 +147,9 @@ type VolumeUse struct {
 	Boot             bool   `json:"boot,omitempty"` // the root disk
 	DeleteWithServer bool   `json:"delete_with_server,omitempty"`
 	ReadOnly         bool   `json:"read_only,omitempty"`
+	// Detaching: the guest is to let go of it, and is not to get it. Its host still knows the volume, and may open it,
+	// until it reports Disks without it; only then the use ends.
+	Detaching bool `json:"detaching,omitempty"`
 }
 
 // HostVolume is a volume that the host's agent makes, changes or removes, or that a server here
@@ -130,6 +167,9 @@ type HostVolume struct {
 	Snapshots  []HostSnapshot `json:"snapshots,omitempty"`
 	Uploads    []HostBlob     `json:"uploads,omitempty"` // backups and images to be made of it
 	Deleted    bool           `json:"deleted,omitempty"`
+	// Fills counts fillings: where it is higher than what the host has done, the volume is filled anew, from Backup or, where
+	// Origin is the volume itself, by returning to Snapshot.
+	Fills int64 `json:"fills,omitempty"`
 	// Owner is the host that has the bytes of a local volume; zero where this host has them, or where all reach them.
 	Owner HostAt `json:"owner"`
 	// Mine: this host's agent works on the volume; otherwise it only opens it for its guests.
@@ -149,8 +189,8 @@ type HostSnapshot struct {
 
 // HostBlob is something in the image store that a host reads or writes.
 type HostBlob struct {
-	ID         ID     `json:"id"` // of the backup or image that it belongs to
-	BlobID     ID     `json:"blob_id,omitempty"`
+	ID         ID     `json:"id"`                    // of the backup or image that it belongs to
+	BlobID     ID     `json:"blob_id,omitempty"`     // chosen by whoever asks for it
 	SnapshotID ID     `json:"snapshot_id,omitempty"` // upload: of this snapshot; "": of the volume
 	Format     string `json:"format,omitempty"`      // qcow2 or raw
 }

@@ -152,6 +152,14 @@ var (
 		By("state", func(r *model.Volume) []string { return []string{r.Status.State} }),
 		By("type", func(r *model.Volume) []string { return some(r.TypeID) }),
 		By("source", func(r *model.Volume) []string { return some(r.Source.VolumeID) }),
+		By("backup", func(r *model.Volume) []string { return some(r.Filling().BackupID) }),
+		By("upload", func(r *model.Volume) []string {
+			out := make([]string, 0, len(r.Uploads))
+			for _, b := range r.Uploads {
+				out = append(out, b.ID)
+			}
+			return out
+		}),
 		By("snapshot", func(r *model.Volume) []string { return some(r.Source.SnapshotID) }),
 		By("server", func(r *model.Volume) []string {
 			out := make([]string, 0, len(r.Attachments))
@@ -187,7 +195,12 @@ var (
 			}
 			return out
 		}),
+		By("qos", func(r *model.VolumeType) []string { return some(r.QoSID) }),
 		By("name", func(r *model.VolumeType) []string { return []string{r.Name} }))
+
+	VolumeQoS = Define("volume_qos", func(r *model.VolumeQoS) string { return r.ID },
+		Claims(func(r *model.VolumeQoS) []string { return []string{r.Name} }),
+		By("name", func(r *model.VolumeQoS) []string { return []string{r.Name} }))
 
 	// VolumeTransfers: a volume is offered once.
 	VolumeTransfers = Define("volume_transfer", func(r *model.VolumeTransfer) string { return r.ID },
@@ -401,7 +414,7 @@ var (
 func Tables() []AnyTable {
 	return []AnyTable{Domains, Projects, Users, Groups, Roles, Assignments, IdentityRecords, Revocations, SigningKeys,
 		Images, ImageUploads, ImageTasks, Flavors, KeyPairs, Servers, Actions, Migrations, ServerGroups, Aggregates, ConsoleTokens,
-		Volumes, VolumeSnapshots, VolumeBackups, VolumeTypes, VolumeTransfers, Networks, Subnets, Ports, SecurityGroups, SecurityRules,
+		Volumes, VolumeSnapshots, VolumeBackups, VolumeTypes, VolumeQoS, VolumeTransfers, Networks, Subnets, Ports, SecurityGroups, SecurityRules,
 		Routers, FloatingIPs, PortForwardings, QoSPolicies, Trunks, TapServices, TapFlows,
 		DefaultRules, AddressGroups, AddressScopes, SubnetPools, RBACPolicies, AutoTopologies, Quotas, Hosts, Heartbeats, JoinTokens, Settings}
 }

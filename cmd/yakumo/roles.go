@@ -38,6 +38,7 @@ import (
 	"yakumo/store"
 	"yakumo/switches"
 	"yakumo/trace"
+	"yakumo/volume"
 )
 
 // serverParts is what a server is made of.
@@ -90,6 +91,7 @@ func newServerRole(ctx context.Context, p serverParts) (*serverRole, error) {
 	net := network.New(network.Config{Log: log, TunnelType: c.TunnelType, PhysicalNetworks: c.PhysicalNetworks})
 	comp := compute.New(compute.Config{Store: st, Ports: net, Log: log, Metrics: p.metrics,
 		Ratios: placement.Ratios{VCPU: c.CPURatio, Memory: c.MemoryRatio, Disk: c.DiskRatio}})
+	vols := volume.New(volume.Config{Store: st, Log: log})
 	if err := bootstrapFlavors(ctx, st, comp); err != nil {
 		return nil, fmt.Errorf("compute: %w", err)
 	}
@@ -99,7 +101,7 @@ func newServerRole(ctx context.Context, p serverParts) (*serverRole, error) {
 		return nil, err
 	}
 	views := hostview.NewEngine(st, log)
-	hosts, err := link.NewServer(link.ServerConfig{Store: st, Authority: authority, Views: views, Sink: comp, Blob: img.ServeBlob,
+	hosts, err := link.NewServer(link.ServerConfig{Store: st, Authority: authority, Views: views, Sink: comp, Volumes: vols, Blob: img.ServeBlob,
 		Identity: c.Name, URL: c.linkURL(), HostTTL: c.HostTTL, GatewayTTL: c.GatewayTTL, GatewayGrace: c.GatewayGrace, Log: log})
 	if err != nil {
 		return nil, err

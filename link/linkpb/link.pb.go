@@ -442,6 +442,7 @@ type Reports struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Servers       [][]byte               `protobuf:"bytes,1,rep,name=servers,proto3" json:"servers,omitempty"` // JSON of model.ServerReport
 	Ports         [][]byte               `protobuf:"bytes,2,rep,name=ports,proto3" json:"ports,omitempty"`     // JSON of model.PortReport
+	Volumes       [][]byte               `protobuf:"bytes,3,rep,name=volumes,proto3" json:"volumes,omitempty"` // JSON of model.VolumeReport
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -486,6 +487,13 @@ func (x *Reports) GetServers() [][]byte {
 func (x *Reports) GetPorts() [][]byte {
 	if x != nil {
 		return x.Ports
+	}
+	return nil
+}
+
+func (x *Reports) GetVolumes() [][]byte {
+	if x != nil {
+		return x.Volumes
 	}
 	return nil
 }
@@ -1067,10 +1075,11 @@ const file_link_proto_rawDesc = "" +
 	"generation\x12\x14\n" +
 	"\x05facts\x18\x03 \x01(\fR\x05facts\"\x1d\n" +
 	"\x05Facts\x12\x14\n" +
-	"\x05facts\x18\x01 \x01(\fR\x05facts\"9\n" +
+	"\x05facts\x18\x01 \x01(\fR\x05facts\"S\n" +
 	"\aReports\x12\x18\n" +
 	"\aservers\x18\x01 \x03(\fR\aservers\x12\x14\n" +
-	"\x05ports\x18\x02 \x03(\fR\x05ports\"?\n" +
+	"\x05ports\x18\x02 \x03(\fR\x05ports\x12\x18\n" +
+	"\avolumes\x18\x03 \x03(\fR\avolumes\"?\n" +
 	"\aApplied\x12\x1e\n" +
 	"\n" +
 	"generation\x18\x01 \x01(\x03R\n" +
