@@ -155,6 +155,8 @@ type Agent struct {
 	guests   *observer
 	ports    *wirer
 	captures *captures
+	volumes  volumes
+	moves    moves
 	queue    *queue
 	meta     *metadataService
 	names    *names
@@ -193,6 +195,7 @@ func New(cfg Config) (*Agent, error) {
 	a.guests = newObserver(a)
 	a.ports = newWirer(a)
 	a.captures = newCaptures(a)
+	a.volumes, a.moves = noVolumes{}, noMoves{}
 	a.meta = newMetadataService(a)
 	a.names = newNames()
 	for _, row := range l.all() {

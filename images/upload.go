@@ -38,6 +38,11 @@ type Expect struct {
 // disk_format says or are not safe to boot; fault.TooLarge; fault.Gone where the image
 // was deleted meanwhile; fault.Unavailable.
 func (m *Images) Upload(ctx context.Context, by Caller, id model.ID, want Expect, body io.Reader) (*model.Image, error) {
+	return m.take(ctx, id, want, body, func(tx *store.Tx) (*model.Image, error) { return m.owned(tx, by, id, "upload_image") })
+}
+
+// take is Upload but for who may: may gives the image inside the transaction that begins the upload.
+func (m *Images) take(ctx context.Context, id model.ID, want Expect, body io.Reader, may func(*store.Tx) (*model.Image, error)) (*model.Image, error) {
 	if want.Size > m.cfg.MaxSize {
 		return nil, m.tooLarge()
 	}
@@ -54,7 +59,7 @@ func (m *Images) Upload(ctx context.Context, by Caller, id model.ID, want Expect
 			m.log.Warn("the lease of an upload was not given back; it runs out", "image", id, "err", err)
 		}
 	}()
-	if err := up.begin(ctx, by, lease); err != nil {
+	if err := up.begin(ctx, lease, may); err != nil {
 		return nil, fmt.Errorf("upload image: %w", err)
 	}
 	m.log.Info("upload begins", "image", id, "blob", up.blob, "size", want.Size)
@@ -81,9 +86,9 @@ type upload struct {
 }
 
 // begin takes the image from queued to saving; of several at once, one succeeds.
-func (u *upload) begin(ctx context.Context, by Caller, lease *store.Lease) error {
+func (u *upload) begin(ctx context.Context, lease *store.Lease, may func(*store.Tx) (*model.Image, error)) error {
 	_, err := u.m.st.Update(ctx, func(tx *store.Tx) error {
-		old, err := u.m.owned(tx, by, u.id, "upload_image")
+		old, err := may(tx)
 		if err != nil {
 			return err
 		}

@@ -79,6 +79,7 @@ type Client struct {
 	pool    *x509.CertPool
 	at      string // server of the stream
 	http    *http.Client
+	uploads *http.Client // waits longer for an answer: what was sent is checked before it
 	up      atomic.Bool
 }
 
@@ -96,6 +97,7 @@ func NewClient(cfg ClientConfig) *Client {
 	c := &Client{cfg: cfg, servers: map[model.ID]model.ServerReport{}, ports: map[model.ID]model.PortReport{}, volumes: map[model.ID]model.VolumeReport{}, wake: make(chan struct{}, 1)}
 	c.http = &http.Client{Transport: &http.Transport{TLSClientConfig: c.tls(), ForceAttemptHTTP2: true, IdleConnTimeout: time.Minute,
 		ResponseHeaderTimeout: 30 * time.Second, HTTP2: liveness()}}
+	c.uploads = &http.Client{Transport: &http.Transport{TLSClientConfig: c.tls(), ForceAttemptHTTP2: true, IdleConnTimeout: time.Minute, HTTP2: liveness()}}
 	return c
 }
 

@@ -270,6 +270,7 @@ type cloud struct {
 	cl     *clientv3.Client
 	prefix string
 	blobs  map[string]string
+	take   func(context.Context, Upload) error        // uploads
 	probe  func(context.Context, netip.AddrPort) bool // of servers to come
 	sites  []*site
 }
@@ -300,7 +301,7 @@ func (c *cloud) serve() *site {
 	}
 	s := &site{addr: l.Addr().String(), st: st, views: newScript(st),
 		sink: &sinkhole{servers: map[model.ID][]model.ServerReport{}, ports: map[model.ID]model.PortReport{}, volumes: map[model.ID]model.VolumeReport{}}}
-	s.Server, err = NewServer(ServerConfig{Store: st, Authority: a, Views: s.views, Sink: s.sink, Volumes: s.sink, Blob: c.blob,
+	s.Server, err = NewServer(ServerConfig{Store: st, Authority: a, Views: s.views, Sink: s.sink, Volumes: s.sink, Blob: c.blob, Upload: func(ctx context.Context, up Upload) error { return c.take(ctx, up) },
 		Identity: fmt.Sprint("server", len(c.sites)), URL: "https://" + s.addr, HostTTL: ttl, Probe: c.probe, Log: slog.New(slog.DiscardHandler), Now: c.clock.now})
 	if err != nil {
 		c.t.Fatal(err)

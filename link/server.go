@@ -60,6 +60,9 @@ type ServerConfig struct {
 	Volumes   VolumeSink // nil: reports of volumes are dropped
 	// Blob serves the bytes of an image to a host, with Range requests.
 	Blob func(w http.ResponseWriter, r *http.Request, blobID string)
+	// Upload keeps what a host sends, and checks that this host may send it. It is called again with the same kind and
+	// id where the host did not hear the answer. Nil: nothing is taken.
+	Upload func(ctx context.Context, up Upload) error
 	// Identity names this server process, unique in the cloud.
 	Identity string
 	// URL is where other servers reach this one's listener: "https://10.0.0.1:8700".
@@ -152,7 +155,7 @@ func (s *Server) Close() {
 	s.http.CloseIdleConnections()
 }
 
-// ServeHTTP serves the stream, image bytes to hosts, and questions of other servers.
+// ServeHTTP serves the stream, image bytes to hosts, what hosts upload, and questions of other servers.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if r.ProtoMajor == 2 && strings.HasPrefix(r.Header.Get("Content-Type"), "application/grpc") {
 		s.grpc.ServeHTTP(w, r)
@@ -171,6 +174,13 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 		s.cfg.Blob(w, r, path[1])
+	case len(path) == 3 && path[0] == "uploads" && r.Method == http.MethodPut && s.cfg.Upload != nil:
+		h, known := s.host(certs)
+		if !known {
+			http.Error(w, "a certificate of a host is needed", http.StatusForbidden)
+			return
+		}
+		s.receive(w, r, h.ID, path[1], path[2])
 	case len(path) == 3 && path[0] == "ask" && r.Method == http.MethodPost:
 		if unit != unitServer {
 			http.Error(w, "a certificate of a server is needed", http.StatusForbidden)

@@ -101,7 +101,7 @@ func newServerRole(ctx context.Context, p serverParts) (*serverRole, error) {
 		return nil, err
 	}
 	views := hostview.NewEngine(st, log)
-	hosts, err := link.NewServer(link.ServerConfig{Store: st, Authority: authority, Views: views, Sink: comp, Volumes: vols, Blob: img.ServeBlob,
+	hosts, err := link.NewServer(link.ServerConfig{Store: st, Authority: authority, Views: views, Sink: comp, Volumes: vols, Blob: img.ServeBlob, Upload: receiver(img),
 		Identity: c.Name, URL: c.linkURL(), HostTTL: c.HostTTL, GatewayTTL: c.GatewayTTL, GatewayGrace: c.GatewayGrace, Log: log})
 	if err != nil {
 		return nil, err

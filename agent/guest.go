@@ -1,0 +1,129 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"yakumo/fault"
+	"yakumo/hypervisor"
+	"yakumo/model"
+)
+
+// guest gives the definition of a server. Its disks are the root disk, then volumes in their order, and the config drive last,
+// as a guest numbers what it finds. errWaiting while a volume is not there yet.
+func (a *Agent) guest(ctx context.Context, row *model.HostServer) (hypervisor.Guest, error) {
+	dir := a.dir(row.ID)
+	g := hypervisor.Guest{
+		ID: row.ID, Name: "yk-" + row.ID, Title: printable(row.Name), Project: row.ProjectID, User: row.UserID,
+		VCPUs: row.VCPUs, MemoryMiB: row.MemoryMiB, ConsoleLog: filepath.Join(dir, consoleFile),
+	}
+	if ownRoot(row) {
+		g.Disks = append(g.Disks, hypervisor.Disk{Path: filepath.Join(dir, diskFile), Format: "qcow2", Serial: row.ID})
+	}
+	for _, v := range row.Volumes {
+		d, err := a.volumes.disk(ctx, row.ID, v)
+		if err != nil {
+			return g, err
+		}
+		if v.Boot {
+			g.Disks = append([]hypervisor.Disk{d}, g.Disks...)
+		} else {
+			g.Disks = append(g.Disks, d)
+		}
+	}
+	if len(g.Disks) > 0 {
+		g.Disks[0].BootOrder = 1
+	}
+	if row.ConfigDrive {
+		// As a disk: small guests have no driver for a SATA CD-ROM.
+		g.Disks = append(g.Disks, hypervisor.Disk{Path: filepath.Join(dir, driveFile), Format: "raw", ReadOnly: true, Serial: "config-2"})
+	}
+	for _, n := range row.NICs {
+		g.NICs = append(g.NICs, hypervisor.NIC{ID: n.PortID, MAC: n.MAC, Tap: tapName(n.PortID), MTU: n.MTU, Tag: n.Tag})
+	}
+	return g, nil
+}
+
+// ownRoot tells whether the guest boots from a disk of its own, and not from a volume.
+func ownRoot(row *model.HostServer) bool {
+	return !slices.ContainsFunc(row.Volumes, func(v model.HostDisk) bool { return v.Boot })
+}
+
+// printable keeps what a title may hold.
+func printable(s string) string {
+	out := []rune(s)
+	for i, r := range out {
+		if r < ' ' || r >= 0x7f && r < 0xa0 || r == 0xfffd || r == 0xfffe || r == 0xffff {
+			out[i] = ' '
+		}
+	}
+	return string(out)
+}
+
+// start makes a guest run once its ports carry traffic.
+func (a *Agent) start(ctx context.Context, row *model.HostServer, p *progress) (hypervisor.Power, error) {
+	for _, n := range row.NICs {
+		if !a.ports.wired(n.PortID) {
+			return 0, fmt.Errorf("port %s is not wired yet: %w", n.PortID, errWaiting)
+		}
+	}
+	disk := filepath.Join(a.dir(row.ID), diskFile)
+	if _, err := os.Stat(disk); ownRoot(row) && errors.Is(err, os.ErrNotExist) {
+		// It holds what the guest has written; a fresh one would hide the loss.
+		return 0, fault.Wrap(fault.Invalid, err, "The server's disk is lost.")
+	}
+	// Now that its ports are known: their addresses go on it.
+	if err := a.makeDrive(row); err != nil {
+		return 0, err
+	}
+	g, err := a.guest(ctx, row)
+	if err != nil {
+		return 0, err
+	}
+	leave, err := a.enter(ctx)
+	if err != nil {
+		return 0, err
+	}
+	defer leave()
+	began := time.Now()
+	if err := a.cfg.Hypervisor.Ensure(ctx, g); err != nil {
+		return 0, fmt.Errorf("define guest: %w", err)
+	}
+	if err := a.cfg.Hypervisor.Start(ctx, row.ID); err != nil {
+		return 0, fmt.Errorf("start guest: %w", err)
+	}
+	a.guests.did(row.ID, hypervisor.Running, began)
+	p.Started, p.BootID = true, a.cfg.BootID
+	a.log.Info("a guest runs", "server", row.ID, "generation", row.Generation, "request_id", row.RequestID, "took", time.Since(began))
+	return hypervisor.Running, nil
+}
+
+// enter waits for leave to do something heavy; few may at once.
+func (a *Agent) enter(ctx context.Context) (leave func(), err error) {
+	select {
+	case a.boots <- struct{}{}:
+		return func() { <-a.boots }, nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+// stop makes a guest be off.
+func (a *Agent) stop(ctx context.Context, id model.ID, grace time.Duration) (hypervisor.Power, error) {
+	began := time.Now()
+	err := a.cfg.Hypervisor.Stop(ctx, id, grace)
+	if fault.Is(err, fault.NotFound) {
+		return hypervisor.Off, nil
+	}
+	if err != nil {
+		return 0, fmt.Errorf("stop guest: %w", err)
+	}
+	a.guests.did(id, hypervisor.Off, began)
+	a.log.Info("a guest is off", "server", id, "took", time.Since(began))
+	return hypervisor.Off, nil
+}

@@ -1,0 +1,87 @@
+package agent
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"time"
+
+	"yakumo/hypervisor"
+	"yakumo/model"
+)
+
+func (a *Agent) portRows(id model.ID, row *model.HostServer) []model.RowID {
+	ids := a.portIDs(id, row)
+	rows := make([]model.RowID, len(ids))
+	for i, id := range ids {
+		rows[i] = model.RowID{Kind: model.RowPort, Key: id}
+	}
+	return rows
+}
+
+// portIDs gives the ports of a server, by its row and by theirs.
+func (a *Agent) portIDs(id model.ID, row *model.HostServer) []model.ID {
+	ids := a.ledger.portsOf(id)
+	if row == nil {
+		return ids
+	}
+	have := map[model.ID]bool{}
+	for _, p := range ids {
+		have[p] = true
+	}
+	for _, n := range row.NICs {
+		if !have[n.PortID] {
+			ids = append(ids, n.PortID)
+		}
+	}
+	return ids
+}
+
+// remove leaves nothing of a server on this host: one that is deleted (row), or one that the
+// host has no business with any more (nil).
+func (a *Agent) remove(ctx context.Context, id model.ID, row *model.HostServer) error {
+	p, ok := a.ledger.progressOf(id)
+	switch {
+	case p.Gone && row == nil:
+		a.mu.Lock()
+		delete(a.sent, id)
+		a.mu.Unlock()
+		return a.ledger.forget(id)
+	case p.Gone:
+		a.report(id, p)
+		return nil
+	}
+	if _, known := a.guests.state(id); !known {
+		return errWaiting
+	}
+	began := time.Now()
+	if err := a.cfg.Hypervisor.Remove(ctx, id); err != nil {
+		return fmt.Errorf("remove guest: %w", err)
+	}
+	a.guests.did(id, hypervisor.Absent, began)
+	if !p.Unwired && (ok || row != nil) {
+		p.Unwired, ok = true, true
+		if err := a.ledger.save(id, p); err != nil {
+			return err
+		}
+		a.ports.look(a.portRows(id, row))
+	}
+	if !a.ports.gone(a.portIDs(id, row)) {
+		return fmt.Errorf("its ports are still here: %w", errWaiting)
+	}
+	if err := os.RemoveAll(a.dir(id)); err != nil {
+		return fmt.Errorf("remove the guest's folder: %w", err)
+	}
+	a.log.Info("a server is gone from this host", "server", id, "deleted", row != nil)
+	if row == nil {
+		a.mu.Lock()
+		delete(a.sent, id)
+		a.mu.Unlock()
+		if !ok {
+			return nil
+		}
+		return a.ledger.forget(id)
+	}
+	p.Gone, p.Generation = true, row.Generation
+	return a.keep(id, p)
+}
