@@ -17,6 +17,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"yakumo/channel"
 	"yakumo/datapath"
 	"yakumo/hypervisor"
 	"yakumo/link"
@@ -29,6 +30,8 @@ type Link interface {
 	Connected() bool
 	Report(servers []model.ServerReport, ports []model.PortReport)
 	FactsChanged()
+	// Certificates are the host's, for its calls to other hosts.
+	channel.Credentials
 	// Blob opens an image's bytes from offset on; see link.Client.
 	Blob(ctx context.Context, id model.ID, offset int64) (io.ReadCloser, error)
 }
@@ -72,6 +75,8 @@ type Config struct {
 	DNS        netip.AddrPort               // where the data path sends guests' questions for names; invalid: no resolver
 	DNS6       netip.AddrPort               // the same by IPv6; a host without IPv6 does without
 	Resolvers  []string                     // who is asked for names that are not of guests: host or host:port; none: those of /etc/resolv.conf; "none": nobody
+	Channel    netip.AddrPort               // where other hosts' agents reach this one; invalid: nowhere, so that no guest moves here or away
+	Peers      func() (net.Listener, error) // opens Channel; default: a TCP listener
 	Metrics    prometheus.Registerer        // nil: none
 	Log        *slog.Logger                 // default slog.Default
 	BootID     string                       // of the host's kernel; default /proc/sys/kernel/random/boot_id
@@ -127,6 +132,10 @@ func (c *Config) defaults() error {
 		at := c.Metadata
 		c.Listen = func() (net.Listener, error) { return listenFree(at) }
 	}
+	if c.Peers == nil {
+		at := c.Channel
+		c.Peers = func() (net.Listener, error) { return net.Listen("tcp", at.String()) }
+	}
 	if c.BootID == "" {
 		b, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
 		if err != nil {
@@ -150,6 +159,8 @@ type Agent struct {
 	log      *slog.Logger
 	started  time.Time
 	link     Link
+	channel  *channel.Server // answers other hosts
+	dialer   *channel.Dialer // calls them
 	ledger   *ledger
 	images   *imageCache
 	guests   *observer
@@ -191,6 +202,8 @@ func New(cfg Config) (*Agent, error) {
 		tries: map[model.ID]*try{}, sent: map[model.ID]model.ServerReport{},
 	}
 	a.link = cfg.Link(a)
+	a.channel = channel.NewServer(channel.ServerConfig{Credentials: a.link, Log: cfg.Log})
+	a.dialer = &channel.Dialer{Credentials: a.link}
 	a.images = newImageCache(a)
 	a.guests = newObserver(a)
 	a.ports = newWirer(a)
@@ -247,6 +260,19 @@ func (a *Agent) Run(ctx context.Context) error {
 			return errors.Join(fmt.Errorf("resolver for guests: %w", err), a.close())
 		}
 		wg.Go(func() { a.dns.serve(ctx, pc, ln) })
+	}
+	if a.cfg.Channel.IsValid() {
+		ln, err := a.cfg.Peers()
+		if err != nil {
+			cancel()
+			wg.Wait()
+			return errors.Join(fmt.Errorf("channel for other hosts: %w", err), a.close())
+		}
+		wg.Go(func() {
+			if err := a.channel.Serve(ctx, ln); ctx.Err() == nil {
+				a.log.Error("other hosts are not answered any more", "err", err)
+			}
+		})
 	}
 	a.queue.open(ctx)
 	wg.Go(func() { a.guests.run(ctx) })

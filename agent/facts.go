@@ -32,7 +32,7 @@ func (a *Agent) Facts(ctx context.Context) (model.Host, error) {
 func (a *Agent) collectFacts(ctx context.Context) (model.Host, error) {
 	h := model.Host{
 		Meta: model.Meta{Name: a.cfg.HostName}, Zone: a.cfg.Zone, TunnelIP: a.cfg.TunnelIP, Version: a.cfg.Version,
-		BootID: a.cfg.BootID, StartedAt: a.started, Bandwidth: a.cfg.Bandwidth,
+		BootID: a.cfg.BootID, StartedAt: a.started, Bandwidth: a.cfg.Bandwidth, Channel: a.cfg.Channel,
 	}
 	for _, n := range slices.Sorted(maps.Keys(a.cfg.Providers)) {
 		h.BridgeMappings = append(h.BridgeMappings, n)

@@ -16,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"yakumo/channel"
 	"yakumo/datapath"
 	dpfake "yakumo/datapath/fake"
 
@@ -67,16 +68,17 @@ func (w *testLog) Write(b []byte) (int, error) {
 // serverSide plays the servers: it is the agent's Link, keeps the newest reports, and has
 // images' bytes.
 type serverSide struct {
-	mu       sync.Mutex
-	h        link.Handler
-	down     bool
-	servers  map[model.ID]model.ServerReport
-	phases   map[model.ID][]model.Phase // of each server, as they changed
-	ports    map[model.ID]model.PortReport
-	blobs    map[model.ID][]byte
-	cut      map[model.ID]int // a stream of the blob ends after so many bytes
-	reads    []int64          // offsets asked for
-	factsNew int
+	mu                  sync.Mutex
+	h                   link.Handler
+	down                bool
+	servers             map[model.ID]model.ServerReport
+	phases              map[model.ID][]model.Phase // of each server, as they changed
+	ports               map[model.ID]model.PortReport
+	blobs               map[model.ID][]byte
+	cut                 map[model.ID]int // a stream of the blob ends after so many bytes
+	reads               []int64          // offsets asked for
+	factsNew            int
+	channel.Credentials // nil: the host is alone
 }
 
 func newServerSide() *serverSide {

@@ -323,6 +323,10 @@ func (c *Client) tls() *tls.Config {
 	}
 }
 
+// Certificates gives the host's certificate and whom it trusts, as they are now: one that was renewed counts from then on. It
+// implements channel.Credentials.
+func (c *Client) Certificates() (*tls.Certificate, *x509.CertPool, error) { return c.load() }
+
 // HostID gives the id in the host's certificate.
 func (c *Client) HostID() (model.ID, error) {
 	cert, _, err := c.load()

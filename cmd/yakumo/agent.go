@@ -21,6 +21,7 @@ type agentCmd struct {
 	JoinToken     string   `help:"One-time token, from: yakumo host token. Needed once." env:"YAKUMO_JOIN_TOKEN"`
 	JoinTokenFile string   `help:"File that holds the token; the agent waits for it." type:"path"`
 	TunnelIP      string   `name:"tunnel-ip" help:"This host's address on the underlay: where other hosts send its guests' traffic." required:""`
+	ChannelListen string   `help:"Where other hosts' agents reach this one, to move guests and serve disks: host:port; default: port 8710 of --tunnel-ip."`
 	LibvirtSocket string   `help:"libvirtd's socket." default:"/run/libvirt/libvirt-sock"`
 	Accelerator   string   `help:"auto (probe by really starting a guest), kvm or tcg." default:"auto" enum:"auto,kvm,tcg"`
 	CPUModel      string   `name:"cpu-model" help:"libvirt's name of the CPU model that guests get; default: the host's, or Nehalem in software."`

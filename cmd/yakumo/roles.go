@@ -248,11 +248,20 @@ type agentRole struct {
 	guests  *libvirt.Driver
 }
 
+// channelPort is where agents listen for each other unless they are told.
+const channelPort = 8710
+
 func newAgentRole(c *agentCmd, log *slog.Logger, metrics *prometheus.Registry) (*agentRole, error) {
 	metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	tunnel, err := netip.ParseAddr(c.TunnelIP)
 	if err != nil {
 		return nil, fmt.Errorf("--tunnel-ip: %w", err)
+	}
+	at := netip.AddrPortFrom(tunnel, channelPort)
+	if c.ChannelListen != "" {
+		if at, err = netip.ParseAddrPort(c.ChannelListen); err != nil {
+			return nil, fmt.Errorf("--channel-listen: %w", err)
+		}
 	}
 	providers, err := parseBridgeMappings(c.BridgeMapping, c.Bridge)
 	if err != nil {
@@ -287,7 +296,7 @@ func newAgentRole(c *agentCmd, log *slog.Logger, metrics *prometheus.Registry) (
 	if err != nil {
 		return nil, err
 	}
-	r.agent, err = agent.New(agent.Config{Dir: c.DataDir, Hypervisor: r.guests, Datapath: r.switch_, Taps: agent.KernelTaps{}, TunnelIP: tunnel, Providers: providers, Bandwidth: bandwidth,
+	r.agent, err = agent.New(agent.Config{Dir: c.DataDir, Hypervisor: r.guests, Datapath: r.switch_, Taps: agent.KernelTaps{}, TunnelIP: tunnel, Channel: at, Providers: providers, Bandwidth: bandwidth,
 		HostName: c.HostName, Zone: "nova", Version: version, Metadata: env.MetadataListener, Metadata6: env.MetadataListener6(), DNS: env.DNSListener(), DNS6: env.DNSListener6(), Resolvers: c.DNSForward, Metrics: metrics, Log: log,
 		Link: func(h link.Handler) agent.Link {
 			r.link = link.NewClient(link.ClientConfig{Servers: c.Servers, Dir: c.DataDir, Version: version, Handler: h, Log: log})

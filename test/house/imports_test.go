@@ -11,7 +11,7 @@ import (
 var layers = [][]string{
 	{"fault", "model"},
 	{"openflow", "ovsdb", "store"},
-	{"reconcile", "link", "hostview", "hypervisor", "datapath"},
+	{"reconcile", "link", "channel", "hostview", "hypervisor", "datapath"},
 	{"identity", "images", "network", "compute", "placement", "trace", "switches", "volume"},
 	{"api", "agent", "web", "cli"},
 	{"lab", "cmd"},
@@ -32,6 +32,7 @@ var never = map[string][]string{
 	"store":     {"openflow", "ovsdb"},
 	"reconcile": {"model", "openflow", "ovsdb"},
 	"link":      {"openflow", "ovsdb"},
+	"channel":   {"store", "openflow", "ovsdb"},
 	"hostview":  {"openflow", "ovsdb"},
 	// The seams and their drivers run on hosts: they know rows at most, no store.
 	"hypervisor": {"model", "store", "openflow", "ovsdb"},
