@@ -535,6 +535,8 @@ func (c *Client) converse(ctx context.Context, cancel context.CancelCauseFunc, c
 			}
 			say(&linkpb.FromHost{Kind: &linkpb.FromHost_Applied{Applied: a}})
 			c.up.Store(err == nil)
+		case *linkpb.ToHost_Open:
+			wg.Go(func() { c.serveOpen(ctx, client, k.Open) })
 		case *linkpb.ToHost_Query:
 			wg.Go(func() {
 				body, err := c.cfg.Handler.Answer(WithRequestID(ctx, k.Query.RequestId), k.Query.Name, k.Query.Body)

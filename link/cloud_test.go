@@ -185,6 +185,7 @@ type machine struct {
 	volumes []model.VolumeReport
 	facts   model.Host
 	answer  func(ctx context.Context, name string, body []byte) ([]byte, error)
+	open    func(ctx context.Context, service string, args []byte) (io.ReadWriteCloser, error)
 }
 
 func (m *machine) Apply(ctx context.Context, b model.HostBatch) error {
@@ -239,6 +240,13 @@ func (m *machine) Answer(ctx context.Context, name string, body []byte) ([]byte,
 	f := m.answer
 	m.mu.Unlock()
 	return f(ctx, name, body)
+}
+
+func (m *machine) Open(ctx context.Context, service string, args []byte) (io.ReadWriteCloser, error) {
+	m.mu.Lock()
+	f := m.open
+	m.mu.Unlock()
+	return f(ctx, service, args)
 }
 
 func (m *machine) got() []model.HostBatch {

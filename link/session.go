@@ -44,6 +44,7 @@ type session struct {
 	mu      sync.Mutex
 	asked   map[uint64]chan *linkpb.Answer
 	nextAsk uint64
+	opening map[uint64]chan *way            // streams that the host was asked to open
 	servers map[model.ID]model.ServerReport // to be brought into the store
 	ports   map[model.ID]model.PortReport
 	volumes map[model.ID]model.VolumeReport
@@ -81,7 +82,7 @@ func (s *Server) Attach(stream linkpb.Hosts_AttachServer) error {
 	defer cancel()
 	ss := &session{
 		s: s, host: h.ID, key: h.CertKey, log: s.cfg.Log.With("host", h.Name), out: make(chan *linkpb.ToHost, 64), ctx: ctx,
-		applied: make(chan *linkpb.Applied, 1), asked: map[uint64]chan *linkpb.Answer{},
+		applied: make(chan *linkpb.Applied, 1), asked: map[uint64]chan *linkpb.Answer{}, opening: map[uint64]chan *way{},
 		servers: map[model.ID]model.ServerReport{}, ports: map[model.ID]model.PortReport{}, volumes: map[model.ID]model.VolumeReport{}, work: make(chan struct{}, 1),
 		ended: make(chan error, 8), judged: make(chan struct{}, 1),
 	}

@@ -669,6 +669,7 @@ type ToHost struct {
 	//	*ToHost_Rows
 	//	*ToHost_Query
 	//	*ToHost_Ping
+	//	*ToHost_Open
 	Kind          isToHost_Kind `protobuf_oneof:"kind"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -738,6 +739,15 @@ func (x *ToHost) GetPing() *Ping {
 	return nil
 }
 
+func (x *ToHost) GetOpen() *Open {
+	if x != nil {
+		if x, ok := x.Kind.(*ToHost_Open); ok {
+			return x.Open
+		}
+	}
+	return nil
+}
+
 type isToHost_Kind interface {
 	isToHost_Kind()
 }
@@ -754,11 +764,196 @@ type ToHost_Ping struct {
 	Ping *Ping `protobuf:"bytes,3,opt,name=ping,proto3,oneof"`
 }
 
+type ToHost_Open struct {
+	Open *Open `protobuf:"bytes,4,opt,name=open,proto3,oneof"`
+}
+
 func (*ToHost_Rows) isToHost_Kind() {}
 
 func (*ToHost_Query) isToHost_Kind() {}
 
 func (*ToHost_Ping) isToHost_Kind() {}
+
+func (*ToHost_Open) isToHost_Kind() {}
+
+// Open asks a host for a stream of bytes: the host calls Channel, and its first chunk has the id.
+type Open struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            uint64                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
+	Service       string                 `protobuf:"bytes,2,opt,name=service,proto3" json:"service,omitempty"` // "serial", "display"
+	Args          []byte                 `protobuf:"bytes,3,opt,name=args,proto3" json:"args,omitempty"`       // JSON, the service's
+	RequestId     string                 `protobuf:"bytes,4,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	Host          string                 `protobuf:"bytes,5,opt,name=host,proto3" json:"host,omitempty"` // of a Relay only
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Open) Reset() {
+	*x = Open{}
+	mi := &file_link_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Open) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Open) ProtoMessage() {}
+
+func (x *Open) ProtoReflect() protoreflect.Message {
+	mi := &file_link_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Open.ProtoReflect.Descriptor instead.
+func (*Open) Descriptor() ([]byte, []int) {
+	return file_link_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *Open) GetId() uint64 {
+	if x != nil {
+		return x.Id
+	}
+	return 0
+}
+
+func (x *Open) GetService() string {
+	if x != nil {
+		return x.Service
+	}
+	return ""
+}
+
+func (x *Open) GetArgs() []byte {
+	if x != nil {
+		return x.Args
+	}
+	return nil
+}
+
+func (x *Open) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+func (x *Open) GetHost() string {
+	if x != nil {
+		return x.Host
+	}
+	return ""
+}
+
+// Chunk is a piece of a stream of bytes. Each side begins with a credit, how many bytes the other may
+// send before it is given more; only data count.
+type Chunk struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            uint64                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"` // in a host's first chunk: Open's
+	Data          []byte                 `protobuf:"bytes,2,opt,name=data,proto3" json:"data,omitempty"`
+	Credit        uint32                 `protobuf:"varint,3,opt,name=credit,proto3" json:"credit,omitempty"` // so many more bytes may come
+	End           bool                   `protobuf:"varint,4,opt,name=end,proto3" json:"end,omitempty"`       // no more data will come this way
+	Close         bool                   `protobuf:"varint,5,opt,name=close,proto3" json:"close,omitempty"`   // nobody reads here any more
+	FaultKind     uint32                 `protobuf:"varint,6,opt,name=fault_kind,json=faultKind,proto3" json:"fault_kind,omitempty"`
+	Error         string                 `protobuf:"bytes,7,opt,name=error,proto3" json:"error,omitempty"` // why the stream is closed; in a first chunk: refused
+	Open          *Open                  `protobuf:"bytes,8,opt,name=open,proto3" json:"open,omitempty"`   // first chunk of a Relay
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Chunk) Reset() {
+	*x = Chunk{}
+	mi := &file_link_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Chunk) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Chunk) ProtoMessage() {}
+
+func (x *Chunk) ProtoReflect() protoreflect.Message {
+	mi := &file_link_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Chunk.ProtoReflect.Descriptor instead.
+func (*Chunk) Descriptor() ([]byte, []int) {
+	return file_link_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *Chunk) GetId() uint64 {
+	if x != nil {
+		return x.Id
+	}
+	return 0
+}
+
+func (x *Chunk) GetData() []byte {
+	if x != nil {
+		return x.Data
+	}
+	return nil
+}
+
+func (x *Chunk) GetCredit() uint32 {
+	if x != nil {
+		return x.Credit
+	}
+	return 0
+}
+
+func (x *Chunk) GetEnd() bool {
+	if x != nil {
+		return x.End
+	}
+	return false
+}
+
+func (x *Chunk) GetClose() bool {
+	if x != nil {
+		return x.Close
+	}
+	return false
+}
+
+func (x *Chunk) GetFaultKind() uint32 {
+	if x != nil {
+		return x.FaultKind
+	}
+	return 0
+}
+
+func (x *Chunk) GetError() string {
+	if x != nil {
+		return x.Error
+	}
+	return ""
+}
+
+func (x *Chunk) GetOpen() *Open {
+	if x != nil {
+		return x.Open
+	}
+	return nil
+}
 
 type Rows struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -772,7 +967,7 @@ type Rows struct {
 
 func (x *Rows) Reset() {
 	*x = Rows{}
-	mi := &file_link_proto_msgTypes[11]
+	mi := &file_link_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -784,7 +979,7 @@ func (x *Rows) String() string {
 func (*Rows) ProtoMessage() {}
 
 func (x *Rows) ProtoReflect() protoreflect.Message {
-	mi := &file_link_proto_msgTypes[11]
+	mi := &file_link_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -797,7 +992,7 @@ func (x *Rows) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Rows.ProtoReflect.Descriptor instead.
 func (*Rows) Descriptor() ([]byte, []int) {
-	return file_link_proto_rawDescGZIP(), []int{11}
+	return file_link_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Rows) GetFull() bool {
@@ -838,7 +1033,7 @@ type Row struct {
 
 func (x *Row) Reset() {
 	*x = Row{}
-	mi := &file_link_proto_msgTypes[12]
+	mi := &file_link_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -850,7 +1045,7 @@ func (x *Row) String() string {
 func (*Row) ProtoMessage() {}
 
 func (x *Row) ProtoReflect() protoreflect.Message {
-	mi := &file_link_proto_msgTypes[12]
+	mi := &file_link_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -863,7 +1058,7 @@ func (x *Row) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Row.ProtoReflect.Descriptor instead.
 func (*Row) Descriptor() ([]byte, []int) {
-	return file_link_proto_rawDescGZIP(), []int{12}
+	return file_link_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Row) GetKind() string {
@@ -890,7 +1085,7 @@ type RowRef struct {
 
 func (x *RowRef) Reset() {
 	*x = RowRef{}
-	mi := &file_link_proto_msgTypes[13]
+	mi := &file_link_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -902,7 +1097,7 @@ func (x *RowRef) String() string {
 func (*RowRef) ProtoMessage() {}
 
 func (x *RowRef) ProtoReflect() protoreflect.Message {
-	mi := &file_link_proto_msgTypes[13]
+	mi := &file_link_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -915,7 +1110,7 @@ func (x *RowRef) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RowRef.ProtoReflect.Descriptor instead.
 func (*RowRef) Descriptor() ([]byte, []int) {
-	return file_link_proto_rawDescGZIP(), []int{13}
+	return file_link_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *RowRef) GetKind() string {
@@ -944,7 +1139,7 @@ type Query struct {
 
 func (x *Query) Reset() {
 	*x = Query{}
-	mi := &file_link_proto_msgTypes[14]
+	mi := &file_link_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -956,7 +1151,7 @@ func (x *Query) String() string {
 func (*Query) ProtoMessage() {}
 
 func (x *Query) ProtoReflect() protoreflect.Message {
-	mi := &file_link_proto_msgTypes[14]
+	mi := &file_link_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -969,7 +1164,7 @@ func (x *Query) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Query.ProtoReflect.Descriptor instead.
 func (*Query) Descriptor() ([]byte, []int) {
-	return file_link_proto_rawDescGZIP(), []int{14}
+	return file_link_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Query) GetId() uint64 {
@@ -1009,7 +1204,7 @@ type Ping struct {
 
 func (x *Ping) Reset() {
 	*x = Ping{}
-	mi := &file_link_proto_msgTypes[15]
+	mi := &file_link_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1021,7 +1216,7 @@ func (x *Ping) String() string {
 func (*Ping) ProtoMessage() {}
 
 func (x *Ping) ProtoReflect() protoreflect.Message {
-	mi := &file_link_proto_msgTypes[15]
+	mi := &file_link_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1034,7 +1229,7 @@ func (x *Ping) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ping.ProtoReflect.Descriptor instead.
 func (*Ping) Descriptor() ([]byte, []int) {
-	return file_link_proto_rawDescGZIP(), []int{15}
+	return file_link_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Ping) GetN() uint64 {
@@ -1092,12 +1287,30 @@ const file_link_proto_rawDesc = "" +
 	"fault_kind\x18\x03 \x01(\rR\tfaultKind\x12\x14\n" +
 	"\x05error\x18\x04 \x01(\tR\x05error\"\x14\n" +
 	"\x04Pong\x12\f\n" +
-	"\x01n\x18\x01 \x01(\x04R\x01n\"\x97\x01\n" +
+	"\x01n\x18\x01 \x01(\x04R\x01n\"\xc3\x01\n" +
 	"\x06ToHost\x12*\n" +
 	"\x04rows\x18\x01 \x01(\v2\x14.yakumo.link.v1.RowsH\x00R\x04rows\x12-\n" +
 	"\x05query\x18\x02 \x01(\v2\x15.yakumo.link.v1.QueryH\x00R\x05query\x12*\n" +
-	"\x04ping\x18\x03 \x01(\v2\x14.yakumo.link.v1.PingH\x00R\x04pingB\x06\n" +
-	"\x04kind\"\x9b\x01\n" +
+	"\x04ping\x18\x03 \x01(\v2\x14.yakumo.link.v1.PingH\x00R\x04ping\x12*\n" +
+	"\x04open\x18\x04 \x01(\v2\x14.yakumo.link.v1.OpenH\x00R\x04openB\x06\n" +
+	"\x04kind\"w\n" +
+	"\x04Open\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x18\n" +
+	"\aservice\x18\x02 \x01(\tR\aservice\x12\x12\n" +
+	"\x04args\x18\x03 \x01(\fR\x04args\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\x04 \x01(\tR\trequestId\x12\x12\n" +
+	"\x04host\x18\x05 \x01(\tR\x04host\"\xca\x01\n" +
+	"\x05Chunk\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x12\n" +
+	"\x04data\x18\x02 \x01(\fR\x04data\x12\x16\n" +
+	"\x06credit\x18\x03 \x01(\rR\x06credit\x12\x10\n" +
+	"\x03end\x18\x04 \x01(\bR\x03end\x12\x14\n" +
+	"\x05close\x18\x05 \x01(\bR\x05close\x12\x1d\n" +
+	"\n" +
+	"fault_kind\x18\x06 \x01(\rR\tfaultKind\x12\x14\n" +
+	"\x05error\x18\a \x01(\tR\x05error\x12(\n" +
+	"\x04open\x18\b \x01(\v2\x14.yakumo.link.v1.OpenR\x04open\"\x9b\x01\n" +
 	"\x04Rows\x12\x12\n" +
 	"\x04full\x18\x01 \x01(\bR\x04full\x12\x1e\n" +
 	"\n" +
@@ -1118,11 +1331,13 @@ const file_link_proto_rawDesc = "" +
 	"\n" +
 	"request_id\x18\x04 \x01(\tR\trequestId\"\x14\n" +
 	"\x04Ping\x12\f\n" +
-	"\x01n\x18\x01 \x01(\x04R\x01n2\xc9\x01\n" +
+	"\x01n\x18\x01 \x01(\x04R\x01n2\xc1\x02\n" +
 	"\x05Hosts\x12>\n" +
 	"\x04Join\x12\x1b.yakumo.link.v1.JoinRequest\x1a\x19.yakumo.link.v1.JoinReply\x12@\n" +
 	"\x05Renew\x12\x1c.yakumo.link.v1.RenewRequest\x1a\x19.yakumo.link.v1.JoinReply\x12>\n" +
-	"\x06Attach\x12\x18.yakumo.link.v1.FromHost\x1a\x16.yakumo.link.v1.ToHost(\x010\x01B\x14Z\x12yakumo/link/linkpbb\x06proto3"
+	"\x06Attach\x12\x18.yakumo.link.v1.FromHost\x1a\x16.yakumo.link.v1.ToHost(\x010\x01\x12;\n" +
+	"\aChannel\x12\x15.yakumo.link.v1.Chunk\x1a\x15.yakumo.link.v1.Chunk(\x010\x01\x129\n" +
+	"\x05Relay\x12\x15.yakumo.link.v1.Chunk\x1a\x15.yakumo.link.v1.Chunk(\x010\x01B\x14Z\x12yakumo/link/linkpbb\x06proto3"
 
 var (
 	file_link_proto_rawDescOnce sync.Once
@@ -1136,7 +1351,7 @@ func file_link_proto_rawDescGZIP() []byte {
 	return file_link_proto_rawDescData
 }
 
-var file_link_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
+var file_link_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
 var file_link_proto_goTypes = []any{
 	(*JoinRequest)(nil),  // 0: yakumo.link.v1.JoinRequest
 	(*RenewRequest)(nil), // 1: yakumo.link.v1.RenewRequest
@@ -1149,11 +1364,13 @@ var file_link_proto_goTypes = []any{
 	(*Answer)(nil),       // 8: yakumo.link.v1.Answer
 	(*Pong)(nil),         // 9: yakumo.link.v1.Pong
 	(*ToHost)(nil),       // 10: yakumo.link.v1.ToHost
-	(*Rows)(nil),         // 11: yakumo.link.v1.Rows
-	(*Row)(nil),          // 12: yakumo.link.v1.Row
-	(*RowRef)(nil),       // 13: yakumo.link.v1.RowRef
-	(*Query)(nil),        // 14: yakumo.link.v1.Query
-	(*Ping)(nil),         // 15: yakumo.link.v1.Ping
+	(*Open)(nil),         // 11: yakumo.link.v1.Open
+	(*Chunk)(nil),        // 12: yakumo.link.v1.Chunk
+	(*Rows)(nil),         // 13: yakumo.link.v1.Rows
+	(*Row)(nil),          // 14: yakumo.link.v1.Row
+	(*RowRef)(nil),       // 15: yakumo.link.v1.RowRef
+	(*Query)(nil),        // 16: yakumo.link.v1.Query
+	(*Ping)(nil),         // 17: yakumo.link.v1.Ping
 }
 var file_link_proto_depIdxs = []int32{
 	4,  // 0: yakumo.link.v1.FromHost.hello:type_name -> yakumo.link.v1.Hello
@@ -1162,22 +1379,28 @@ var file_link_proto_depIdxs = []int32{
 	9,  // 3: yakumo.link.v1.FromHost.pong:type_name -> yakumo.link.v1.Pong
 	5,  // 4: yakumo.link.v1.FromHost.facts:type_name -> yakumo.link.v1.Facts
 	7,  // 5: yakumo.link.v1.FromHost.applied:type_name -> yakumo.link.v1.Applied
-	11, // 6: yakumo.link.v1.ToHost.rows:type_name -> yakumo.link.v1.Rows
-	14, // 7: yakumo.link.v1.ToHost.query:type_name -> yakumo.link.v1.Query
-	15, // 8: yakumo.link.v1.ToHost.ping:type_name -> yakumo.link.v1.Ping
-	12, // 9: yakumo.link.v1.Rows.upserts:type_name -> yakumo.link.v1.Row
-	13, // 10: yakumo.link.v1.Rows.removes:type_name -> yakumo.link.v1.RowRef
-	0,  // 11: yakumo.link.v1.Hosts.Join:input_type -> yakumo.link.v1.JoinRequest
-	1,  // 12: yakumo.link.v1.Hosts.Renew:input_type -> yakumo.link.v1.RenewRequest
-	3,  // 13: yakumo.link.v1.Hosts.Attach:input_type -> yakumo.link.v1.FromHost
-	2,  // 14: yakumo.link.v1.Hosts.Join:output_type -> yakumo.link.v1.JoinReply
-	2,  // 15: yakumo.link.v1.Hosts.Renew:output_type -> yakumo.link.v1.JoinReply
-	10, // 16: yakumo.link.v1.Hosts.Attach:output_type -> yakumo.link.v1.ToHost
-	14, // [14:17] is the sub-list for method output_type
-	11, // [11:14] is the sub-list for method input_type
-	11, // [11:11] is the sub-list for extension type_name
-	11, // [11:11] is the sub-list for extension extendee
-	0,  // [0:11] is the sub-list for field type_name
+	13, // 6: yakumo.link.v1.ToHost.rows:type_name -> yakumo.link.v1.Rows
+	16, // 7: yakumo.link.v1.ToHost.query:type_name -> yakumo.link.v1.Query
+	17, // 8: yakumo.link.v1.ToHost.ping:type_name -> yakumo.link.v1.Ping
+	11, // 9: yakumo.link.v1.ToHost.open:type_name -> yakumo.link.v1.Open
+	11, // 10: yakumo.link.v1.Chunk.open:type_name -> yakumo.link.v1.Open
+	14, // 11: yakumo.link.v1.Rows.upserts:type_name -> yakumo.link.v1.Row
+	15, // 12: yakumo.link.v1.Rows.removes:type_name -> yakumo.link.v1.RowRef
+	0,  // 13: yakumo.link.v1.Hosts.Join:input_type -> yakumo.link.v1.JoinRequest
+	1,  // 14: yakumo.link.v1.Hosts.Renew:input_type -> yakumo.link.v1.RenewRequest
+	3,  // 15: yakumo.link.v1.Hosts.Attach:input_type -> yakumo.link.v1.FromHost
+	12, // 16: yakumo.link.v1.Hosts.Channel:input_type -> yakumo.link.v1.Chunk
+	12, // 17: yakumo.link.v1.Hosts.Relay:input_type -> yakumo.link.v1.Chunk
+	2,  // 18: yakumo.link.v1.Hosts.Join:output_type -> yakumo.link.v1.JoinReply
+	2,  // 19: yakumo.link.v1.Hosts.Renew:output_type -> yakumo.link.v1.JoinReply
+	10, // 20: yakumo.link.v1.Hosts.Attach:output_type -> yakumo.link.v1.ToHost
+	12, // 21: yakumo.link.v1.Hosts.Channel:output_type -> yakumo.link.v1.Chunk
+	12, // 22: yakumo.link.v1.Hosts.Relay:output_type -> yakumo.link.v1.Chunk
+	18, // [18:23] is the sub-list for method output_type
+	13, // [13:18] is the sub-list for method input_type
+	13, // [13:13] is the sub-list for extension type_name
+	13, // [13:13] is the sub-list for extension extendee
+	0,  // [0:13] is the sub-list for field type_name
 }
 
 func init() { file_link_proto_init() }
@@ -1197,6 +1420,7 @@ func file_link_proto_init() {
 		(*ToHost_Rows)(nil),
 		(*ToHost_Query)(nil),
 		(*ToHost_Ping)(nil),
+		(*ToHost_Open)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -1204,7 +1428,7 @@ func file_link_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_link_proto_rawDesc), len(file_link_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   16,
+			NumMessages:   18,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

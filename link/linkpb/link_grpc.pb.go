@@ -22,9 +22,11 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	Hosts_Join_FullMethodName   = "/yakumo.link.v1.Hosts/Join"
-	Hosts_Renew_FullMethodName  = "/yakumo.link.v1.Hosts/Renew"
-	Hosts_Attach_FullMethodName = "/yakumo.link.v1.Hosts/Attach"
+	Hosts_Join_FullMethodName    = "/yakumo.link.v1.Hosts/Join"
+	Hosts_Renew_FullMethodName   = "/yakumo.link.v1.Hosts/Renew"
+	Hosts_Attach_FullMethodName  = "/yakumo.link.v1.Hosts/Attach"
+	Hosts_Channel_FullMethodName = "/yakumo.link.v1.Hosts/Channel"
+	Hosts_Relay_FullMethodName   = "/yakumo.link.v1.Hosts/Relay"
 )
 
 // HostsClient is the client API for Hosts service.
@@ -37,6 +39,10 @@ type HostsClient interface {
 	Renew(ctx context.Context, in *RenewRequest, opts ...grpc.CallOption) (*JoinReply, error)
 	// Attach is the one stream of a host. Mutual TLS.
 	Attach(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[FromHost, ToHost], error)
+	// Channel is the way that a host opens for a stream of bytes that a server asked for by Open. Mutual TLS.
+	Channel(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[Chunk, Chunk], error)
+	// Relay is such a stream between two servers: the one asks for it, the other has the host. The first chunk is an Open.
+	Relay(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[Chunk, Chunk], error)
 }
 
 type hostsClient struct {
@@ -80,6 +86,32 @@ func (c *hostsClient) Attach(ctx context.Context, opts ...grpc.CallOption) (grpc
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type Hosts_AttachClient = grpc.BidiStreamingClient[FromHost, ToHost]
 
+func (c *hostsClient) Channel(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[Chunk, Chunk], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &Hosts_ServiceDesc.Streams[1], Hosts_Channel_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[Chunk, Chunk]{ClientStream: stream}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Hosts_ChannelClient = grpc.BidiStreamingClient[Chunk, Chunk]
+
+func (c *hostsClient) Relay(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[Chunk, Chunk], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &Hosts_ServiceDesc.Streams[2], Hosts_Relay_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[Chunk, Chunk]{ClientStream: stream}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Hosts_RelayClient = grpc.BidiStreamingClient[Chunk, Chunk]
+
 // HostsServer is the server API for Hosts service.
 // All implementations must embed UnimplementedHostsServer
 // for forward compatibility.
@@ -90,6 +122,10 @@ type HostsServer interface {
 	Renew(context.Context, *RenewRequest) (*JoinReply, error)
 	// Attach is the one stream of a host. Mutual TLS.
 	Attach(grpc.BidiStreamingServer[FromHost, ToHost]) error
+	// Channel is the way that a host opens for a stream of bytes that a server asked for by Open. Mutual TLS.
+	Channel(grpc.BidiStreamingServer[Chunk, Chunk]) error
+	// Relay is such a stream between two servers: the one asks for it, the other has the host. The first chunk is an Open.
+	Relay(grpc.BidiStreamingServer[Chunk, Chunk]) error
 	mustEmbedUnimplementedHostsServer()
 }
 
@@ -108,6 +144,12 @@ func (UnimplementedHostsServer) Renew(context.Context, *RenewRequest) (*JoinRepl
 }
 func (UnimplementedHostsServer) Attach(grpc.BidiStreamingServer[FromHost, ToHost]) error {
 	return status.Error(codes.Unimplemented, "method Attach not implemented")
+}
+func (UnimplementedHostsServer) Channel(grpc.BidiStreamingServer[Chunk, Chunk]) error {
+	return status.Error(codes.Unimplemented, "method Channel not implemented")
+}
+func (UnimplementedHostsServer) Relay(grpc.BidiStreamingServer[Chunk, Chunk]) error {
+	return status.Error(codes.Unimplemented, "method Relay not implemented")
 }
 func (UnimplementedHostsServer) mustEmbedUnimplementedHostsServer() {}
 func (UnimplementedHostsServer) testEmbeddedByValue()               {}
@@ -173,6 +215,20 @@ func _Hosts_Attach_Handler(srv interface{}, stream grpc.ServerStream) error {
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type Hosts_AttachServer = grpc.BidiStreamingServer[FromHost, ToHost]
 
+func _Hosts_Channel_Handler(srv interface{}, stream grpc.ServerStream) error {
+	return srv.(HostsServer).Channel(&grpc.GenericServerStream[Chunk, Chunk]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Hosts_ChannelServer = grpc.BidiStreamingServer[Chunk, Chunk]
+
+func _Hosts_Relay_Handler(srv interface{}, stream grpc.ServerStream) error {
+	return srv.(HostsServer).Relay(&grpc.GenericServerStream[Chunk, Chunk]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Hosts_RelayServer = grpc.BidiStreamingServer[Chunk, Chunk]
+
 // Hosts_ServiceDesc is the grpc.ServiceDesc for Hosts service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -193,6 +249,18 @@ var Hosts_ServiceDesc = grpc.ServiceDesc{
 		{
 			StreamName:    "Attach",
 			Handler:       _Hosts_Attach_Handler,
+			ServerStreams: true,
+			ClientStreams: true,
+		},
+		{
+			StreamName:    "Channel",
+			Handler:       _Hosts_Channel_Handler,
+			ServerStreams: true,
+			ClientStreams: true,
+		},
+		{
+			StreamName:    "Relay",
+			Handler:       _Hosts_Relay_Handler,
 			ServerStreams: true,
 			ClientStreams: true,
 		},
