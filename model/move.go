@@ -26,6 +26,7 @@ const (
 	MoveRunning   MoveStage = "running"   // live: the source migrates; cold: the guest is off, the target copies
 	MoveVerify    MoveStage = "verify"    // cold, resize: it runs on the target; the source keeps its disks until confirmed
 	MoveReverting MoveStage = "reverting" // on its way back from verify: the target is to let go of it
+	MoveLeaving   MoveStage = "leaving"   // live: it runs on the target; the source may still be giving it memory
 )
 
 // Move is the move that a server is in. Server.Host is the source's until the guest is known to
@@ -44,6 +45,44 @@ type Move struct {
 	OldPower  Power   `json:"old_power,omitempty"` // what was wanted before a cold move
 	Abort     bool    `json:"abort,omitempty"`     // live: the user wants it ended, the guest where it is
 	Force     bool    `json:"force,omitempty"`     // live: end the copying, at the price of a pause
+	// StageAt is when the stage began; Failed are targets that could not do their part, in order.
+	StageAt time.Time `json:"stage_at"`
+	Failed  []ID      `json:"failed,omitempty"`
+	// Drain: a drain of the source wants it, and confirms it by itself.
+	Drain bool `json:"drain,omitempty"`
+}
+
+// Part gives what a host is in a move and the stage that it is told, which may be behind the move's own: of a cold
+// move, the target begins only when the source has turned the guest off. "" where the host needs to know of no move:
+// then its row of the server is as without one.
+func (m *Move) Part(host ID) (MoveRole, MoveStage) {
+	cold := m.Kind == MoveCold || m.Kind == MoveResize
+	switch {
+	case m.Kind == MoveEvacuate || m.Stage == MovePlacing || host == "":
+		return "", ""
+	case host == m.Source:
+		switch {
+		case m.Stage == MoveLeaving, cold && m.Stage == MovePreparing:
+			return RoleSource, MoveRunning
+		case m.Stage == MoveReverting:
+			return RoleSource, MoveVerify
+		}
+		return RoleSource, m.Stage
+	case host == m.Target && m.Stage != MoveLeaving && m.Stage != MoveVerify:
+		return RoleTarget, m.Stage
+	}
+	return "", ""
+}
+
+// On gives the flavor of the server that a host is charged for, and makes it of, while the server moves.
+func (m *Move) On(host ID, now *Flavor) *Flavor {
+	switch {
+	case host == m.Source && m.OldFlavor != nil:
+		return m.OldFlavor
+	case host == m.Target && m.NewFlavor != nil:
+		return m.NewFlavor
+	}
+	return now
 }
 
 // Migration is the record of a move, kept after its end. Its number is Nova's older id.
@@ -95,8 +134,12 @@ const (
 // and MoveDone. What is not the source's or target's any more is removed as any row that is gone.
 //
 // Cold: the source, told Stage running, turns the guest off, reports MoveReady and serves its files. The
-// target, told Stage running once the source is ready, copies the files, and starts the guest if so wanted.
-// In MoveVerify the source has the row with Power off and keeps everything.
+// target, told Stage preparing meanwhile and running once the source is ready, copies the files, starts the guest if
+// so wanted, and reports MoveDone. In MoveVerify the source has the row with Power off and keeps everything, and the
+// target's row is as any server's. A target that is told MoveReverting stops the guest, and reports MoveDone of that
+// generation when it is off for good; the source's row then is as any server's, and its disks are as it left them.
+//
+// See Move.Part for the stage that each host is told.
 type HostMove struct {
 	ID    ID        `json:"id"`
 	Kind  MoveKind  `json:"kind"`
