@@ -115,47 +115,6 @@ func Get(r store.Reader, sc Scope, id model.ID) (*model.Server, error) {
 	return s, nil
 }
 
-// States of a server in Nova's words, which the rules' texts and the dialect share.
-const (
-	Building = "building"
-	Active   = "active"
-	Stopped  = "stopped"
-	Paused   = "paused"
-	Errored  = "error"
-)
-
-// State gives the state of a server in Nova's words (vm_state).
-func State(s *model.Server) string {
-	switch {
-	case s.Status.Phase == model.PhaseError || s.Status.Phase == model.PhaseDeleting && s.Status.Fault != nil:
-		return Errored
-	case s.Status.LaunchedAt.IsZero():
-		return Building
-	}
-	switch s.Status.Power {
-	case model.PowerOff, model.PowerCrashed:
-		return Stopped
-	case model.PowerPaused:
-		return Paused
-	case model.PowerUnknown:
-		if s.Power == model.PowerOff {
-			return Stopped
-		}
-	}
-	return Active
-}
-
-// Tasks of a server in Nova's words (task_state).
-const (
-	TaskScheduling = "scheduling"
-	TaskSpawning   = "spawning"
-	TaskStop       = "powering-off"
-	TaskStart      = "powering-on"
-	TaskReboot     = "rebooting"
-	TaskHardReboot = "rebooting_hard"
-	TaskDelete     = "deleting"
-)
-
 // Used gives what the servers on a host take of it: of every server that has the host,
 // whatever its state, as its disk and maybe its guest are still there.
 func Used(r store.Reader, host model.ID) (placement.Size, int) {

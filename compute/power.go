@@ -76,12 +76,45 @@ func (c *Compute) Reboot(tx *store.Tx, sc Scope, id model.ID, hard Hard) (*model
 			s.Reboots++
 			return c.begin(tx, sc, s, "reboot", TaskReboot)
 		}
-		if err := allow(sc, s, "reboot", []string{Active, Stopped, Paused, Errored}, []string{TaskReboot, TaskHardReboot}); err != nil {
+		if err := allow(sc, s, "reboot", []string{Active, Stopped, Paused, Suspended, Errored}, []string{TaskReboot, TaskHardReboot}); err != nil {
 			return err
 		}
 		s.HardReboots++
 		s.Power = model.PowerRunning
 		return c.begin(tx, sc, s, "reboot", TaskHardReboot)
+	})
+}
+
+// Pause stops the processors of a server; its memory is kept.
+//
+// Errors of this and the next three: fault.NotFound; fault.Conflict where the server is in another state, has a task, or is locked.
+func (c *Compute) Pause(tx *store.Tx, sc Scope, id model.ID) (*model.Server, error) {
+	return c.power(tx, sc, id, "pause", Active, model.PowerPaused, TaskPause)
+}
+
+// Unpause undoes Pause, and lets a guest go on that its hypervisor has paused.
+func (c *Compute) Unpause(tx *store.Tx, sc Scope, id model.ID) (*model.Server, error) {
+	return c.power(tx, sc, id, "unpause", Paused, model.PowerRunning, TaskUnpause)
+}
+
+// Suspend keeps the memory of a server in a file of its host and turns it off.
+func (c *Compute) Suspend(tx *store.Tx, sc Scope, id model.ID) (*model.Server, error) {
+	return c.power(tx, sc, id, "suspend", Active, model.PowerSuspended, TaskSuspend)
+}
+
+// Resume undoes Suspend.
+func (c *Compute) Resume(tx *store.Tx, sc Scope, id model.ID) (*model.Server, error) {
+	return c.power(tx, sc, id, "resume", Suspended, model.PowerRunning, TaskResume)
+}
+
+// power wants another power of a server that is in the state.
+func (c *Compute) power(tx *store.Tx, sc Scope, id model.ID, action, state string, want model.Power, task string) (*model.Server, error) {
+	return c.change(tx, sc, id, true, func(s *model.Server) error {
+		if err := allow(sc, s, action, []string{state}, nil); err != nil {
+			return err
+		}
+		s.Power = want
+		return c.begin(tx, sc, s, action, task)
 	})
 }
 

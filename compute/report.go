@@ -116,6 +116,7 @@ func (c *Compute) report(tx *store.Tx, host model.ID, r *model.ServerReport) err
 	st := &s.Status
 	st.Generation = r.Generation
 	st.Reboots, st.Hard = max(st.Reboots, min(r.Reboots, s.Reboots)), max(st.Hard, min(r.Hard, s.HardReboots))
+	st.Rebuilds, st.Rescue = max(st.Rebuilds, min(r.Rebuilds, s.Rebuilds)), r.Rescue
 	// The last step ends when the guest gives its first sign of life, after it was started.
 	events := make([]model.ActionEvent, 0, len(r.Steps))
 	for _, x := range r.Steps {
@@ -172,6 +173,18 @@ func (c *Compute) settle(tx *store.Tx, s *model.Server, r *model.ServerReport, n
 		done = newest && off
 	case TaskStart:
 		done = newest && st.Power == model.PowerRunning
+	case TaskPause:
+		done = newest && st.Power == model.PowerPaused
+	case TaskSuspend:
+		done = newest && st.Power == model.PowerSuspended
+	case TaskUnpause, TaskResume:
+		done = newest && st.Power == model.PowerRunning
+	case TaskRebuild:
+		done = newest && st.Rebuilds >= s.Rebuilds && (st.Power == s.Power || st.Power == model.PowerRunning)
+	case TaskRescue:
+		done = newest && s.Rescue != nil && st.Rescue == s.Rescue.Revision && st.Power == model.PowerRunning
+	case TaskUnrescue:
+		done = newest && st.Rescue == 0 && st.Power == model.PowerRunning
 	case TaskReboot, TaskHardReboot:
 		done = newest && st.Reboots >= s.Reboots && st.Hard >= s.HardReboots && st.Power != model.PowerUnknown
 	}
@@ -182,7 +195,7 @@ func (c *Compute) settle(tx *store.Tx, s *model.Server, r *model.ServerReport, n
 	}
 	// As Nova does, what the guest did is what is wanted: nobody starts it again. That may
 	// come with the end of an action, and is not said twice.
-	if st.Task == "" && newest && off && s.Power == model.PowerRunning && r.Phase == model.PhaseReady {
+	if st.Task == "" && newest && off && s.Power != model.PowerOff && r.Phase == model.PhaseReady {
 		s.Power = model.PowerOff
 		s.Touch(c.now())
 	}

@@ -1,6 +1,7 @@
 package compute
 
 import (
+	"cmp"
 	"maps"
 	"slices"
 	"strings"
@@ -64,14 +65,11 @@ func (c *Compute) Create(tx *store.Tx, sc Scope, n NewServer) (*model.Server, er
 		UserData: n.UserData, ConfigDrive: n.ConfigDrive, Metadata: cloneMap(n.Metadata), Zone: n.Zone, WantHost: n.Host,
 		HostName: n.HostName, Ports: n.Ports, Power: model.PowerRunning, AccessIPv4: n.AccessIPv4, AccessIPv6: n.AccessIPv6,
 		DiskConfig: n.DiskConfig, Reservation: n.Reservation, LaunchIndex: n.LaunchIndex, RequestID: sc.RequestID,
-		Arch: n.Image.Properties["hw_architecture"],
+		Arch: archOf(n.Image),
 	}
 	s.ID, s.Description = n.ID, n.Description
 	s.Tags = slices.Sorted(slices.Values(n.Tags))
 	s.Flavor.Access = nil
-	if s.Arch == "" {
-		s.Arch = n.Image.Properties["architecture"]
-	}
 	if s.HostName == "" {
 		s.HostName = HostName(n.Name, s.ID)
 	}
@@ -86,6 +84,11 @@ func (c *Compute) Create(tx *store.Tx, sc Scope, n NewServer) (*model.Server, er
 		return nil, err
 	}
 	return s, c.record(tx, sc, s, "create", receipt(n.Received, now))
+}
+
+// archOf gives the architecture that an image asks for, "" any.
+func archOf(img *model.Image) string {
+	return cmp.Or(img.Properties["hw_architecture"], img.Properties["architecture"])
 }
 
 // fits refuses a flavor that is too small for the image.
@@ -152,16 +155,20 @@ type Update struct {
 // Update changes a server.
 func (c *Compute) Update(tx *store.Tx, sc Scope, id model.ID, u Update) (*model.Server, error) {
 	return c.change(tx, sc, id, u.Name != nil || u.HostName != nil, func(s *model.Server) error {
-		for _, x := range []struct{ dst, src *string }{
-			{&s.Name, u.Name}, {&s.Description, u.Description}, {&s.HostName, u.HostName},
-			{&s.AccessIPv4, u.AccessIPv4}, {&s.AccessIPv6, u.AccessIPv6}, {&s.DiskConfig, u.DiskConfig},
-		} {
-			if x.src != nil {
-				*x.dst = *x.src
-			}
-		}
+		u.apply(s)
 		return nil
 	})
+}
+
+func (u *Update) apply(s *model.Server) {
+	for _, x := range []struct{ dst, src *string }{
+		{&s.Name, u.Name}, {&s.Description, u.Description}, {&s.HostName, u.HostName},
+		{&s.AccessIPv4, u.AccessIPv4}, {&s.AccessIPv6, u.AccessIPv6}, {&s.DiskConfig, u.DiskConfig},
+	} {
+		if x.src != nil {
+			*x.dst = *x.src
+		}
+	}
 }
 
 // SetMetadata lays items over the metadata of a server, or with replace puts them in its
@@ -195,7 +202,7 @@ func (c *Compute) DeleteMetadata(tx *store.Tx, sc Scope, id model.ID, key string
 
 func (c *Compute) changeMetadata(tx *store.Tx, sc Scope, id model.ID, what string, f func(map[string]string) (map[string]string, error)) (*model.Server, error) {
 	return c.change(tx, sc, id, true, func(s *model.Server) error {
-		if err := allow(sc, s, what, []string{Active, Paused, Stopped}, nil); err != nil {
+		if err := allow(sc, s, what, []string{Active, Paused, Suspended, Stopped}, nil); err != nil {
 			return err
 		}
 		m := maps.Clone(s.Metadata)
@@ -217,7 +224,7 @@ func (c *Compute) changeMetadata(tx *store.Tx, sc Scope, id model.ID, what strin
 // SetTags replaces the tags of a server.
 func (c *Compute) SetTags(tx *store.Tx, sc Scope, id model.ID, f func(tags []string) ([]string, error)) (*model.Server, error) {
 	return c.change(tx, sc, id, false, func(s *model.Server) error {
-		if err := allow(sc, s, "update_tags", []string{Active, Paused, Stopped}, nil); err != nil {
+		if err := allow(sc, s, "update_tags", []string{Active, Paused, Suspended, Stopped}, nil); err != nil {
 			return err
 		}
 		tags, err := f(slices.Clone(s.Tags))

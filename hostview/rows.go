@@ -165,6 +165,8 @@ func serverRow(snap store.Snapshot, s *model.Server) model.HostRow {
 		Metadata: s.Metadata, Power: s.Power, Reboots: s.Reboots, HardReboots: s.HardReboots, Deleted: s.Deleted,
 		CreatedAt: s.CreatedAt, Generation: s.Generation,
 		RequestID: s.RequestID, ObservedReboots: s.Status.Reboots, ObservedHard: s.Status.Hard,
+		Rebuilds: s.Rebuilds, ObservedRebuilds: s.Status.Rebuilds, Saving: s.Saving, Rescue: s.Rescue, ObservedRescue: s.Status.Rescue,
+		ExtraSpecs: s.Flavor.ExtraSpecs, EphemeralGiB: s.Flavor.Ephemeral, SwapMiB: s.Flavor.SwapMiB, Sealed: s.Sealed, LaunchIndex: s.LaunchIndex,
 	}
 	if h, ok := store.Hosts.Get(snap, s.Host); ok {
 		r.Zone = h.Zone
@@ -175,7 +177,7 @@ func serverRow(snap store.Snapshot, s *model.Server) model.HostRow {
 		if !ok {
 			continue
 		}
-		nic := model.HostNIC{PortID: p.ID, MAC: p.MAC}
+		nic := model.HostNIC{PortID: p.ID, MAC: p.MAC, Tag: s.PortTags[p.ID]}
 		if n, ok := store.Networks.Get(snap, p.NetworkID); ok {
 			nic.MTU = n.MTU
 		}

@@ -356,7 +356,8 @@ type HostServer struct {
 	Volumes          []HostDisk        `json:"volumes,omitempty"`
 	Saving           []ID              `json:"saving,omitempty"` // images to be made of the root disk
 	Rescue           *Rescue           `json:"rescue,omitempty"`
-	ExtraSpecs       map[string]string `json:"extra_specs,omitempty"` // of the flavor
+	ObservedRescue   int64             `json:"observed_rescue,omitempty"` // ServerReport.Rescue, as the store last heard it
+	ExtraSpecs       map[string]string `json:"extra_specs,omitempty"`     // of the flavor
 	EphemeralGiB     int               `json:"ephemeral,omitempty"`
 	SwapMiB          int               `json:"swap,omitempty"`
 	Sealed           string            `json:"sealed,omitempty"` // password for the metadata service
@@ -379,7 +380,8 @@ type ServerReport struct {
 	Hard       int64          `json:"hard_reboots"`
 	Gone       bool           `json:"gone,omitempty"` // nothing is left of a deleted server
 	Rebuilds   int64          `json:"rebuilds,omitempty"`
-	Saved      []UploadReport `json:"saved,omitempty"` // images made of the root disk
+	Rescue     int64          `json:"rescue,omitempty"` // Revision of the rescue that the guest was last started in; 0: its own disk
+	Saved      []UploadReport `json:"saved,omitempty"`  // images made of the root disk
 	Move       *MoveReport    `json:"move,omitempty"`
 	// Disks are the volumes that the guest has now, NICs its ports: what was asked to be attached or detached is so.
 	Disks []ID      `json:"disks,omitempty"`

@@ -110,6 +110,11 @@ type Server struct {
 	ShelvedImage ID            `json:"shelved_image,omitempty"`
 	PortTags     map[ID]string `json:"port_tags,omitempty"` // device tags, by port
 	Move         *Move         `json:"move,omitempty"`
+	// Plugging are interfaces whose attachment or detachment the host has not confirmed. One that is being
+	// detached is in Ports no more, and keeps its port until the guest is known to have lost it.
+	Plugging []Plugging `json:"plugging,omitempty"`
+	// Rotate, where not 0: how many backups of one type are kept once the image that is Saving is there.
+	Rotate int `json:"rotate,omitempty"`
 
 	// Host is chosen by placement.
 	Host   ID           `json:"host,omitempty"`
@@ -125,6 +130,7 @@ type ServerStatus struct {
 	Reboots    int64     `json:"reboots,omitempty"`    // requests served
 	Hard       int64     `json:"hard_reboots,omitempty"`
 	Rebuilds   int64     `json:"rebuilds,omitempty"`
+	Rescue     int64     `json:"rescue,omitempty"` // Revision of the rescue that the guest runs in; 0: none
 	Fault      *Fault    `json:"fault,omitempty"`
 	LaunchedAt time.Time `json:"launched_at"`
 	Action     string    `json:"action,omitempty"` // request id of the action that runs, where one does
@@ -134,6 +140,13 @@ type ServerStatus struct {
 // NewestFirst gives a key under which servers sort by creation, the newest first, then by
 // id from the highest down: the order in which the Compute API lists by default.
 func (s *Server) NewestFirst() string { return newestFirst(s.CreatedAt, s.ID) }
+
+// Plugging is an interface on its way to a guest, or from it.
+type Plugging struct {
+	PortID    ID     `json:"port_id"`
+	RequestID string `json:"request_id"` // of its action
+	Out       bool   `json:"out,omitempty"`
+}
 
 // Fault is a failure as its owner may read it; Details is for administrators.
 type Fault struct {
@@ -189,4 +202,44 @@ type ActionEvent struct {
 type ConsoleQuery struct {
 	ServerID ID    `json:"server_id"`
 	MaxBytes int64 `json:"max_bytes"` // of the end of the log; 0: as much as the host keeps
+}
+
+// DiagnosticsQuery is the body, in JSON, of the question "diagnostics" that a server asks a host about
+// a running guest; the answer is a Diagnostics in JSON.
+type DiagnosticsQuery struct {
+	ServerID ID `json:"server_id"`
+}
+
+// Diagnostics are counters of a running guest since its start.
+type Diagnostics struct {
+	Driver     string         `json:"driver"`     // libvirt …
+	Hypervisor string         `json:"hypervisor"` // kvm, qemu …
+	UptimeSecs int64          `json:"uptime"`
+	CPUNanos   []int64        `json:"cpu_ns"` // of each virtual processor
+	MemoryMiB  int            `json:"memory_mib"`
+	UsedMiB    int            `json:"used_mib"` // resident on the host
+	Disks      []DiskCounters `json:"disks,omitempty"`
+	NICs       []NICCounters  `json:"nics,omitempty"`
+}
+
+// DiskCounters are of one disk of a guest.
+type DiskCounters struct {
+	ReadBytes     int64 `json:"read_bytes"`
+	ReadRequests  int64 `json:"read_requests"`
+	WriteBytes    int64 `json:"write_bytes"`
+	WriteRequests int64 `json:"write_requests"`
+	Errors        int64 `json:"errors"`
+}
+
+// NICCounters are of one interface; in is what the guest receives.
+type NICCounters struct {
+	MAC        string `json:"mac"`
+	InBytes    int64  `json:"in_bytes"`
+	InPackets  int64  `json:"in_packets"`
+	InErrors   int64  `json:"in_errors"`
+	InDrops    int64  `json:"in_drops"`
+	OutBytes   int64  `json:"out_bytes"`
+	OutPackets int64  `json:"out_packets"`
+	OutErrors  int64  `json:"out_errors"`
+	OutDrops   int64  `json:"out_drops"`
 }

@@ -19,12 +19,39 @@ import (
 // maxConsole is how much of a console log is read, in bytes.
 const maxConsole = 100 << 10
 
+// action is one of the actions of POST servers/<id>/action.
+type action struct {
+	// rule is the name of Nova's policy of an action that is for administrators of the cloud; "": any member may.
+	rule string
+	// from and to bound the microversions 2.from to 2.to that know the action; 0: all.
+	from, to int
+	// check is the schema of the action's value in the request's microversion; nil: anything.
+	check func(c *api.Context) schema
+	// run carries it out. The caller owns the server, and the value is checked.
+	run func(c *api.Context, value any) error
+}
+
+// adds puts actions into the table.
+type adds func(name string, a action)
+
+// actionTable gives every action by its name.
+func (d *dialect) actionTable() map[string]action {
+	table := map[string]action{}
+	add := func(name string, a action) { table[name] = a }
+	d.powerActions(add)
+	d.diskActions(add)
+	for _, name := range notYet {
+		add(name, action{run: func(*api.Context, any) error { return notOffered("The action " + name) }})
+	}
+	return table
+}
+
 // notYet are Nova's actions that this cloud does not offer yet.
 var notYet = []string{
 	"changePassword", "confirmResize", "createBackup", "createImage", "evacuate", "forceDelete", "migrate", "os-getRDPConsole",
-	"os-getSerialConsole", "os-getSPICEConsole", "os-getVNCConsole", "os-migrate", "os-migrateLive", "os-resetState", "pause", "rebuild",
-	"rescue", "resetNetwork", "injectNetworkInfo", "resize", "restore", "resume", "revertResize", "shelve", "shelveOffload", "suspend",
-	"trigger_crash_dump", "unpause", "unrescue", "unshelve", "addFloatingIp", "removeFloatingIp", "addFixedIp", "removeFixedIp",
+	"os-getSerialConsole", "os-getSPICEConsole", "os-getVNCConsole", "os-migrate", "os-migrateLive", "os-resetState",
+	"resetNetwork", "injectNetworkInfo", "resize", "restore", "revertResize", "shelve", "shelveOffload",
+	"trigger_crash_dump", "unshelve", "addFloatingIp", "removeFloatingIp", "addFixedIp", "removeFixedIp",
 }
 
 // act serves POST servers/<id>/action: the body's one member says what is to be done.
@@ -44,70 +71,102 @@ func (d *dialect) act(c *api.Context) error {
 	if _, err := compute.Get(c.Snapshot(), scope(c), c.Param("id")); err != nil {
 		return err
 	}
-	run := func(f func(tx *store.Tx) error) error {
-		if _, err := c.Store().Update(c.R.Context(), f); err != nil {
+	a, ok := d.actions[name]
+	switch {
+	case !ok:
+		return badRequest("There is no such action: %s", clip(name))
+	case a.from > 0 && !at(c, a.from), a.to > 0 && at(c, a.to+1):
+		return fault.New(fault.NotFound, "API version %s is not supported on this method.", c.Version)
+	case a.rule != "" && !c.Caller.CloudAdmin:
+		return fault.New(fault.Forbidden, "Policy doesn't allow %s to be performed.", a.rule)
+	}
+	if a.check != nil {
+		if err := exactly(members{name: a.check(c)}, name)("", body); err != nil {
 			return err
 		}
-		return c.Empty(http.StatusAccepted)
 	}
-	plain := func(f func(*store.Tx, compute.Scope, model.ID) (*model.Server, error)) error {
-		return run(func(tx *store.Tx) error {
+	return a.run(c, body[name])
+}
+
+// change runs a transaction of an action and answers 202 without a body.
+func change(c *api.Context, f func(tx *store.Tx) error) error {
+	if _, err := c.Store().Update(c.R.Context(), f); err != nil {
+		return err
+	}
+	return c.Empty(http.StatusAccepted)
+}
+
+// plainly makes an action of one of compute's that takes nothing but the server.
+func plainly(f func(*store.Tx, compute.Scope, model.ID) (*model.Server, error)) action {
+	return action{run: func(c *api.Context, _ any) error {
+		return change(c, func(tx *store.Tx) error {
 			_, err := f(tx, scope(c), c.Param("id"))
 			return err
 		})
+	}}
+}
+
+// always is a schema that is the same in every microversion.
+func always(s schema) func(*api.Context) schema { return func(*api.Context) schema { return s } }
+
+// powerActions are those that change nothing but what runs, and who may change it.
+func (d *dialect) powerActions(add adds) {
+	for name, f := range map[string]func(*store.Tx, compute.Scope, model.ID) (*model.Server, error){
+		"os-start": d.c.Start, "os-stop": d.c.Stop, "pause": d.c.Pause, "unpause": d.c.Unpause, "suspend": d.c.Suspend, "resume": d.c.Resume,
+		"unlock": d.c.Unlock,
+	} {
+		add(name, plainly(f))
 	}
-	check := func(s schema) error { return exactly(members{name: s}, name)("", body) }
-	switch name {
-	case "os-start":
-		return plain(d.c.Start)
-	case "os-stop":
-		return plain(d.c.Stop)
-	case "reboot":
-		if err := check(exactly(members{"type": oneOf("HARD", "Hard", "hard", "SOFT", "Soft", "soft")}, "type")); err != nil {
-			return err
-		}
-		hard := strings.EqualFold(str(body[name].(object), "type"), "hard")
-		return run(func(tx *store.Tx) error {
-			_, err := d.c.Reboot(tx, scope(c), c.Param("id"), compute.Hard(hard))
-			return err
-		})
-	case "lock":
-		reason := ""
-		if o, ok := body[name].(object); ok && at(c, 73) {
-			if err := check(exactly(members{"locked_reason": text(1, 255)})); err != nil {
+	add("reboot", action{
+		check: always(exactly(members{"type": oneOf("HARD", "Hard", "hard", "SOFT", "Soft", "soft")}, "type")),
+		run: func(c *api.Context, v any) error {
+			hard := strings.EqualFold(str(v.(object), "type"), "hard")
+			return change(c, func(tx *store.Tx) error {
+				_, err := d.c.Reboot(tx, scope(c), c.Param("id"), compute.Hard(hard))
 				return err
+			})
+		},
+	})
+	add("lock", action{
+		check: func(c *api.Context) schema {
+			if !at(c, 73) {
+				return anything
 			}
-			reason = str(o, "locked_reason")
-		}
-		return run(func(tx *store.Tx) error {
-			_, err := d.c.Lock(tx, scope(c), c.Param("id"), reason)
-			return err
-		})
-	case "unlock":
-		return plain(d.c.Unlock)
-	case "os-getConsoleOutput":
-		length := either(nullOr(integer(-1, 1<<31)), func(name string, v any) error {
-			if s, ok := v.(string); ok && s == "" {
-				return nil
+			return nullOr(exactly(members{"locked_reason": text(1, 255)}))
+		},
+		run: func(c *api.Context, v any) error {
+			reason := ""
+			if o, ok := v.(object); ok && at(c, 73) {
+				reason = str(o, "locked_reason")
 			}
-			return wrong(name, v, "%s is not of type 'integer'", quoted(v))
+			return change(c, func(tx *store.Tx) error {
+				_, err := d.c.Lock(tx, scope(c), c.Param("id"), reason)
+				return err
+			})
+		},
+	})
+	length := either(nullOr(integer(-1, 1<<31)), func(name string, v any) error {
+		if s, ok := v.(string); ok && s == "" {
+			return nil
+		}
+		return wrong(name, v, "%s is not of type 'integer'", quoted(v))
+	})
+	add("os-getConsoleOutput", action{
+		check: always(nullOr(exactly(members{"length": length}))),
+		run: func(c *api.Context, v any) error {
+			o, _ := v.(object)
+			return d.console(c, num(o, "length", -1))
+		},
+	})
+	for _, name := range []string{"addSecurityGroup", "removeSecurityGroup"} {
+		add(name, action{
+			check: always(exactly(members{"name": text(1, 255)}, "name")),
+			run: func(c *api.Context, v any) error {
+				group := str(v.(object), "name")
+				return change(c, func(tx *store.Tx) error { return d.regroup(tx, c, group, name == "addSecurityGroup") })
+			},
 		})
-		if err := check(nullOr(exactly(members{"length": length}))); err != nil {
-			return err
-		}
-		o, _ := body[name].(object)
-		return d.console(c, num(o, "length", -1))
-	case "addSecurityGroup", "removeSecurityGroup":
-		if err := check(exactly(members{"name": text(1, 255)}, "name")); err != nil {
-			return err
-		}
-		group := str(body[name].(object), "name")
-		return run(func(tx *store.Tx) error { return d.regroup(tx, c, group, name == "addSecurityGroup") })
 	}
-	if slices.Contains(notYet, name) {
-		return notOffered("The action " + name)
-	}
-	return badRequest("There is no such action: %s", clip(name))
 }
 
 // console asks the server's host for its log; length is in lines, -1 all of them.

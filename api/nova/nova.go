@@ -61,11 +61,14 @@ type dialect struct {
 	img  *images.Images
 	ask  Asker
 	wait time.Duration
+	// actions are those of POST servers/<id>/action by name.
+	actions map[string]action
 }
 
 // New gives the service at /compute.
 func New(cfg Config) api.Service {
 	d := &dialect{c: cfg.Compute, net: cfg.Network, img: cfg.Images, ask: cfg.Hosts, wait: cmp.Or(cfg.ConsoleWait, 5*time.Second)}
+	d.actions = d.actionTable()
 	return api.Service{
 		Name: "compute", Prefix: "/compute", Routes: d.routes(), Error: writeError, RequestIDHeader: "X-Compute-Request-Id",
 		Versions: &api.VersionRange{Service: "compute", Legacy: "X-OpenStack-Nova-API-Version", Min: oldest, Max: newest},

@@ -30,29 +30,34 @@ func status(s *model.Server) (string, int) {
 			power = 1
 		case model.PowerPaused:
 			power = 3
-		case model.PowerOff:
+		case model.PowerOff, model.PowerSuspended:
 			power = 4
 		case model.PowerCrashed:
 			power = 6
 		}
 	}
-	switch compute.State(s) {
-	case compute.Building:
-		return "BUILD", power
-	case compute.Errored:
-		return "ERROR", power
-	case compute.Stopped:
-		return "SHUTOFF", power
-	case compute.Paused:
-		return "PAUSED", power
+	state, task := compute.State(s), s.Status.Task
+	if byTask, ok := taskStatus[task]; ok && slices.Contains(byTask.in, state) {
+		return byTask.status, power
 	}
-	switch s.Status.Task {
-	case compute.TaskReboot:
-		return "REBOOT", power
-	case compute.TaskHardReboot:
-		return "HARD_REBOOT", power
-	}
-	return "ACTIVE", power
+	return stateStatus[state], power
+}
+
+// stateStatus are the statuses by state.
+var stateStatus = map[string]string{
+	compute.Active: "ACTIVE", compute.Building: "BUILD", compute.Errored: "ERROR", compute.Stopped: "SHUTOFF", compute.Paused: "PAUSED",
+	compute.Suspended: "SUSPENDED", compute.Rescued: "RESCUE", compute.Resized: "VERIFY_RESIZE", compute.Shelved: "SHELVED",
+	compute.ShelvedOffloaded: "SHELVED_OFFLOADED",
+}
+
+// taskStatus are the statuses of servers that have a task and are in one of the states.
+var taskStatus = map[string]struct {
+	status string
+	in     []string
+}{
+	compute.TaskReboot:     {"REBOOT", []string{compute.Active}},
+	compute.TaskHardReboot: {"HARD_REBOOT", []string{compute.Active}},
+	compute.TaskRebuild:    {"REBUILD", []string{compute.Active, compute.Stopped, compute.Errored}},
 }
 
 // hostHash lets a tenant tell whether two of its servers share a host, and no more.
@@ -357,16 +362,21 @@ func (d *dialect) updateServer(c *api.Context) error {
 	}
 	v := newViewer(c, snap)
 	o = v.one(s)
-	if !at(c, 75) { // the older form shows less
-		old := object{}
-		for _, k := range []string{"id", "name", "status", "tenant_id", "user_id", "metadata", "hostId", "image", "flavor", "created", "updated",
-			"addresses", "accessIPv4", "accessIPv6", "links", "progress", "fault", "OS-DCF:diskConfig", "locked", "description", "tags",
-			"trusted_image_certificates", "server_groups", "locked_reason"} {
-			if x, there := o[k]; there {
-				old[k] = x
-			}
-		}
-		o = old
+	if !at(c, 75) {
+		o = v.older(o)
 	}
 	return c.JSON(http.StatusOK, object{"server": o})
+}
+
+// older keeps of a server what answers before 2.75 show where it is not asked for itself, and the named members.
+func (v *viewer) older(o object, more ...string) object {
+	old := object{}
+	for _, k := range append(more, "id", "name", "status", "tenant_id", "user_id", "metadata", "hostId", "image", "flavor", "created", "updated",
+		"addresses", "accessIPv4", "accessIPv6", "links", "progress", "fault", "OS-DCF:diskConfig", "locked", "description", "tags",
+		"trusted_image_certificates", "server_groups", "locked_reason") {
+		if x, there := o[k]; there {
+			old[k] = x
+		}
+	}
+	return old
 }

@@ -1,0 +1,111 @@
+package compute
+
+import (
+	"maps"
+
+	"yakumo/fault"
+	"yakumo/model"
+	"yakumo/store"
+)
+
+// Rebuild is what a request wants of a rebuilt server; nil: as it is.
+type Rebuild struct {
+	Image *model.Image
+	Copy  model.ImageCopy
+	Key   *Key // nil: as it is
+	Update
+	Metadata *map[string]string
+	UserData *string // base64; "" takes it away
+	// Reimage allows another root disk for a server whose root disk is a volume (microversion 2.93).
+	Reimage bool
+}
+
+// Key is the key pair that a rebuilt server gets; empty: none.
+type Key struct{ Name, Public string }
+
+// VolumeBacked tells whether the root disk of a server is a volume.
+func VolumeBacked(s *model.Server) bool {
+	for _, v := range s.Volumes {
+		if v.Boot {
+			return true
+		}
+	}
+	return false
+}
+
+// Rebuild gives a server a fresh root disk of an image. One that was off is off afterwards.
+//
+// Errors: fault.NotFound; fault.Conflict for a wrong state, a task or a lock; fault.Invalid where the flavor is too small for
+// the image or the root disk is a volume; fault.OverQuota (metadata_items).
+func (c *Compute) Rebuild(tx *store.Tx, sc Scope, id model.ID, r Rebuild) (*model.Server, error) {
+	return c.change(tx, sc, id, true, func(s *model.Server) error {
+		if err := allow(sc, s, "rebuild", []string{Active, Stopped, Errored}, nil); err != nil {
+			return err
+		}
+		if s.Host == "" {
+			return fault.New(fault.Conflict, "Cannot 'rebuild' instance %s: it has no host.", s.ID)
+		}
+		if VolumeBacked(s) {
+			if r.Image.ID != s.ImageID && !r.Reimage {
+				return fault.New(fault.Invalid, "Unable to rebuild with a different image for a volume-backed server.")
+			}
+			return fault.New(fault.NotImplemented, "Rebuilding the volume that a server boots from is not offered by this cloud yet.")
+		}
+		if err := fits(&s.Flavor, r.Image); err != nil {
+			return err
+		}
+		if r.Metadata != nil {
+			if limit := c.Quota(tx, s.ProjectID)[QuotaMetadata]; limit >= 0 && len(*r.Metadata) > limit {
+				return fault.New(fault.OverQuota, "Quota exceeded, too many metadata items.")
+			}
+			s.Metadata = maps.Clone(*r.Metadata)
+		}
+		r.apply(s)
+		if r.Key != nil {
+			s.KeyName, s.PublicKey = r.Key.Name, r.Key.Public
+		}
+		if r.UserData != nil {
+			s.UserData = *r.UserData
+		}
+		s.ImageID, s.Image, s.Arch = r.Image.ID, r.Copy, archOf(r.Image)
+		s.Rebuilds++
+		if State(s) == Errored {
+			s.Power = model.PowerRunning
+		}
+		s.Status.Fault, s.Status.Phase = nil, model.PhaseReady
+		return c.begin(tx, sc, s, "rebuild", TaskRebuild)
+	})
+}
+
+// Rescue starts a server from a fresh disk of an image, its own disk beside it.
+//
+// Errors: fault.NotFound; fault.Conflict for a wrong state, a task or a lock; fault.Invalid where the flavor is too small for the
+// image.
+func (c *Compute) Rescue(tx *store.Tx, sc Scope, id model.ID, img *model.Image, copied model.ImageCopy) (*model.Server, error) {
+	return c.change(tx, sc, id, true, func(s *model.Server) error {
+		if err := allow(sc, s, "rescue", []string{Active, Stopped, Errored}, nil); err != nil {
+			return err
+		}
+		if s.Host == "" {
+			return fault.New(fault.Conflict, "Cannot 'rescue' instance %s: it has no host.", s.ID)
+		}
+		if s.Flavor.MemoryMiB < img.MinRAMMiB {
+			return fault.New(fault.Invalid, "Flavor's memory is too small for requested image.")
+		}
+		// The generation that this change leads to was never a rescue's before.
+		s.Rescue = &model.Rescue{ImageID: img.ID, Image: copied, Revision: s.Generation + 1}
+		s.Power, s.Status.Phase, s.Status.Fault = model.PowerRunning, model.PhaseReady, nil
+		return c.begin(tx, sc, s, "rescue", TaskRescue)
+	})
+}
+
+// Unrescue starts a rescued server from its own disk again.
+func (c *Compute) Unrescue(tx *store.Tx, sc Scope, id model.ID) (*model.Server, error) {
+	return c.change(tx, sc, id, true, func(s *model.Server) error {
+		if err := allow(sc, s, "unrescue", []string{Rescued}, nil); err != nil {
+			return err
+		}
+		s.Rescue, s.Power = nil, model.PowerRunning
+		return c.begin(tx, sc, s, "unrescue", TaskUnrescue)
+	})
+}
