@@ -96,6 +96,12 @@ func (c change) dispatch(d store.Change) {
 		}
 	case store.TapFlows.Kind():
 		c.mirror(d.Key)
+	case store.Volumes.Kind():
+		c.volumeChanged(d.Key, both[model.Volume](d))
+	case store.VolumeSnapshots.Kind():
+		c.snapshotChanged(d.Key, both[model.VolumeSnapshot](d))
+	case store.VolumeBackups.Kind():
+		c.backupChanged(d.Key, both[model.VolumeBackup](d))
 	case store.Hosts.Kind():
 		c.hostChanged(d.Key, both[model.Host](d))
 	}
@@ -105,6 +111,7 @@ func (c change) server(id model.ID, rs []*model.Server) {
 	for _, r := range rs {
 		c.host(r.Host, row(model.RowServer, id))
 	}
+	c.used(rs)
 	if !differ(rs, func(r *model.Server) string { return r.HostName }) {
 		return
 	}
@@ -298,6 +305,7 @@ func (c change) mirror(id model.ID) {
 }
 
 func (c change) hostChanged(id model.ID, rs []*model.Host) {
+	c.reached(id, rs)
 	two := len(rs) == 2
 	if !two || !slices.Equal(rs[0].BridgeMappings, rs[1].BridgeMappings) {
 		for p := range store.Ports.List(c.now, "host", id) {

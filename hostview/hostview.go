@@ -3,10 +3,11 @@
 // port there, of those networks' ports elsewhere, of the routers that those may reach and
 // that it is a gateway of, of these routers' networks and ports, of the groups of its ports,
 // of the members and prefixes that those groups' rules refer to, of the floating addresses
-// that it serves, and of mirrors that begin or end there; nothing else.
+// that it serves, of mirrors that begin or end there, and of volumes that it works on or its guests use; nothing else.
 //
 // It reads servers, ports, networks, subnets, security groups, rules, address groups,
-// routers, floating IPs, port forwardings, QoS policies, tap services and flows, and hosts;
+// routers, floating IPs, port forwardings, QoS policies, tap services and flows, volumes, their
+// snapshots and backups, and hosts;
 // it writes nothing. A change costs work on the hosts that it concerns and on no others: one
 // Engine follows the store for all hosts and marks rows of views as dirty; a View works its
 // marks off against the newest snapshot. Every row is a pure function of the snapshot, so a
@@ -71,7 +72,8 @@ func (e *Engine) Run(ctx context.Context) error {
 	sub := e.st.Subscribe(store.Servers.Kind(), store.Ports.Kind(), store.Networks.Kind(), store.Subnets.Kind(),
 		store.SecurityGroups.Kind(), store.SecurityRules.Kind(), store.AddressGroups.Kind(), store.Hosts.Kind(),
 		store.Routers.Kind(), store.FloatingIPs.Kind(), store.PortForwardings.Kind(), store.QoSPolicies.Kind(),
-		store.TapServices.Kind(), store.TapFlows.Kind())
+		store.TapServices.Kind(), store.TapFlows.Kind(),
+		store.Volumes.Kind(), store.VolumeSnapshots.Kind(), store.VolumeBackups.Kind())
 	defer sub.Close()
 	for {
 		// sub is set once the first delta, which marks everything, is being worked off.

@@ -317,9 +317,11 @@ func TestIncrementEqualsWhole(t *testing.T) {
 			},
 			"": func(rt *rapid.T) {},
 		}
+		maps.Copy(actions, volumeActions(c, hosts))
 		// A cloud that is empty at first would not get far in a few steps.
 		for _, first := range []string{"put port", "put port", "put port", "put interface", "put interface", "put interface", "put interface", "put interface", "put interface",
-			"put router", "put router", "put router", "put floating", "put tap", "put policy"} {
+			"put router", "put router", "put router", "put floating", "put tap", "put policy",
+			"put volume", "put volume", "put volume", "put guest", "put guest", "put volume snapshot", "put backup"} {
 			actions[first](rt)
 		}
 		for _, h := range hosts {
@@ -330,6 +332,15 @@ func TestIncrementEqualsWhole(t *testing.T) {
 			settle(rt, st, h, views[h], worlds[h])
 		}
 	})
+}
+
+func decode[T any](t *testing.T, body string) T {
+	t.Helper()
+	var v T
+	if err := json.Unmarshal([]byte(body), &v); err != nil {
+		t.Fatalf("%q: %v", body, err)
+	}
+	return v
 }
 
 func ids(letter string, n int) []model.ID {

@@ -171,6 +171,7 @@ func serverRow(snap store.Snapshot, s *model.Server) model.HostRow {
 	if h, ok := store.Hosts.Get(snap, s.Host); ok {
 		r.Zone = h.Zone
 	}
+	r.Volumes = disksOf(snap, s)
 	groups := map[string]bool{}
 	for _, id := range s.Ports {
 		p, ok := store.Ports.Get(snap, id)

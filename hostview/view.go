@@ -139,6 +139,9 @@ func (v *view) everything(snap store.Snapshot) map[model.RowID]struct{} {
 	for s := range store.Servers.List(snap, "host", v.host) {
 		dirty[row(model.RowServer, s.ID)] = struct{}{}
 	}
+	for id := range volumesAt(snap, v.host) {
+		dirty[row(model.RowVolume, id)] = struct{}{}
+	}
 	for p := range store.Ports.List(snap, "host", v.host) {
 		dirty[row(model.RowPort, p.ID)] = struct{}{}
 		for _, g := range p.Groups {
@@ -167,7 +170,7 @@ func (v *view) everything(snap store.Snapshot) map[model.RowID]struct{} {
 // order is that of work: what the host knows comes before its peers, and groups before what
 // they refer to, as the first decide which of the second are wanted.
 var order = []model.RowKind{model.RowRouter, model.RowNetwork, model.RowGroup, model.RowAddresses, model.RowPeer, model.RowMember,
-	model.RowPort, model.RowFloating, model.RowMirror, model.RowServer}
+	model.RowPort, model.RowFloating, model.RowMirror, model.RowVolume, model.RowServer}
 
 // work looks at the marked rows.
 func (v *view) work(snap store.Snapshot, dirty map[model.RowID]struct{}, b *model.HostBatch) {
@@ -239,7 +242,7 @@ func (v *view) track(id model.RowID, r model.HostRow) {
 	case model.RowMember:
 		group, port, _ := strings.Cut(id.Key, ",")
 		set, outer, inner = v.members, group, port
-	case model.RowGroup, model.RowFloating, model.RowMirror:
+	case model.RowGroup, model.RowFloating, model.RowMirror, model.RowVolume:
 		v.register(id, r != nil)
 		return
 	default:
@@ -348,6 +351,8 @@ func (v *view) row(snap store.Snapshot, id model.RowID) model.HostRow {
 		if f, ok := store.FloatingIPs.Get(snap, id.Key); ok && floatingHost(snap, f) == v.host {
 			return floatingRow(snap, f)
 		}
+	case model.RowVolume:
+		return volumeRow(snap, id.Key, v.host)
 	case model.RowMirror:
 		return mirrorRow(snap, id.Key, v.host)
 	}

@@ -1,0 +1,201 @@
+package hostview
+
+import (
+	"cmp"
+	"iter"
+	"reflect"
+	"slices"
+
+	"yakumo/model"
+	"yakumo/store"
+)
+
+// places gives the hosts that a server is at: its own, and in a move both ends, each once.
+func places(s *model.Server) []model.ID {
+	at := []model.ID{s.Host}
+	if m := s.Move; m != nil {
+		at = append(at, m.Source, m.Target)
+	}
+	slices.Sort(at)
+	at = slices.Compact(at)
+	return slices.DeleteFunc(at, func(h model.ID) bool { return h == "" })
+}
+
+// openers gives the hosts whose guests have the volume, or are to have it, sorted. One that is to let go of it
+// counts until its host has said that it did.
+func openers(snap store.Snapshot, volume model.ID) []model.ID {
+	var out []model.ID
+	for s := range store.Servers.List(snap, "volume", volume) {
+		out = append(out, places(s)...)
+	}
+	slices.Sort(out)
+	return slices.Compact(out)
+}
+
+// opens tells whether a guest of the host has the volume, or is to have it.
+func opens(snap store.Snapshot, volume, host model.ID) bool {
+	for s := range store.Servers.List(snap, "volume", volume) {
+		if slices.Contains(places(s), host) {
+			return true
+		}
+	}
+	return false
+}
+
+// volumeRow is a volume as the host needs it: all of it where the host works on it, and for another that only opens
+// it, what that takes. Nil where the host has no part in it.
+func volumeRow(snap store.Snapshot, id, host model.ID) model.HostRow {
+	v, ok := store.Volumes.Get(snap, id)
+	if !ok {
+		return nil
+	}
+	r := &model.HostVolume{ID: v.ID, ProjectID: v.ProjectID, Engine: v.Engine, Generation: v.Generation, SizeGiB: v.SizeGiB}
+	if v.Host != host {
+		if !opens(snap, id, host) {
+			return nil
+		}
+		if h, ok := store.Hosts.Get(snap, v.Host); ok {
+			r.Owner = model.HostAt{HostID: h.ID, Name: h.Name, Channel: h.Channel}
+		}
+		return r
+	}
+	r.Mine, r.Deleted, r.Fills = true, v.Deleted, v.Fills
+	r.Guests = openers(snap, id)
+	from := v.Filling()
+	switch {
+	case from.ImageID != "":
+		image := from.Image
+		r.Image = &image
+	case from.SnapshotID != "":
+		r.Snapshot = from.SnapshotID
+		if s, ok := store.VolumeSnapshots.Get(snap, from.SnapshotID); ok {
+			r.Origin = s.VolumeID
+		}
+	case from.VolumeID != "":
+		r.Origin = from.VolumeID
+	case from.BackupID != "":
+		r.Backup = &model.HostBlob{ID: from.BackupID}
+		if b, ok := store.VolumeBackups.Get(snap, from.BackupID); ok {
+			r.Backup.BlobID, r.Backup.Format = b.BlobID, backupFormat
+		}
+	}
+	for s := range store.VolumeSnapshots.List(snap, "volume", id) {
+		r.Snapshots = append(r.Snapshots, model.HostSnapshot{ID: s.ID, Deleted: s.Deleted})
+	}
+	slices.SortFunc(r.Snapshots, func(a, b model.HostSnapshot) int { return cmp.Compare(a.ID, b.ID) })
+	for b := range store.VolumeBackups.List(snap, "volume", id) {
+		if b.State == "creating" && !b.Deleted {
+			r.Uploads = append(r.Uploads, model.HostBlob{ID: b.ID, BlobID: b.BlobID, SnapshotID: b.SnapshotID, Format: backupFormat})
+		}
+	}
+	r.Uploads = append(r.Uploads, v.Uploads...)
+	slices.SortFunc(r.Uploads, func(a, b model.HostBlob) int { return cmp.Compare(a.ID, b.ID) })
+	return r
+}
+
+// backupFormat is what backups are kept as: holes cost nothing.
+const backupFormat = "qcow2"
+
+// disksOf gives the volumes of a server as its host needs them.
+func disksOf(snap store.Snapshot, s *model.Server) []model.HostDisk {
+	var out []model.HostDisk
+	for _, u := range s.Volumes {
+		if u.Detaching {
+			continue
+		}
+		d := model.HostDisk{VolumeID: u.VolumeID, Boot: u.Boot, ReadOnly: u.ReadOnly, Device: u.Device, Tag: u.Tag}
+		if v, ok := store.Volumes.Get(snap, u.VolumeID); ok {
+			d.Shared, d.ReadOnly = v.MultiAttach, d.ReadOnly || v.ReadOnly
+		}
+		out = append(out, d)
+	}
+	return out
+}
+
+// volumesAt gives the volumes that a host has a part in; some twice.
+func volumesAt(snap store.Snapshot, host model.ID) iter.Seq[model.ID] {
+	return func(yield func(model.ID) bool) {
+		for v := range store.Volumes.List(snap, "host", host) {
+			if !yield(v.ID) {
+				return
+			}
+		}
+		for s := range store.Servers.List(snap, "host", host) {
+			for _, u := range s.Volumes {
+				if !yield(u.VolumeID) {
+					return
+				}
+			}
+		}
+	}
+}
+
+// volume marks a volume where it is known and where it should be.
+func (c change) volume(id model.ID) {
+	c.concern(row(model.RowVolume, id), row(model.RowVolume, id))
+	if v, ok := store.Volumes.Get(c.now, id); ok {
+		c.host(v.Host, row(model.RowVolume, id))
+	}
+	for _, h := range openers(c.now, id) {
+		c.host(h, row(model.RowVolume, id))
+	}
+}
+
+// volumeChanged marks a volume, and the servers that are told how they have it.
+func (c change) volumeChanged(id model.ID, rs []*model.Volume) {
+	c.volume(id)
+	type inServers struct{ shared, readOnly bool }
+	if !differ(rs, func(v *model.Volume) inServers { return inServers{v.MultiAttach, v.ReadOnly} }) {
+		return
+	}
+	for s := range store.Servers.List(c.now, "volume", id) {
+		for _, h := range places(s) {
+			c.host(h, row(model.RowServer, s.ID))
+		}
+	}
+}
+
+// snapshotChanged marks the volumes whose rows name a snapshot: its own, and those made of it.
+func (c change) snapshotChanged(id model.ID, rs []*model.VolumeSnapshot) {
+	for _, s := range rs {
+		c.volume(s.VolumeID)
+	}
+	if len(rs) == 2 {
+		return // it is always of the volume that it began with
+	}
+	for v := range store.Volumes.List(c.now, "snapshot", id) {
+		c.volume(v.ID)
+	}
+}
+
+// backupChanged marks the volumes whose rows name a backup: that which it is made of, and those filled from it.
+func (c change) backupChanged(id model.ID, rs []*model.VolumeBackup) {
+	for _, b := range rs {
+		c.volume(b.VolumeID)
+	}
+	for v := range store.Volumes.List(c.now, "backup", id) {
+		c.volume(v.ID)
+	}
+}
+
+// used marks the volumes of a server that has others now, or is elsewhere.
+func (c change) used(rs []*model.Server) {
+	if len(rs) == 2 && reflect.DeepEqual(rs[0].Volumes, rs[1].Volumes) && slices.Equal(places(rs[0]), places(rs[1])) {
+		return
+	}
+	for _, s := range rs {
+		for _, u := range s.Volumes {
+			c.volume(u.VolumeID)
+		}
+	}
+}
+
+// reached marks the volumes of a host whose channel is elsewhere now.
+func (c change) reached(host model.ID, rs []*model.Host) {
+	if len(rs) == 2 && rs[0].Channel == rs[1].Channel && rs[0].Name == rs[1].Name {
+		return
+	}
+	for v := range store.Volumes.List(c.now, "host", host) {
+		c.volume(v.ID)
+	}
+}

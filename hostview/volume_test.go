@@ -1,0 +1,151 @@
+package hostview_test
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"testing"
+
+	"pgregory.net/rapid"
+
+	"yakumo/model"
+	"yakumo/store"
+	"yakumo/store/storetest"
+)
+
+// volumeActions are what may happen to volumes, their snapshots and backups, and to servers that use them.
+func volumeActions(c cloud, hosts []model.ID) map[string]func(*rapid.T) {
+	vols, servers := ids("v", 3), ids("u", 3)
+	maybe := append([]string{""}, hosts...)
+	return map[string]func(*rapid.T){
+		"put volume": func(rt *rapid.T) {
+			v := &model.Volume{Meta: model.Meta{ID: rapid.SampledFrom(vols).Draw(rt, "volume")}, Engine: "local", SizeGiB: rapid.IntRange(1, 3).Draw(rt, "size"),
+				Host: rapid.SampledFrom(maybe).Draw(rt, "host"), MultiAttach: rapid.Bool().Draw(rt, "multi"), Deleted: rapid.Bool().Draw(rt, "deleted")}
+			switch rapid.IntRange(0, 3).Draw(rt, "from") {
+			case 0:
+				v.Source.SnapshotID = fmt.Sprintf("z%d", rapid.IntRange(1, 2).Draw(rt, "snapshot"))
+			case 1:
+				v.Source.BackupID = fmt.Sprintf("b%d", rapid.IntRange(1, 2).Draw(rt, "backup"))
+			case 2:
+				v.Fills, v.Refill = 1, &model.VolumeSource{VolumeID: rapid.SampledFrom(vols).Draw(rt, "of")}
+			}
+			c.do(func(tx *store.Tx) error { return store.Volumes.Put(tx, v) })
+		},
+		"delete volume": func(rt *rapid.T) {
+			id := rapid.SampledFrom(vols).Draw(rt, "volume")
+			c.do(func(tx *store.Tx) error { return store.Volumes.Delete(tx, id) })
+		},
+		"put volume snapshot": func(rt *rapid.T) {
+			n := rapid.IntRange(1, 2).Draw(rt, "n")
+			s := &model.VolumeSnapshot{Meta: model.Meta{ID: fmt.Sprintf("z%d", n)}, VolumeID: vols[n], Deleted: rapid.Bool().Draw(rt, "deleted")}
+			c.do(func(tx *store.Tx) error { return store.VolumeSnapshots.Put(tx, s) })
+		},
+		"delete volume snapshot": func(rt *rapid.T) {
+			id := fmt.Sprintf("z%d", rapid.IntRange(1, 2).Draw(rt, "n"))
+			c.do(func(tx *store.Tx) error { return store.VolumeSnapshots.Delete(tx, id) })
+		},
+		"put backup": func(rt *rapid.T) {
+			n := rapid.IntRange(1, 2).Draw(rt, "n")
+			b := &model.VolumeBackup{Meta: model.Meta{ID: fmt.Sprintf("b%d", n)}, VolumeID: vols[n], BlobID: fmt.Sprint("blob", rapid.IntRange(1, 2).Draw(rt, "blob")),
+				State: rapid.SampledFrom([]string{"creating", "available"}).Draw(rt, "state")}
+			c.do(func(tx *store.Tx) error { return store.VolumeBackups.Put(tx, b) })
+		},
+		"delete backup": func(rt *rapid.T) {
+			id := fmt.Sprintf("b%d", rapid.IntRange(1, 2).Draw(rt, "n"))
+			c.do(func(tx *store.Tx) error { return store.VolumeBackups.Delete(tx, id) })
+		},
+		"put guest": func(rt *rapid.T) {
+			s := &model.Server{Meta: model.Meta{ID: rapid.SampledFrom(servers).Draw(rt, "server")}, Host: rapid.SampledFrom(maybe).Draw(rt, "host")}
+			for _, v := range rapid.SliceOfNDistinct(rapid.SampledFrom(vols), 0, 2, rapid.ID[string]).Draw(rt, "volumes") {
+				s.Volumes = append(s.Volumes, model.VolumeUse{VolumeID: v, Device: "/dev/vdb", Detaching: rapid.Bool().Draw(rt, "detaching")})
+			}
+			if rapid.Bool().Draw(rt, "moves") {
+				s.Move = &model.Move{ID: "m", Kind: model.MoveLive, Stage: model.MovePreparing, Source: s.Host, Target: rapid.SampledFrom(maybe).Draw(rt, "target")}
+			}
+			c.do(func(tx *store.Tx) error { return store.Servers.Put(tx, s) })
+		},
+		"delete guest": func(rt *rapid.T) {
+			id := rapid.SampledFrom(servers).Draw(rt, "server")
+			c.do(func(tx *store.Tx) error { return store.Servers.Delete(tx, id) })
+		},
+		"move channel": func(rt *rapid.T) {
+			id := rapid.SampledFrom(hosts).Draw(rt, "host")
+			port := uint16(rapid.IntRange(1, 2).Draw(rt, "port"))
+			c.do(func(tx *store.Tx) error {
+				old, _ := store.Hosts.Get(tx, id)
+				h := *old
+				h.Channel = netip.AddrPortFrom(h.TunnelIP, port)
+				return store.Hosts.Put(tx, &h)
+			})
+		},
+	}
+}
+
+// TestVolumesReachWhoWorksOnThemAndWhoOpensThem: the volume's host has all of it, with the hosts that may open it; those have
+// what they need to open it, also the target of a move and a guest that has not let go yet; a server's row has its volumes.
+func TestVolumesReachWhoWorksOnThemAndWhoOpensThem(t *testing.T) {
+	st := storetest.New(t)
+	at := func(n byte) netip.AddrPort { return netip.AddrPortFrom(netip.AddrFrom4([4]byte{192, 0, 2, n}), 7000) }
+	if _, err := st.Update(t.Context(), func(tx *store.Tx) error {
+		for i, h := range []string{"h1", "h2", "h3", "h4"} {
+			if err := store.Hosts.Put(tx, &model.Host{Meta: model.Meta{ID: h, Name: "name-" + h}, Channel: at(byte(i + 1))}); err != nil {
+				return err
+			}
+		}
+		for _, v := range []*model.Volume{
+			{Meta: model.Meta{ID: "v1", Generation: 3}, Engine: "local", Host: "h1", SizeGiB: 2, MultiAttach: true, Source: model.VolumeSource{SnapshotID: "z2"}, Uploads: []model.HostBlob{{ID: "i1", Format: "raw"}}},
+			{Meta: model.Meta{ID: "v2"}, Engine: "local", Host: "h1", SizeGiB: 1, Fills: 1, Refill: &model.VolumeSource{BackupID: "b2"}},
+		} {
+			if err := store.Volumes.Put(tx, v); err != nil {
+				return err
+			}
+		}
+		for _, s := range []*model.VolumeSnapshot{{Meta: model.Meta{ID: "z1"}, VolumeID: "v1", Deleted: true}, {Meta: model.Meta{ID: "z2"}, VolumeID: "v2"}} {
+			if err := store.VolumeSnapshots.Put(tx, s); err != nil {
+				return err
+			}
+		}
+		for _, b := range []*model.VolumeBackup{{Meta: model.Meta{ID: "b1"}, VolumeID: "v1", SnapshotID: "z1", BlobID: "x1", State: "creating"}, {Meta: model.Meta{ID: "b2"}, VolumeID: "v1", BlobID: "x2", State: "available"}} {
+			if err := store.VolumeBackups.Put(tx, b); err != nil {
+				return err
+			}
+		}
+		return store.Servers.Put(tx, &model.Server{Meta: model.Meta{ID: "s1"}, Host: "h2", Move: &model.Move{ID: "m", Source: "h2", Target: "h3"},
+			Volumes: []model.VolumeUse{{VolumeID: "v1", Device: "/dev/vdb", Tag: "data"}, {VolumeID: "v2", Detaching: true}}})
+	}); err != nil {
+		t.Fatal(err)
+	}
+	volumes := func(host model.ID) map[string]string {
+		out := map[string]string{}
+		for id, body := range full(t, st, host) {
+			if id.Kind == model.RowVolume {
+				out[id.Key] = body
+			}
+		}
+		return out
+	}
+	mine := map[string]string{
+		"v1": `{"id":"v1","project_id":"","engine":"local","generation":3,"size":2,"snapshot":"z2","origin":"v2","snapshots":[{"id":"z1","deleted":true}],"uploads":[{"id":"b1","blob_id":"x1","snapshot_id":"z1","format":"qcow2"},{"id":"i1","format":"raw"}],"owner":{"host_id":"","name":"","channel":""},"mine":true,"guests":["h2","h3"]}`,
+		"v2": `{"id":"v2","project_id":"","engine":"local","generation":0,"size":1,"backup":{"id":"b2","blob_id":"x2","format":"qcow2"},"snapshots":[{"id":"z2"}],"fills":1,"owner":{"host_id":"","name":"","channel":""},"mine":true,"guests":["h2","h3"]}`,
+	}
+	theirs := map[string]string{
+		"v1": `{"id":"v1","project_id":"","engine":"local","generation":3,"size":2,"owner":{"host_id":"h1","name":"name-h1","channel":"192.0.2.1:7000"},"mine":false}`,
+		"v2": `{"id":"v2","project_id":"","engine":"local","generation":0,"size":1,"owner":{"host_id":"h1","name":"name-h1","channel":"192.0.2.1:7000"},"mine":false}`,
+	}
+	for host, want := range map[model.ID]map[string]string{"h1": mine, "h2": theirs, "h3": theirs, "h4": {}} {
+		got := volumes(host)
+		for id, body := range want {
+			if got[id] != body {
+				t.Errorf("host %s is told of volume %s\n%s\nwant\n%s", host, id, got[id], body)
+			}
+		}
+		if len(got) != len(want) {
+			t.Errorf("host %s is told of %d volumes, want %d", host, len(got), len(want))
+		}
+	}
+	body := full(t, st, "h2")[model.RowID{Kind: model.RowServer, Key: "s1"}]
+	row := decode[model.HostServer](t, body)
+	if want := []model.HostDisk{{VolumeID: "v1", Device: "/dev/vdb", Tag: "data", Shared: true}}; !slices.Equal(row.Volumes, want) {
+		t.Errorf("the server's row has the volumes %v, want %v", row.Volumes, want)
+	}
+}
