@@ -1,6 +1,7 @@
 package hostview
 
 import (
+	"net/netip"
 	"reflect"
 	"slices"
 
@@ -19,6 +20,22 @@ type change struct {
 func (c change) host(host model.ID, ids ...model.RowID) {
 	for v := range c.e.views[host] {
 		v.mark(ids...)
+	}
+}
+
+// wirers marks rows for the hosts that wire a port.
+func (c change) wirers(p *model.Port, ids ...model.RowID) {
+	for _, h := range p.Hosts() {
+		c.host(h, ids...)
+	}
+}
+
+// serverOf marks the server that has a port, where it is told.
+func (c change) serverOf(p *model.Port) {
+	if s, ok := store.Servers.Get(c.now, p.DeviceID); ok {
+		for _, h := range hostsOfServer(s) {
+			c.host(h, row(model.RowServer, s.ID))
+		}
 	}
 }
 
@@ -66,7 +83,7 @@ func (c change) dispatch(d store.Change) {
 		c.concern(row(model.RowGroup, d.Key), row(model.RowGroup, d.Key))
 		if len(rs) == 2 && rs[0].Name != rs[1].Name { // servers are told the names of their groups
 			for p := range store.Ports.List(c.now, "group", d.Key) {
-				c.host(p.Host, row(model.RowServer, p.DeviceID))
+				c.serverOf(p)
 			}
 		}
 	case store.SecurityRules.Kind():
@@ -77,7 +94,7 @@ func (c change) dispatch(d store.Change) {
 		c.concern(row(model.RowAddresses, d.Key), row(model.RowAddresses, d.Key))
 	case store.QoSPolicies.Kind():
 		for p := range store.Ports.List(c.now, "qos", d.Key) {
-			c.host(p.Host, row(model.RowPort, p.ID))
+			c.wirers(p, row(model.RowPort, p.ID))
 		}
 		for n := range store.Networks.List(c.now, "qos", d.Key) {
 			c.portsIn(n.ID)
@@ -109,14 +126,16 @@ func (c change) dispatch(d store.Change) {
 
 func (c change) server(id model.ID, rs []*model.Server) {
 	for _, r := range rs {
-		c.host(r.Host, row(model.RowServer, id))
+		for _, h := range hostsOfServer(r) {
+			c.host(h, row(model.RowServer, id))
+		}
 	}
 	c.used(rs)
 	if !differ(rs, func(r *model.Server) string { return r.HostName }) {
 		return
 	}
 	for p := range store.Ports.List(c.now, "device", id) { // the host name in DHCP and DNS
-		c.host(p.Host, row(model.RowPort, p.ID))
+		c.wirers(p, row(model.RowPort, p.ID))
 		c.concern(row(rowPeers, p.NetworkID), row(model.RowPeer, p.ID))
 	}
 }
@@ -130,28 +149,30 @@ func (c change) port(ps []*model.Port) {
 			return // a host's report, which no host is told
 		}
 	}
-	moved := !two || ps[0].Host != ps[1].Host || ps[0].NetworkID != ps[1].NetworkID
+	moved := !two || ps[0].Host != ps[1].Host || ps[0].NextHost != ps[1].NextHost || ps[0].NetworkID != ps[1].NetworkID
 	addressed := moved || ps[0].MAC != ps[1].MAC || !slices.Equal(ps[0].FixedIPs, ps[1].FixedIPs) || !slices.Equal(ps[0].Pairs, ps[1].Pairs)
 	named := !two || ps[0].DNSName != ps[1].DNSName || ps[0].DeviceID != ps[1].DeviceID
 	owned := !two || ps[0].DeviceOwner != ps[1].DeviceOwner || ps[0].DeviceID != ps[1].DeviceID
 	regrouped := !two || !slices.Equal(ps[0].Groups, ps[1].Groups)
 	for _, p := range ps {
 		if p.Host != "" {
-			c.host(p.Host, row(model.RowPort, p.ID))
+			c.wirers(p, row(model.RowPort, p.ID))
 			for _, g := range p.Groups {
 				if moved || regrouped {
-					c.host(p.Host, row(model.RowGroup, g))
+					c.wirers(p, row(model.RowGroup, g))
 				}
 			}
-			if moved {
-				c.settled(p.NetworkID, p.Host)
+			for _, h := range p.Hosts() {
+				if moved {
+					c.settled(p.NetworkID, h)
+				}
 			}
 			if addressed || named {
 				c.concern(row(rowPeers, p.NetworkID), row(model.RowPeer, p.ID))
 			}
 		}
-		if s, ok := store.Servers.Get(c.now, p.DeviceID); ok && (addressed || regrouped || named) {
-			c.host(s.Host, row(model.RowServer, s.ID))
+		if addressed || regrouped || named {
+			c.serverOf(p)
 		}
 		if addressed || regrouped {
 			for _, g := range p.Groups {
@@ -240,10 +261,8 @@ func (c change) network(id model.ID, rs []*model.Network) {
 // portsIn marks the ports of a network, and their servers: its admin state, MTU and QoS are in their rows.
 func (c change) portsIn(network model.ID) {
 	for p := range store.Ports.List(c.now, "network", network) {
-		c.host(p.Host, row(model.RowPort, p.ID))
-		if s, ok := store.Servers.Get(c.now, p.DeviceID); ok {
-			c.host(s.Host, row(model.RowServer, s.ID))
-		}
+		c.wirers(p, row(model.RowPort, p.ID))
+		c.serverOf(p)
 	}
 }
 
@@ -291,6 +310,7 @@ func (c change) floating(id model.ID) {
 	c.concern(row(model.RowFloating, id), row(model.RowFloating, id))
 	if f, ok := store.FloatingIPs.Get(c.now, id); ok {
 		c.host(floatingHost(c.now, f), row(model.RowFloating, id))
+		c.host(floatingNext(c.now, f), row(model.RowFloating, id))
 	}
 }
 
@@ -299,8 +319,8 @@ func (c change) mirror(id model.ID) {
 	c.concern(row(model.RowMirror, id), row(model.RowMirror, id))
 	if f, ok := store.TapFlows.Get(c.now, id); ok {
 		source, _, sink := mirrorEnds(c.now, f)
-		c.host(source, row(model.RowMirror, id))
-		c.host(sink, row(model.RowMirror, id))
+		c.wirers(source, row(model.RowMirror, id))
+		c.wirers(sink, row(model.RowMirror, id))
 	}
 }
 
@@ -308,22 +328,28 @@ func (c change) hostChanged(id model.ID, rs []*model.Host) {
 	c.reached(id, rs)
 	two := len(rs) == 2
 	if !two || !slices.Equal(rs[0].BridgeMappings, rs[1].BridgeMappings) {
-		for p := range store.Ports.List(c.now, "host", id) {
+		for p := range portsOn(c.now, id) {
 			for f := range store.FloatingIPs.List(c.now, "port", p.ID) {
 				c.floating(f.ID)
 			}
 		}
 	}
-	if two && rs[0].Zone != rs[1].Zone {
+	type told struct {
+		zone, name string
+		channel    netip.AddrPort
+	}
+	if differ(rs, func(h *model.Host) told { return told{h.Zone, h.Name, h.Channel} }) { // the other host of a move is told of its peer
 		for s := range store.Servers.List(c.now, "host", id) {
-			c.host(id, row(model.RowServer, s.ID))
+			for _, h := range hostsOfServer(s) {
+				c.host(h, row(model.RowServer, s.ID))
+			}
 		}
 	}
 	if two && rs[0].TunnelIP == rs[1].TunnelIP {
 		return
 	}
 	networks := map[model.ID]bool{}
-	for p := range store.Ports.List(c.now, "host", id) {
+	for p := range portsOn(c.now, id) {
 		c.concern(row(rowPeers, p.NetworkID), row(model.RowPeer, p.ID))
 		networks[p.NetworkID] = true
 		for s := range store.TapServices.List(c.now, "port", p.ID) {

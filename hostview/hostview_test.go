@@ -149,6 +149,9 @@ func TestIncrementEqualsWhole(t *testing.T) {
 				if exists {
 					p.NetworkID = old.NetworkID // a port never changes its network
 				}
+				if next := rapid.SampledFrom(append([]string{""}, hosts...)).Draw(rt, "next"); p.Host != "" && next != p.Host {
+					p.NextHost = next
+				}
 				p.QoSPolicyID = rapid.SampledFrom([]string{"", "q1", "q2"}).Draw(rt, "qos")
 				if rapid.Bool().Draw(rt, "subport") {
 					p.ParentID, p.VLAN = ports[0], 7
@@ -177,7 +180,8 @@ func TestIncrementEqualsWhole(t *testing.T) {
 			},
 			"move host": func(rt *rapid.T) {
 				h := rapid.SampledFrom(hosts).Draw(rt, "host")
-				row := &model.Host{Meta: model.Meta{ID: h, Name: h}, TunnelIP: netip.AddrFrom4([4]byte{192, 0, 2, rapid.Byte().Draw(rt, "addr")})}
+				row := &model.Host{Meta: model.Meta{ID: h, Name: h}, TunnelIP: netip.AddrFrom4([4]byte{192, 0, 2, rapid.Byte().Draw(rt, "addr")}),
+					Channel: netip.AddrPortFrom(netip.AddrFrom4([4]byte{192, 0, 2, 1}), uint16(rapid.IntRange(1, 3).Draw(rt, "channel")))}
 				if rapid.Bool().Draw(rt, "maps") {
 					row.BridgeMappings = []string{"physnet1"}
 				}
@@ -187,6 +191,9 @@ func TestIncrementEqualsWhole(t *testing.T) {
 				p := rapid.SampledFrom(ports).Draw(rt, "port")
 				id := "s" + p[1:]
 				s := &model.Server{Meta: model.Meta{ID: id}, Host: rapid.SampledFrom(append([]string{""}, hosts...)).Draw(rt, "host"), HostName: rapid.SampledFrom([]string{"x", "y"}).Draw(rt, "name"), Ports: []model.ID{p}}
+				if rapid.Bool().Draw(rt, "moves") {
+					s.Move = drawMove(rt, s, hosts)
+				}
 				c.do(func(tx *store.Tx) error { return store.Servers.Put(tx, s) })
 			},
 			"put router": func(rt *rapid.T) {
@@ -341,6 +348,23 @@ func decode[T any](t *testing.T, body string) T {
 		t.Fatalf("%q: %v", body, err)
 	}
 	return v
+}
+
+// drawMove draws a move that a server may be in.
+func drawMove(rt *rapid.T, s *model.Server, hosts []model.ID) *model.Move {
+	kinds := []model.MoveKind{model.MoveLive, model.MoveCold, model.MoveResize, model.MoveEvacuate}
+	stages := []model.MoveStage{model.MovePlacing, model.MovePreparing, model.MoveRunning, model.MoveVerify, model.MoveReverting, model.MoveLeaving}
+	m := &model.Move{ID: "m" + s.ID[1:], Kind: rapid.SampledFrom(kinds).Draw(rt, "kind"), Stage: rapid.SampledFrom(stages).Draw(rt, "stage"), Source: s.Host}
+	if m.Stage != model.MovePlacing {
+		m.Target = rapid.SampledFrom(hosts).Draw(rt, "target")
+	}
+	if m.Stage == model.MoveVerify || m.Stage == model.MoveReverting || m.Stage == model.MoveLeaving {
+		s.Host = m.Target
+	}
+	if m.Kind == model.MoveResize {
+		m.OldFlavor, m.NewFlavor = &model.Flavor{VCPUs: 1}, &model.Flavor{VCPUs: 2}
+	}
+	return m
 }
 
 func ids(letter string, n int) []model.ID {

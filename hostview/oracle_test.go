@@ -30,7 +30,7 @@ func naive(snap store.Snapshot, host model.ID) map[model.RowID]bool {
 	groups := map[model.ID]bool{}  // of ports here
 	isInterface := func(p *model.Port) bool { return p.DeviceOwner == model.OwnerRouterInterface }
 	for _, p := range ports {
-		if p.Host == host {
+		if p.Host == host || p.NextHost == host {
 			add(model.RowPort, p.ID)
 			own[p.NetworkID], told[p.NetworkID] = true, true
 			for _, g := range p.Groups {
@@ -118,8 +118,24 @@ func naive(snap store.Snapshot, host model.ID) map[model.RowID]bool {
 				at = p.Host
 			}
 		}
-		if at == host {
+		next := ""
+		if p, ok := store.Ports.Get(snap, f.PortID); ok && p.NextHost != "" && f.RouterID != "" {
+			if h, _ := store.Hosts.Get(snap, p.NextHost); slices.Contains(h.BridgeMappings, "physnet1") {
+				next = p.NextHost
+			}
+		}
+		if at == host || next == host {
 			add(model.RowFloating, f.ID)
+		}
+	}
+	for s := range store.Servers.All(snap) {
+		told := s.Host == host
+		if s.Move != nil {
+			role, _ := s.Move.Part(host)
+			told = told || role != ""
+		}
+		if told {
+			add(model.RowServer, s.ID)
 		}
 	}
 	return out
@@ -196,6 +212,9 @@ func TestHostLearnsWhatANaiveLookFinds(t *testing.T) {
 			for i := range 12 {
 				net, id := some(nets, "net"), fmt.Sprintf("p%d", i)
 				p := &model.Port{Meta: model.Meta{ID: id}, NetworkID: net, MAC: id, Host: some(append([]string{""}, hosts...), "host"), Groups: []model.ID{some(groups, "group")}}
+				if next := some(append([]string{""}, hosts...), "next"); p.Host != "" && next != p.Host {
+					p.NextHost = next
+				}
 				if i%3 > 0 {
 					p.FixedIPs = []model.FixedIP{{SubnetID: "s" + net, Address: netip.AddrFrom4([4]byte{10, 0, 0, byte(i)})}}
 				}
@@ -213,6 +232,15 @@ func TestHostLearnsWhatANaiveLookFinds(t *testing.T) {
 					if err := store.FloatingIPs.Put(tx, f); err != nil {
 						return err
 					}
+				}
+			}
+			for _, id := range ids("v", 4) {
+				s := &model.Server{Meta: model.Meta{ID: id}, Host: some(hosts, "server's host")}
+				if rapid.Bool().Draw(rt, "moves") {
+					s.Move = drawMove(rt, s, hosts)
+				}
+				if err := store.Servers.Put(tx, s); err != nil {
+					return err
 				}
 			}
 			return nil

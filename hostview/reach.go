@@ -1,6 +1,7 @@
 package hostview
 
 import (
+	"iter"
 	"net/netip"
 
 	"yakumo/model"
@@ -35,7 +36,7 @@ func (k known) set(network model.ID, ports bool) {
 func walk(snap store.Snapshot, host model.ID) known {
 	k := nothing()
 	done := map[model.ID]bool{}
-	for p := range store.Ports.List(snap, "host", host) {
+	for p := range portsOn(snap, host) {
 		if !done[p.NetworkID] {
 			done[p.NetworkID] = true
 			k.enter(snap, p.NetworkID)
@@ -171,6 +172,19 @@ func (v *view) compare(snap store.Snapshot, network model.ID, was, ports bool, d
 func (v *view) meet(id model.RowID, is bool, dirty map[model.RowID]struct{}) {
 	v.register(id, is)
 	dirty[id] = struct{}{}
+}
+
+// portsOn gives the ports that a host wires: those that it serves, then those that it is prepared for.
+func portsOn(snap store.Snapshot, host model.ID) iter.Seq[*model.Port] {
+	return func(yield func(*model.Port) bool) {
+		for _, index := range [...]string{"host", "next_host"} {
+			for p := range store.Ports.List(snap, index, host) {
+				if !yield(p) {
+					return
+				}
+			}
+		}
+	}
 }
 
 // has tells whether the host has a port of the network.

@@ -113,7 +113,26 @@ func floatingHost(snap store.Snapshot, f *model.FloatingIP) model.ID {
 	return ""
 }
 
-func floatingRow(snap store.Snapshot, f *model.FloatingIP) model.HostRow {
+// floatingNext tells which host is prepared to serve a floating address, "" for none: that where the port behind
+// it is prepared.
+func floatingNext(snap store.Snapshot, f *model.FloatingIP) model.ID {
+	p, ok := store.Ports.Get(snap, f.PortID)
+	if !ok || f.RouterID == "" || p.NextHost == "" {
+		return ""
+	}
+	n, known := store.Networks.Get(snap, f.NetworkID)
+	if h, ok := store.Hosts.Get(snap, p.NextHost); ok && known && h.Maps(n.PhysicalNetwork) {
+		return p.NextHost
+	}
+	return ""
+}
+
+// floatingRow is a floating address as a host knows it, nil where it neither serves it nor is to.
+func floatingRow(snap store.Snapshot, f *model.FloatingIP, host model.ID) model.HostRow {
+	serves := floatingHost(snap, f) == host
+	if !serves && floatingNext(snap, f) != host {
+		return nil
+	}
 	n, ok := store.Networks.Get(snap, f.NetworkID)
 	if !ok {
 		return nil
@@ -122,7 +141,7 @@ func floatingRow(snap store.Snapshot, f *model.FloatingIP) model.HostRow {
 	if !ok {
 		return nil
 	}
-	out := &model.HostFloating{ID: f.ID, RouterID: f.RouterID, NetworkID: n.ID, VNI: n.VNI, Address: f.Address, MAC: p.MAC, Fixed: f.FixedAddress}
+	out := &model.HostFloating{ID: f.ID, RouterID: f.RouterID, NetworkID: n.ID, VNI: n.VNI, Address: f.Address, MAC: p.MAC, Fixed: f.FixedAddress, PortID: f.PortID, Standby: !serves}
 	for pf := range store.PortForwardings.List(snap, "floating", f.ID) {
 		out.Forwards = append(out.Forwards, forwards(pf)...)
 	}
@@ -147,17 +166,18 @@ func forwards(pf *model.PortForwarding) []model.HostForward {
 	return out
 }
 
-// mirrorEnds gives the hosts of a tap flow's source and sink, "" for a port that is nowhere.
-func mirrorEnds(snap store.Snapshot, f *model.TapFlow) (source model.ID, service *model.TapService, sink model.ID) {
+// mirrorEnds gives the ports of a tap flow's source and sink, ones without a host where they are nowhere.
+func mirrorEnds(snap store.Snapshot, f *model.TapFlow) (source *model.Port, service *model.TapService, sink *model.Port) {
+	source, sink = &model.Port{}, &model.Port{}
 	if p, ok := store.Ports.Get(snap, f.SourcePort); ok {
-		source = p.Host
+		source = p
 	}
 	service, ok := store.TapServices.Get(snap, f.ServiceID)
 	if !ok {
-		return source, nil, ""
+		return source, nil, sink
 	}
 	if p, ok := store.Ports.Get(snap, service.PortID); ok {
-		sink = p.Host
+		sink = p
 	}
 	return source, service, sink
 }
@@ -168,12 +188,12 @@ func mirrorRow(snap store.Snapshot, id, host model.ID) model.HostRow {
 		return nil
 	}
 	source, service, sink := mirrorEnds(snap, f)
-	if source == "" || sink == "" || source != host && sink != host {
+	if !source.Bound() || !sink.Bound() || !source.On(host) && !sink.On(host) {
 		return nil
 	}
 	out := &model.HostMirror{ID: f.ID, Source: f.SourcePort, Sink: service.PortID, VNI: service.VNI,
 		Out: f.Direction != model.TapIn, In: f.Direction != model.TapOut}
-	if h, ok := store.Hosts.Get(snap, sink); ok && sink != host {
+	if h, ok := store.Hosts.Get(snap, sink.Host); ok && sink.Host != host {
 		out.TunnelIP = h.TunnelIP
 	}
 	return out

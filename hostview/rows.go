@@ -45,7 +45,11 @@ func hostsOf(snap store.Snapshot, network model.ID) iter.Seq[model.ID] {
 		for {
 			host := ""
 			for p := range store.Ports.Seek(snap, "network_host", network+",", from) {
-				host = p.Host
+				for _, h := range p.Hosts() { // the one that the place in the index is of
+					if network+","+h >= from && (host == "" || h < host) {
+						host = h
+					}
+				}
 				break
 			}
 			if host == "" || !yield(host) {
@@ -56,7 +60,7 @@ func hostsOf(snap store.Snapshot, network model.ID) iter.Seq[model.ID] {
 	}
 }
 
-func portRow(snap store.Snapshot, p *model.Port) model.HostRow {
+func portRow(snap store.Snapshot, p *model.Port, host model.ID) model.HostRow {
 	n, ok := store.Networks.Get(snap, p.NetworkID)
 	if !ok {
 		return nil
@@ -65,6 +69,7 @@ func portRow(snap store.Snapshot, p *model.Port) model.HostRow {
 		ID: p.ID, NetworkID: p.NetworkID, ProjectID: p.ProjectID, VNI: n.VNI, MAC: p.MAC, FixedIPs: p.FixedIPs,
 		AdminStateUp: p.AdminStateUp && n.AdminStateUp, PortSecurity: p.PortSecurity, Pairs: p.Pairs, DHCPOptions: p.DHCPOptions,
 		DeviceID: p.DeviceID, HostName: hostName(snap, p), Generation: p.Generation, Parent: p.ParentID, VLAN: p.VLAN,
+		Standby: p.Host != host,
 	}
 	r.Groups = slices.Sorted(slices.Values(p.Groups))
 	policy, _ := store.QoSPolicies.Get(snap, model.PolicyOf(p, n))
@@ -157,7 +162,16 @@ func groupRow(snap store.Snapshot, id model.ID) model.HostRow {
 	return r
 }
 
-func serverRow(snap store.Snapshot, s *model.Server) model.HostRow {
+// serverRow is a server as a host knows it, nil where it need not.
+func serverRow(snap store.Snapshot, id, host model.ID) model.HostRow {
+	s, ok := store.Servers.Get(snap, id)
+	if !ok {
+		return nil
+	}
+	s, move := serverOn(snap, s, host)
+	if s == nil {
+		return nil
+	}
 	r := &model.HostServer{
 		ID: s.ID, Name: s.Name, ProjectID: s.ProjectID, UserID: s.UserID, HostName: s.HostName,
 		FlavorName: s.Flavor.Name, VCPUs: s.Flavor.VCPUs, MemoryMiB: s.Flavor.MemoryMiB, DiskGiB: s.Flavor.DiskGiB,
@@ -167,8 +181,9 @@ func serverRow(snap store.Snapshot, s *model.Server) model.HostRow {
 		RequestID: s.RequestID, ObservedReboots: s.Status.Reboots, ObservedHard: s.Status.Hard,
 		Rebuilds: s.Rebuilds, ObservedRebuilds: s.Status.Rebuilds, Saving: s.Saving, Rescue: s.Rescue, ObservedRescue: s.Status.Rescue,
 		ExtraSpecs: s.Flavor.ExtraSpecs, EphemeralGiB: s.Flavor.Ephemeral, SwapMiB: s.Flavor.SwapMiB, Sealed: s.Sealed, LaunchIndex: s.LaunchIndex,
+		Move: move,
 	}
-	if h, ok := store.Hosts.Get(snap, s.Host); ok {
+	if h, ok := store.Hosts.Get(snap, host); ok {
 		r.Zone = h.Zone
 	}
 	r.Volumes = disksOf(snap, s)

@@ -142,7 +142,7 @@ func (v *view) everything(snap store.Snapshot) map[model.RowID]struct{} {
 	for id := range volumesAt(snap, v.host) {
 		dirty[row(model.RowVolume, id)] = struct{}{}
 	}
-	for p := range store.Ports.List(snap, "host", v.host) {
+	for p := range portsOn(snap, v.host) {
 		dirty[row(model.RowPort, p.ID)] = struct{}{}
 		for _, g := range p.Groups {
 			dirty[row(model.RowGroup, g)] = struct{}{}
@@ -315,12 +315,10 @@ func (v *view) need(snap store.Snapshot, id model.RowID, is bool, dirty map[mode
 func (v *view) row(snap store.Snapshot, id model.RowID) model.HostRow {
 	switch id.Kind {
 	case model.RowServer:
-		if s, ok := store.Servers.Get(snap, id.Key); ok && s.Host == v.host {
-			return serverRow(snap, s)
-		}
+		return serverRow(snap, id.Key, v.host)
 	case model.RowPort:
-		if p, ok := store.Ports.Get(snap, id.Key); ok && p.Host == v.host {
-			return portRow(snap, p)
+		if p, ok := store.Ports.Get(snap, id.Key); ok && p.On(v.host) {
+			return portRow(snap, p, v.host)
 		}
 	case model.RowNetwork:
 		if _, is := v.known.networks[id.Key]; is {
@@ -348,8 +346,8 @@ func (v *view) row(snap store.Snapshot, id model.RowID) model.HostRow {
 			return memberRow(p, group)
 		}
 	case model.RowFloating:
-		if f, ok := store.FloatingIPs.Get(snap, id.Key); ok && floatingHost(snap, f) == v.host {
-			return floatingRow(snap, f)
+		if f, ok := store.FloatingIPs.Get(snap, id.Key); ok {
+			return floatingRow(snap, f, v.host)
 		}
 	case model.RowVolume:
 		return volumeRow(snap, id.Key, v.host)

@@ -137,6 +137,9 @@ type HostPeer struct {
 	TunnelIP  netip.Addr    `json:"tunnel_ip"`           // invalid (zero) in a flat or VLAN network: no tunnel leads there
 	Type      string        `json:"type,omitempty"`      // the network's, where it is not VXLAN
 	HostName  string        `json:"host_name,omitempty"` // for DNS
+	// Moved: the port's guest has just left this host for that one. What still comes here for it by a tunnel
+	// is sent on there. A host's agent sets it by itself; no server sends it.
+	Moved bool `json:"moved,omitempty"`
 }
 
 // RowID is peer/<id>.
@@ -242,6 +245,9 @@ type HostFloating struct {
 	MAC       string        `json:"mac"`
 	Fixed     netip.Addr    `json:"fixed"` // the port's address behind it; invalid (zero): only Forwards
 	Forwards  []HostForward `json:"forwards,omitempty"`
+	PortID    ID            `json:"port_id,omitempty"` // the port behind it
+	// Standby: another host serves it, until the guest behind PortID runs here.
+	Standby bool `json:"standby,omitempty"`
 }
 
 // RowID is floating/<id>.

@@ -180,6 +180,20 @@ func (p *Port) Addresses() []netip.Addr {
 	return out
 }
 
+// Hosts gives the hosts that wire the port: where it is, then where it is prepared. None, one or two.
+func (p *Port) Hosts() []ID {
+	var out []ID
+	for _, h := range [...]ID{p.Host, p.NextHost} {
+		if h != "" && (len(out) == 0 || out[0] != h) {
+			out = append(out, h)
+		}
+	}
+	return out
+}
+
+// On tells whether the host wires the port.
+func (p *Port) On(host ID) bool { return host != "" && (p.Host == host || p.NextHost == host) }
+
 // Bound tells whether the port is to be wired on a host.
 func (p *Port) Bound() bool { return p.Host != "" }
 

@@ -7,7 +7,8 @@ import (
 )
 
 // BindPort puts a port on a host (a host's id); "" takes it off. The port's state is DOWN
-// until the host says that it is wired. The subports of its trunk go with it.
+// until the host says that it is wired; on the host that was prepared for it, it is what it was. Whatever
+// was prepared ends. The subports of its trunk go with it.
 //
 // Errors: fault.NotFound.
 func (n *Network) BindPort(tx *store.Tx, port, host model.ID) (*model.Port, error) {
@@ -15,7 +16,7 @@ func (n *Network) BindPort(tx *store.Tx, port, host model.ID) (*model.Port, erro
 	if !ok {
 		return nil, fault.Coded(fault.NotFound, "PortNotFound", "Port %s could not be found.", port)
 	}
-	if old.Host == host {
+	if old.Host == host && old.NextHost == "" {
 		return old, nil
 	}
 	p := *old
@@ -27,9 +28,39 @@ func (n *Network) BindPort(tx *store.Tx, port, host model.ID) (*model.Port, erro
 	return &p, n.follow(tx, &p)
 }
 
+// PreparePort makes another host ready for a port whose server is on its way there: next has it wired in
+// stand-by, while its host serves it. "" undoes it, and so does the port's own host. The subports of its trunk go with it.
+//
+// Errors: fault.NotFound, fault.Conflict (the port has no host).
+func (n *Network) PreparePort(tx *store.Tx, port, next model.ID) error {
+	old, ok := store.Ports.Get(tx, port)
+	if !ok {
+		return fault.Coded(fault.NotFound, "PortNotFound", "Port %s could not be found.", port)
+	}
+	if next == old.Host {
+		next = ""
+	}
+	switch {
+	case next == old.NextHost:
+		return nil
+	case !old.Bound():
+		return fault.New(fault.Conflict, "Port %s is bound to no host.", port)
+	}
+	p := *old
+	p.NextHost = next
+	p.Touch(n.now())
+	if err := store.Ports.Put(tx, &p); err != nil {
+		return err
+	}
+	return n.follow(tx, &p)
+}
+
+// bind puts a port on a host, and on that alone.
 func (n *Network) bind(p *model.Port, host model.ID) {
-	p.Host = host
-	p.Status = model.PortStatus{State: model.PortDown}
+	if host == "" || host != p.Host && host != p.NextHost {
+		p.Status = model.PortStatus{State: model.PortDown}
+	}
+	p.Host, p.NextHost = host, ""
 }
 
 // ReportPort records what a host made of a port. What an earlier host, or this host of an

@@ -310,6 +310,65 @@ func TestReportPort(t *testing.T) {
 	wantCode(t, err, fault.Conflict, "PortBound")
 }
 
+// TestPreparePort: whatever becomes of a port that is prepared on another host, at the end it is on one.
+func TestPreparePort(t *testing.T) {
+	s, n := storetest.New(t), unlimited()
+	w := makeNetwork(t, s, n)
+	p := makePort(t, s, n, w)
+	prepare := func(next string) error {
+		_, err := s.Update(t.Context(), func(tx *store.Tx) error { return n.PreparePort(tx, p.ID, next) })
+		return err
+	}
+	at := func(host, next, state string) {
+		t.Helper()
+		if got, _ := store.Ports.Get(s.Snapshot(), p.ID); got.Host != host || got.NextHost != next || got.Status.State != state {
+			t.Errorf("the port is at %q, next at %q, %s; want %q, %q, %s", got.Host, got.NextHost, got.Status.State, host, next, state)
+		}
+	}
+	bind := func(host string) {
+		t.Helper()
+		must(t, s, func(tx *store.Tx) (*model.Port, error) { return n.BindPort(tx, p.ID, host) })
+	}
+	wantCode(t, prepare("h1"), fault.Conflict, "")
+	if err := prepare(""); err != nil {
+		t.Error(err)
+	}
+	bind("h1")
+	must(t, s, func(tx *store.Tx) (bool, error) {
+		return n.ReportPort(tx, p.ID, "h1", model.PortStatus{State: model.PortActive, Generation: 2})
+	})
+	for _, next := range []string{"h2", "h2", "h3", "h1", "h2"} {
+		if err := prepare(next); err != nil {
+			t.Fatal(err)
+		}
+	}
+	at("h1", "h2", model.PortActive)
+	if must(t, s, func(tx *store.Tx) (bool, error) {
+		return n.ReportPort(tx, p.ID, "h2", model.PortStatus{State: model.PortDown, Generation: 9})
+	}) {
+		t.Error("what the prepared host says of the port counts")
+	}
+	bind("h1") // it stays
+	at("h1", "", model.PortActive)
+	if err := prepare("h2"); err != nil {
+		t.Fatal(err)
+	}
+	bind("h2") // it goes, and carries traffic at once
+	at("h2", "", model.PortActive)
+	if err := prepare("h1"); err != nil {
+		t.Fatal(err)
+	}
+	bind("h3") // somewhere else
+	at("h3", "", model.PortDown)
+	if err := prepare("h1"); err != nil {
+		t.Fatal(err)
+	}
+	bind("")
+	at("", "", model.PortDown)
+	_, err := s.Update(t.Context(), func(tx *store.Tx) error { return n.PreparePort(tx, "no", "h1") })
+	wantCode(t, err, fault.NotFound, "PortNotFound")
+}
+
 func TestAttachAndRelease(t *testing.T) {
 	s, n := storetest.New(t), unlimited()
 	w := makeNetwork(t, s, n)

@@ -227,7 +227,7 @@ func (n *Network) join(tx *store.Tx, sc Scope, t *model.Trunk, specs []SubPortSp
 		}
 		p := *old
 		p.TrunkID, p.ParentID, p.VLAN, p.DeviceOwner, p.DeviceID = t.ID, t.PortID, vlan, model.OwnerSubPort, t.ID
-		n.bind(&p, parent.Host)
+		p.Host, p.NextHost, p.Status = parent.Host, parent.NextHost, model.PortStatus{State: model.PortDown}
 		p.Touch(n.now())
 		if err := store.Ports.Put(tx, &p); err != nil {
 			return err
@@ -267,7 +267,7 @@ func (n *Network) part(tx *store.Tx, port model.ID) error {
 	return store.Ports.Put(tx, &p)
 }
 
-// follow binds the subports of a parent that was bound, or unbound, to where it is now.
+// follow binds the subports of a parent that was bound, prepared or unbound, to where it is now.
 func (n *Network) follow(tx *store.Tx, parent *model.Port) error {
 	if parent.TrunkID == "" || parent.ParentID != "" {
 		return nil
@@ -278,11 +278,12 @@ func (n *Network) follow(tx *store.Tx, parent *model.Port) error {
 	}
 	for _, s := range t.SubPorts {
 		old, ok := store.Ports.Get(tx, s.PortID)
-		if !ok || old.Host == parent.Host {
+		if !ok || old.Host == parent.Host && old.NextHost == parent.NextHost {
 			continue
 		}
 		p := *old
 		n.bind(&p, parent.Host)
+		p.NextHost = parent.NextHost
 		p.Touch(n.now())
 		if err := store.Ports.Put(tx, &p); err != nil {
 			return err

@@ -157,7 +157,7 @@ func TestSubPortsFollowTheirParent(t *testing.T) {
 		port := func() string { return rapid.SampledFrom(ports).Draw(rt, "port") }
 		var trunks []string
 		for range rapid.IntRange(1, 15).Draw(rt, "steps") {
-			step, id, host, vlan := rapid.IntRange(0, 7).Draw(rt, "step"), port(), rapid.SampledFrom([]string{"", "h1", "h2"}).Draw(rt, "host"), rapid.IntRange(1, 3).Draw(rt, "vlan")
+			step, id, host, vlan := rapid.IntRange(0, 8).Draw(rt, "step"), port(), rapid.SampledFrom([]string{"", "h1", "h2"}).Draw(rt, "host"), rapid.IntRange(1, 3).Draw(rt, "vlan")
 			other, trunk := port(), "none"
 			if len(trunks) > 0 {
 				trunk = rapid.SampledFrom(trunks).Draw(rt, "trunk")
@@ -184,6 +184,10 @@ func TestSubPortsFollowTheirParent(t *testing.T) {
 					}
 				case 7:
 					err = n.DeletePort(tx, owner, id)
+				case 8:
+					if p, ok := store.Ports.Get(tx, id); ok && p.ParentID == "" {
+						err = n.PreparePort(tx, id, host)
+					}
 				}
 				return err
 			})
@@ -221,7 +225,7 @@ func disagreement(snap store.Snapshot, ports []string) error {
 			switch {
 			case !ok:
 				return errors.New("a subport is gone")
-			case p.TrunkID != tr.ID || p.ParentID != tr.PortID || p.VLAN != x.VLAN || p.Host != parent.Host || vlans[x.VLAN]:
+			case p.TrunkID != tr.ID || p.ParentID != tr.PortID || p.VLAN != x.VLAN || p.Host != parent.Host || p.NextHost != parent.NextHost || vlans[x.VLAN]:
 				return fmt.Errorf("the subport %+v of %+v, whose parent is on %q", p, tr, parent.Host)
 			}
 			vlans[x.VLAN] = true

@@ -275,15 +275,21 @@ var (
 		By("router_network", func(r *model.Port) []string {
 			return when(r.DeviceOwner == model.OwnerRouterInterface, r.NetworkID)
 		}),
-		// network_host sorts by host, so that the hosts of a network are found by seeking.
-		By("network_host", func(r *model.Port) []string { return when(r.Host != "", r.NetworkID+","+r.Host) }),
-		By("host_group", func(r *model.Port) []string {
-			if r.Host == "" {
-				return nil
+		// network_host sorts by host, so that the hosts of a network are found by seeking. It and host_group count
+		// the host that is prepared for a port too.
+		By("network_host", func(r *model.Port) []string {
+			out := r.Hosts()
+			for i, h := range out {
+				out[i] = r.NetworkID + "," + h
 			}
-			out := make([]string, 0, len(r.Groups))
-			for _, g := range r.Groups {
-				out = append(out, r.Host+","+g)
+			return out
+		}),
+		By("host_group", func(r *model.Port) []string {
+			var out []string
+			for _, h := range r.Hosts() {
+				for _, g := range r.Groups {
+					out = append(out, h+","+g)
+				}
 			}
 			return out
 		}))

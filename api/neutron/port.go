@@ -92,12 +92,7 @@ func (d *dialect) portCollection() *collection[model.Port, network.PortSpec] {
 		attribute[R, S]{name: "trunk_details", emit: emitTrunk},
 		host,
 		attribute[R, S]{name: "binding:profile", post: adminOnly, put: adminOnly, hidden: true, set: setProfile,
-			emit: func(b []byte, _ *view, p *R) []byte {
-				if len(p.Profile) == 0 {
-					return append(b, "{}"...)
-				}
-				return append(b, p.Profile...)
-			}},
+			emit: emitProfile},
 		attribute[R, S]{name: "binding:vif_type", hidden: true,
 			emit: func(b []byte, _ *view, p *R) []byte { return appendString(b, vifType(p)) }},
 		attribute[R, S]{name: "binding:vif_details", hidden: true,
@@ -390,6 +385,28 @@ func emitDHCPOptions(b []byte, _ *view, p *model.Port) []byte {
 		b = append(b, '}')
 	}
 	return append(b, ']')
+}
+
+// emitProfile writes what an administrator put into binding:profile and, while the port's server is on its way to
+// another host, "migrating_to" with that host's name, as Nova has it there.
+func emitProfile(b []byte, v *view, p *model.Port) []byte {
+	profile := p.Profile
+	if len(profile) == 0 {
+		profile = json.RawMessage("{}")
+	}
+	if p.NextHost == "" {
+		return append(b, profile...)
+	}
+	all := map[string]json.RawMessage{}
+	if json.Unmarshal(profile, &all) != nil { // only objects are stored
+		return append(b, profile...)
+	}
+	all["migrating_to"] = appendString(nil, hostName(v, p.NextHost))
+	with, err := json.Marshal(all)
+	if err != nil {
+		return append(b, profile...)
+	}
+	return append(b, with...)
 }
 
 // maxProfile is how long a binding:profile may be, in bytes; Neutron's limit.

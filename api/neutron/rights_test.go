@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"yakumo/api"
+	"yakumo/store"
 )
 
 // TestRightsOfEveryRoute walks the table of rights: without a token nothing but what is
@@ -233,6 +234,19 @@ func TestAdministratorsAttributes(t *testing.T) {
 	}
 	if rows := c.list("admin", "/v2.0/ports?binding:host_id=h1"); len(rows) != 1 {
 		t.Errorf("ports of the host: %v", rows)
+	}
+	c.host("h2")
+	if _, err := c.store.Update(t.Context(), func(tx *store.Tx) error {
+		next, _ := store.Hosts.Holder(tx, "h2")
+		old, _ := store.Ports.Get(tx, p)
+		moving := *old
+		moving.NextHost = next
+		return store.Ports.Put(tx, &moving)
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if profile := c.must(200, "admin", "GET", "/v2.0/ports/"+p, nil)["binding:profile"].(object); profile["migrating_to"] != "h2" || profile["a"] != 1.0 {
+		t.Errorf("the profile of a port on its way to another host: %v", profile)
 	}
 	got = c.must(200, "admin", "PUT", "/v2.0/ports/"+p, object{"port": object{"binding:host_id": ""}})
 	if got["binding:host_id"] != "" || got["binding:vif_type"] != "unbound" {
