@@ -36,6 +36,7 @@ const (
 	Watch      Op = "watch"
 	ConsoleLog Op = "console log"
 	Console    Op = "console"
+	Display    Op = "display"
 )
 
 // Fault makes calls slow or fail.

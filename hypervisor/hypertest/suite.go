@@ -68,6 +68,7 @@ func Run(t *testing.T, h Host) {
 		{"Crash", testCrash},
 		{"ConsoleLog", testConsoleLog},
 		{"Console", testConsole},
+		{"Display", testDisplay},
 		{"Restart", testRestart},
 		{"Foreign", testForeign},
 		{"Concurrent", testConcurrent},

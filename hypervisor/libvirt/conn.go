@@ -45,7 +45,8 @@ type connConfig struct {
 	// silent; 0 asks never.
 	ping  time.Duration
 	stall time.Duration
-	slots int // calls under way at once; 0 for no bound
+	slots int          // calls under way at once; 0 for no bound
+	files *descriptors // takes open files that libvirtd sends; nil: none may come
 }
 
 // dial connects, agrees on no authentication (the socket's permissions are the guard) and opens
@@ -55,6 +56,9 @@ func dial(ctx context.Context, cfg connConfig) (*conn, error) {
 	nc, err := nd.DialContext(ctx, "unix", cfg.socket)
 	if err != nil {
 		return nil, err
+	}
+	if uc, ok := nc.(*net.UnixConn); ok && cfg.files != nil {
+		nc = fileConn{uc, cfg.files}
 	}
 	c := &conn{nc: nc, onEvent: cfg.onEvent, stall: cfg.stall, calls: map[uint32]chan<- reply{}, done: make(chan struct{})}
 	if cfg.slots > 0 {
@@ -194,6 +198,10 @@ func (c *conn) read() {
 	r := bufio.NewReaderSize(c.nc, 32<<10)
 	for {
 		h, payload, err := readFrame(r)
+		if err == nil && h.kind == kindReplyFiles {
+			h.kind = kindReply
+			payload, err = takeFiles(r, payload)
+		}
 		if err != nil {
 			c.end(err)
 			return

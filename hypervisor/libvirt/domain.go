@@ -131,6 +131,8 @@ type devicesXML struct {
 	Controllers []controllerXML `xml:"controller"`
 	Interfaces  []interfaceXML  `xml:"interface"`
 	Serial      serialXML       `xml:"serial"`
+	Inputs      []inputXML      `xml:"input"`
+	Graphics    *graphicsXML    `xml:"graphics"`
 	Video       videoXML        `xml:"video"`
 	Balloon     typedXML        `xml:"memballoon"`
 	RNG         rngXML          `xml:"rng"`
@@ -224,7 +226,22 @@ type logXML struct {
 }
 
 type videoXML struct {
-	Model typeXML `xml:"model"`
+	Model videoModelXML `xml:"model"`
+}
+
+type videoModelXML struct {
+	Type string `xml:"type,attr"`
+	VRAM int    `xml:"vram,attr,omitempty"` // KiB
+}
+
+type inputXML struct {
+	Type string `xml:"type,attr"`
+	Bus  string `xml:"bus,attr"`
+}
+
+type graphicsXML struct {
+	Type   string  `xml:"type,attr"`
+	Listen typeXML `xml:"listen"`
 }
 
 type rngXML struct {
@@ -322,12 +339,15 @@ func domain(g hypervisor.Guest, p platform) domainXML {
 
 func devices(g hypervisor.Guest, p platform) devicesXML {
 	v := devicesXML{
-		// No VGA and no USB: nobody looks at them, and the firmware spends time on both.
+		// No VGA and no USB where nobody looks at them: the firmware spends time on both.
 		Controllers: []controllerXML{{Type: "usb", Model: "none"}},
 		Serial:      serialXML{Type: "pty", Target: targetXML{Type: "isa-serial", Port: "0"}},
-		Video:       videoXML{Model: typeXML{Type: "none"}},
+		Video:       videoXML{Model: videoModelXML{Type: "none"}},
 		Balloon:     typedXML{Model: "virtio"},
 		RNG:         rngXML{Model: "virtio", Backend: backendXML{Model: "random", Path: "/dev/urandom"}},
+	}
+	if g.Display {
+		v.display(g.Specs)
 	}
 	if g.ConsoleLog != "" {
 		v.Serial.Log = &logXML{File: g.ConsoleLog, Append: "on"}
@@ -358,6 +378,22 @@ func devices(g hypervisor.Guest, p platform) devicesXML {
 		v.Interfaces = append(v.Interfaces, nic2xml(n))
 	}
 	return v
+}
+
+// displayKiB is the memory of a guest's screen: 1920 by 1080 of 32 bits and what is drawn ahead need less.
+const displayKiB = 16 << 10
+
+// display adds a screen, a keyboard (the machine has one, and a mouse) and a tablet, whose pointer is where the
+// user's is. VGA is what every firmware, boot loader and kernel can write on, and costs no time at boot. A USB tablet
+// costs 0.6 s of processor time in an emulated guest, most of it the firmware's, so it is for images that ask for it.
+func (v *devicesXML) display(specs map[string]string) {
+	v.Inputs = []inputXML{{Type: "tablet", Bus: "virtio"}}
+	if specs["hw_pointer_model"] == "usbtablet" {
+		v.Controllers = []controllerXML{{Type: "usb", Model: "qemu-xhci"}}
+		v.Inputs[0].Bus = "usb"
+	}
+	v.Graphics = &graphicsXML{Type: "vnc", Listen: typeXML{"none"}}
+	v.Video.Model = videoModelXML{Type: "vga", VRAM: displayKiB}
 }
 
 func disk2xml(d hypervisor.Disk) diskXML {

@@ -19,6 +19,9 @@ func (e *Error) Error() string { return fmt.Sprintf("libvirt error %d: %s", e.Co
 
 // Codes of virterror.h that the driver acts on.
 const (
+	codeInternal          = 1
+	codeUnsupported       = 3
+	codeInvalidArg        = 8
 	codeOperationFailed   = 9
 	codeNoDomain          = 42
 	codeOperationInvalid  = 55

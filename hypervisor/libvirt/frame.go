@@ -30,6 +30,8 @@ const (
 	kindReply  = 1
 	kindEvent  = 2 // also keepalive, in either direction
 	kindStream = 3
+
+	kindReplyFiles = 5 // a reply with open files
 )
 
 // Statuses.
@@ -67,6 +69,7 @@ const (
 	procDomainGetMetadata  = 265
 	procEventRegister      = 316 // CONNECT_DOMAIN_EVENT_CALLBACK_REGISTER_ANY
 	procEventLifecycle     = 318 // DOMAIN_EVENT_CALLBACK_LIFECYCLE
+	procDomainOpenGraphics = 343 // DOMAIN_OPEN_GRAPHICS_FD
 	procGetAllDomainStats  = 344
 	procDomainDefineXML    = 350 // DOMAIN_DEFINE_XML_FLAGS
 )

@@ -312,6 +312,10 @@ func TestDigestTellsDefinitionsApart(t *testing.T) {
 		"mtu": func(g *hypervisor.Guest, _ *platform) { g.NICs[0].MTU++ }, "port": func(g *hypervisor.Guest, _ *platform) { g.NICs[0].ID += "x" },
 		"log bound": func(g *hypervisor.Guest, _ *platform) { g.ConsoleLogBytes = 1 }, "user": func(g *hypervisor.Guest, _ *platform) { g.User += "x" },
 		"kvm": func(_ *hypervisor.Guest, p *platform) { p.accelerator = "kvm" }, "model": func(_ *hypervisor.Guest, p *platform) { p.cpuModel = "qemu64" },
+		"display": func(g *hypervisor.Guest, _ *platform) { g.Display = true },
+		"usb": func(g *hypervisor.Guest, _ *platform) {
+			g.Display, g.Specs = true, map[string]string{"hw_pointer_model": "usbtablet"}
+		},
 		"ports": func(_ *hypervisor.Guest, p *platform) { p.sparePorts = 2 },
 	} {
 		g, p := sample(), p
@@ -436,6 +440,29 @@ func BenchmarkDefinition(b *testing.B) {
 	for b.Loop() {
 		if _, _, err := definition(g, platform{accelerator: "tcg", sparePorts: 4}); err != nil {
 			b.Fatal(err)
+		}
+	}
+}
+
+func TestFilesBehindAReply(t *testing.T) {
+	for _, tc := range []struct {
+		payload, behind string
+		want            string
+		ok              bool
+	}{
+		{"\x00\x00\x00\x01rest", "\x00next", "rest", true},
+		{"\x00\x00\x00\x00", "next", "", true},
+		{"\x00\x00\x00\x02", "\x00", "", false},
+		{"\x00\x00\x00\x21", strings.Repeat("\x00", 64), "", false},
+		{"\x00\x00", "", "", false},
+	} {
+		r := strings.NewReader(tc.behind)
+		got, err := takeFiles(r, []byte(tc.payload))
+		if (err == nil) != tc.ok || string(got) != tc.want {
+			t.Errorf("%q: %q, %v", tc.payload, got, err)
+		}
+		if rest, _ := io.ReadAll(r); tc.ok && len(tc.behind) > 3 && string(rest) != "next" {
+			t.Errorf("%q: %q is left", tc.payload, rest)
 		}
 	}
 }
