@@ -81,6 +81,7 @@ type Config struct {
 	Log        *slog.Logger                 // default slog.Default
 	BootID     string                       // of the host's kernel; default /proc/sys/kernel/random/boot_id
 	Now        func() time.Time             // default time.Now
+	NoDisplay  bool                         // guests have no screens
 	Boots      int                          // guests that may be started, and images fetched, at once; default 4
 	Grace      time.Duration                // how long a guest may take to shut down by itself; default 60 s
 	Resync     time.Duration                // how often the world is compared with the rows; default 5 s
@@ -170,6 +171,7 @@ type Agent struct {
 	moves    moves
 	queue    *queue
 	meta     *metadataService
+	serials  *serials
 	names    *names
 	dns      *dnsService
 	metrics  *metrics
@@ -210,6 +212,7 @@ func New(cfg Config) (*Agent, error) {
 	a.captures = newCaptures(a)
 	a.volumes, a.moves = noVolumes{}, noMoves{}
 	a.meta = newMetadataService(a)
+	a.serials = newSerials(a)
 	a.names = newNames()
 	for _, row := range l.all() {
 		a.names.look(row.RowID(), row)

@@ -20,7 +20,7 @@ func (a *Agent) guest(ctx context.Context, row *model.HostServer) (hypervisor.Gu
 	dir := a.dir(row.ID)
 	g := hypervisor.Guest{
 		ID: row.ID, Name: "yk-" + row.ID, Title: printable(row.Name), Project: row.ProjectID, User: row.UserID,
-		VCPUs: row.VCPUs, MemoryMiB: row.MemoryMiB, ConsoleLog: filepath.Join(dir, consoleFile),
+		VCPUs: row.VCPUs, MemoryMiB: row.MemoryMiB, ConsoleLog: filepath.Join(dir, consoleFile), Display: !a.cfg.NoDisplay,
 	}
 	if ownRoot(row) {
 		g.Disks = append(g.Disks, hypervisor.Disk{Path: filepath.Join(dir, diskFile), Format: "qcow2", Serial: row.ID})

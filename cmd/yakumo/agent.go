@@ -32,6 +32,7 @@ type agentCmd struct {
 	Bandwidth     []string `help:"What may be promised to guests, each way: physnet:kbit/s, tunnel:kbit/s, and packets:thousand packets/s in all; may be repeated." sep:"none"`
 	DNSForward    []string `name:"dns-forward" help:"Resolvers that guests' questions for names outside go to, host or host:port; default: those of /etc/resolv.conf. \"none\": such names are not resolved." sep:","`
 	DatapathType  string   `help:"auto, system (kernel module) or netdev (user space)." default:"auto" enum:"auto,system,netdev"`
+	Display       bool     `help:"Give guests a screen, which users see by VNC; a guest that runs gets it when it next starts." default:"true" negatable:""`
 	DebugListen   string   `help:"Private address for metrics, health and pprof; empty: none." default:"127.0.0.1:8702"`
 }
 
