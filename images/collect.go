@@ -14,7 +14,7 @@ import (
 // too. It looks at everything at the start, on every change that may matter, and by timer.
 // It may run on every server at once.
 func (m *Images) Run(ctx context.Context) error {
-	sub := m.st.Subscribe(store.Images.Kind(), store.ImageUploads.Kind(), store.Servers.Kind())
+	sub := m.st.Subscribe(store.Images.Kind(), store.ImageUploads.Kind(), store.Servers.Kind(), store.Volumes.Kind(), store.VolumeBackups.Kind())
 	defer sub.Close()
 	changes := make(chan store.Delta)
 	go func() {
@@ -90,6 +90,14 @@ func (m *Images) follow(ctx context.Context, d store.Delta) error {
 			if c.New == nil && old.Image.BlobID != "" {
 				err = m.free(ctx, d.Snapshot, old.Image.ImageID, old.Image.BlobID)
 			}
+		case *model.Volume:
+			if now, _ := c.New.(*model.Volume); old.Source.Image.BlobID != "" && (now == nil || now.Status.State != old.Status.State) {
+				err = m.free(ctx, d.Snapshot, old.Source.ImageID, old.Source.Image.BlobID)
+			}
+		case *model.VolumeBackup:
+			if c.New == nil && old.BlobID != "" {
+				err = m.free(ctx, d.Snapshot, "", old.BlobID)
+			}
 		}
 		if err != nil {
 			return err
@@ -103,7 +111,7 @@ func (m *Images) follow(ctx context.Context, d store.Delta) error {
 
 // free removes one blob of an image where nothing in the state refers to it.
 func (m *Images) free(ctx context.Context, snap store.Snapshot, image, blob model.ID) error {
-	if store.Images.Count(snap, "blob", blob) > 0 || store.ImageUploads.Count(snap, "blob", blob) > 0 {
+	if store.Images.Count(snap, "blob", blob) > 0 || store.ImageUploads.Count(snap, "blob", blob) > 0 || ofVolume(snap, blob) {
 		return nil
 	}
 	for s := range store.Servers.List(snap, "image", image) {
@@ -136,7 +144,12 @@ func (m *Images) Heal(ctx context.Context) error {
 	return nil
 }
 
-// Collect removes every blob that no image, no upload and no server refers to, and tasks
+// ofVolume tells whether a blob is a backup's, or one that a volume is being filled from.
+func ofVolume(r store.Reader, blob model.ID) bool {
+	return store.VolumeBackups.Count(r, "blob", blob)+store.Volumes.Count(r, "blob", blob) > 0
+}
+
+// Collect removes every blob that no image, no upload, no server, no volume and no backup refers to, and tasks
 // that have expired.
 //
 // A blob is written only after its upload's row, and a server is written only with its
@@ -153,7 +166,7 @@ func (m *Images) Collect(ctx context.Context) error {
 	snap := m.st.Snapshot()
 	orphans := map[model.ID]bool{}
 	for _, id := range blobs {
-		if store.Images.Count(snap, "blob", id) == 0 && store.ImageUploads.Count(snap, "blob", id) == 0 {
+		if store.Images.Count(snap, "blob", id) == 0 && store.ImageUploads.Count(snap, "blob", id) == 0 && !ofVolume(snap, id) {
 			orphans[id] = true
 		}
 	}

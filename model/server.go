@@ -148,6 +148,29 @@ type Plugging struct {
 	Out       bool   `json:"out,omitempty"`
 }
 
+// RootGiB gives the disk that a server takes of its host, GiB, rounded up: the flavor's root disk, or where that is 0 the image's,
+// with ephemeral and swap. One that boots from a volume has no root disk of its own.
+func RootGiB(s *Server) int {
+	disk := s.Flavor.DiskGiB
+	if disk == 0 {
+		disk = int((s.Image.VirtualSize + 1<<30 - 1) >> 30)
+	}
+	if s.BootsFromVolume() {
+		disk = 0
+	}
+	return disk + s.Flavor.Ephemeral + (s.Flavor.SwapMiB+1023)/1024
+}
+
+// BootsFromVolume tells whether the root disk is a volume.
+func (s *Server) BootsFromVolume() bool {
+	for i := range s.Volumes {
+		if s.Volumes[i].Boot {
+			return true
+		}
+	}
+	return false
+}
+
 // Fault is a failure as its owner may read it; Details is for administrators.
 type Fault struct {
 	Code    int       `json:"code"` // HTTP-like, as Nova shows it

@@ -43,13 +43,9 @@ func (s Size) Add(o Size) Size {
 	return Size{s.VCPUs + o.VCPUs, s.MemoryMiB + o.MemoryMiB, s.DiskGiB + o.DiskGiB}
 }
 
-// SizeOf gives what a server takes. A flavour without a disk takes the image's size.
+// SizeOf gives what a server takes. A flavour without a disk takes the image's size; a server that boots from a volume, none.
 func SizeOf(s *model.Server) Size {
-	disk := s.Flavor.DiskGiB
-	if disk == 0 {
-		disk = int((s.Image.VirtualSize + 1<<30 - 1) >> 30)
-	}
-	return Size{s.Flavor.VCPUs, s.Flavor.MemoryMiB, disk + s.Flavor.Ephemeral + (s.Flavor.SwapMiB+1023)/1024}
+	return Size{s.Flavor.VCPUs, s.Flavor.MemoryMiB, model.RootGiB(s)}
 }
 
 // Host is a candidate.

@@ -152,6 +152,10 @@ var (
 		By("state", func(r *model.Volume) []string { return []string{r.Status.State} }),
 		By("type", func(r *model.Volume) []string { return some(r.TypeID) }),
 		By("source", func(r *model.Volume) []string { return some(r.Source.VolumeID) }),
+		// blob: bytes of an image that its host may still fetch.
+		By("blob", func(r *model.Volume) []string {
+			return when(r.Status.State == "creating" && r.Source.Image.BlobID != "", r.Source.Image.BlobID)
+		}),
 		By("backup", func(r *model.Volume) []string { return some(r.Filling().BackupID) }),
 		By("upload", func(r *model.Volume) []string {
 			out := make([]string, 0, len(r.Uploads))
@@ -183,6 +187,7 @@ var (
 		By("volume", func(r *model.VolumeSnapshot) []string { return []string{r.VolumeID} }))
 
 	VolumeBackups = Define("volume_backup", func(r *model.VolumeBackup) string { return r.ID },
+		By("blob", func(r *model.VolumeBackup) []string { return some(r.BlobID) }),
 		Counted("project", func(r *model.VolumeBackup) []string { return []string{r.ProjectID} }),
 		By("volume", func(r *model.VolumeBackup) []string { return []string{r.VolumeID} }))
 

@@ -20,20 +20,9 @@ import (
 	"yakumo/store"
 )
 
-// Images is what volume needs of the image catalogue; *images.Images is one, adapted by the wiring.
-type Images interface {
-	// Bootable gives an image that the project may use, and what a host needs to fetch it.
-	Bootable(tx *store.Tx, project model.ID, admin bool, id model.ID) (*model.Image, model.ImageCopy, error)
-	// Reserve makes an image that a host is going to fill; the row is queued until the host has sent its bytes.
-	Reserve(tx *store.Tx, project model.ID, img *model.Image) error
-	// Release gives up bytes in the image store that nothing refers to any more; absent is success.
-	Release(tx *store.Tx, blob model.ID) error
-}
-
 // Config makes a Volumes.
 type Config struct {
-	Store  *store.Store
-	Images Images // nil: no images in, none out
+	Store *store.Store
 	// Engine is that of a type which names none; default "local".
 	Engine string
 	// Zone is shown for volumes of no other zone; default "nova".
