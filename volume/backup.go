@@ -70,7 +70,7 @@ func (v *Volumes) CreateBackup(tx *store.Tx, sc Scope, n NewBackup) (*model.Volu
 			return err
 		}
 		out = &model.VolumeBackup{Meta: model.NewMeta(x.ProjectID, n.Name, v.now()), VolumeID: x.ID, SnapshotID: n.SnapshotID, SizeGiB: x.SizeGiB,
-			Container: cmp.Or(n.Container, "volumebackups"), BlobID: model.NewID(), State: Creating, UserID: sc.UserID, Zone: cmp.Or(n.Zone, x.Zone), Metadata: cloneMap(n.Metadata), DataAt: at}
+			Container: cmp.Or(n.Container, "volumebackups"), State: Creating, UserID: sc.UserID, Zone: cmp.Or(n.Zone, x.Zone), Metadata: cloneMap(n.Metadata), DataAt: at}
 		out.Description = n.Description
 		if n.SnapshotID == "" {
 			x.Status.State = BackingUp
@@ -140,6 +140,39 @@ func (v *Volumes) DeleteBackup(tx *store.Tx, sc Scope, id model.ID, force bool) 
 		}
 	}
 	return store.VolumeBackups.Delete(tx, id)
+}
+
+// Expected tells whether the host may send the bytes of a backup; it serves images.Keep.
+func Expected(r store.Reader, host, id model.ID) error {
+	b, ok := store.VolumeBackups.Get(r, id)
+	if !ok {
+		return fault.New(fault.NotFound, "Backup %s could not be found.", clip(id))
+	}
+	if x, ok := store.Volumes.Get(r, b.VolumeID); !ok || x.Host != host || b.State != Creating {
+		return fault.New(fault.Forbidden, "Backup %s is not to be made on this host.", id)
+	}
+	return nil
+}
+
+// Received records where the bytes of a backup are. It is available when its host says so.
+func (v *Volumes) Received(tx *store.Tx, id, blob model.ID, bytes int64) error {
+	b, ok := store.VolumeBackups.Get(tx, id)
+	if !ok || b.State != Creating {
+		return fault.New(fault.Gone, "Backup %s was removed meanwhile.", id)
+	}
+	c := *b
+	c.BlobID, c.Bytes, c.UpdatedAt = blob, bytes, v.now()
+	return store.VolumeBackups.Put(tx, &c)
+}
+
+// MaySendImage tells whether the host is to make the image of one of its volumes.
+func MaySendImage(r store.Reader, host, image model.ID) error {
+	for x := range store.Volumes.List(r, "upload", image) {
+		if x.Host == host {
+			return nil
+		}
+	}
+	return fault.New(fault.Forbidden, "Image %s is not to be made on this host.", image)
 }
 
 // Restore fills a volume from a backup: the volume, or where it is "" a new one of the name.

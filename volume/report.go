@@ -193,7 +193,7 @@ func (v *Volumes) uploadsReported(tx *store.Tx, n *model.Volume, r *model.Volume
 		}
 		if b, ok := store.VolumeBackups.Get(tx, u.ID); ok && b.VolumeID == n.ID && b.State == Creating {
 			c := *b
-			c.State, c.Bytes, c.Fault, c.UpdatedAt = Available, u.Bytes, u.Fault, v.now()
+			c.State, c.Fault, c.UpdatedAt = Available, u.Fault, v.now()
 			if u.Fault != nil {
 				c.State = Errored
 			}

@@ -101,7 +101,7 @@ func newServerRole(ctx context.Context, p serverParts) (*serverRole, error) {
 		return nil, err
 	}
 	views := hostview.NewEngine(st, log)
-	hosts, err := link.NewServer(link.ServerConfig{Store: st, Authority: authority, Views: views, Sink: comp, Volumes: vols, Blob: img.ServeBlob, Upload: receiver(img),
+	hosts, err := link.NewServer(link.ServerConfig{Store: st, Authority: authority, Views: views, Sink: comp, Volumes: vols, Blob: img.ServeBlob, Upload: receiver(img, vols),
 		Identity: c.Name, URL: c.linkURL(), HostTTL: c.HostTTL, GatewayTTL: c.GatewayTTL, GatewayGrace: c.GatewayGrace, Log: log})
 	if err != nil {
 		return nil, err
@@ -144,6 +144,8 @@ func newServerRole(ctx context.Context, p serverParts) (*serverRole, error) {
 		loop(views.Run),
 		func(ctx context.Context) { reconcile.Run(ctx, rc, comp.Placer()) },
 		func(ctx context.Context) { reconcile.Run(ctx, rc, comp.Sweeper()) },
+		func(ctx context.Context) { reconcile.Run(ctx, rc, vols.Placer()) },
+		func(ctx context.Context) { reconcile.Run(ctx, rc, vols.Sweeper()) },
 		func(ctx context.Context) { reconcile.Run(ctx, rc, net.GatewayPlacer()) },
 		func(ctx context.Context) { reconcile.Run(ctx, rc, net.AddressFormer()) },
 		remote.Run,
