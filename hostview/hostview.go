@@ -29,9 +29,10 @@ import (
 
 // Engine follows the store for all hosts of this server process.
 type Engine struct {
-	st   *store.Store
-	log  *slog.Logger
-	seed maphash.Seed
+	st    *store.Store
+	log   *slog.Logger
+	seed  maphash.Seed
+	names names
 
 	// gate keeps looking and dispatching apart: a view looks at current and works its marks
 	// off under RLock; a delta becomes current and marks all that it may have changed under

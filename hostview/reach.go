@@ -163,8 +163,9 @@ func (v *view) compare(snap store.Snapshot, network model.ID, was, ports bool, d
 	for p := range store.Ports.Prefix(snap, "network_host", network+",") {
 		dirty[row(model.RowPeer, p.ID)] = struct{}{}
 	}
-	for p := range v.peers[network] {
-		dirty[row(model.RowPeer, p)] = struct{}{}
+	for at := range v.peers[network] {
+		peer, _ := v.e.names.of(at)
+		dirty[peer] = struct{}{}
 	}
 }
 

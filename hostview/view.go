@@ -21,14 +21,13 @@ type view struct {
 	dirty map[model.RowID]struct{}
 	ready chan struct{}
 
-	sent    map[model.RowID]uint64             // hash of what the host has
-	in      map[model.RowID]struct{}           // what it is registered for
-	known   known                              // networks and routers
-	peers   map[model.ID]map[model.ID]struct{} // network → ports sent as peers
-	peerNet map[model.ID]model.ID              // port sent as a peer → its network
-	members map[model.ID]map[model.ID]struct{} // group → ports sent as members
-	remotes map[model.ID][]model.RowID         // group sent → what its rules refer to: rowMembers and RowAddresses
-	needed  map[model.RowID]int                // these → groups sent that refer to it
+	sent    map[uint32]uint64                // hash of what the host has, by the row's number in the engine's names
+	in      map[model.RowID]struct{}         // what it is registered for
+	known   known                            // networks and routers
+	peers   map[model.ID]map[uint32]struct{} // network → peers sent
+	members map[model.ID]map[uint32]struct{} // group → members sent
+	remotes map[model.ID][]model.RowID       // group sent → what its rules refer to: rowMembers and RowAddresses
+	needed  map[model.RowID]int              // these → groups sent that refer to it
 }
 
 func (v *view) mark(ids ...model.RowID) {
@@ -90,9 +89,8 @@ func (v *view) look() model.HostBatch {
 		v.e.mu.Lock()
 		v.forget()
 		v.e.mu.Unlock()
-		v.sent, v.in, v.known = map[model.RowID]uint64{}, map[model.RowID]struct{}{}, nothing()
-		v.peers, v.peerNet = map[model.ID]map[model.ID]struct{}{}, map[model.ID]model.ID{}
-		v.members = map[model.ID]map[model.ID]struct{}{}
+		v.sent, v.in, v.known = map[uint32]uint64{}, map[model.RowID]struct{}{}, nothing()
+		v.peers, v.members = map[model.ID]map[uint32]struct{}{}, map[model.ID]map[uint32]struct{}{}
 		v.remotes, v.needed = map[model.ID][]model.RowID{}, map[model.RowID]int{}
 		dirty = v.everything(snap)
 	}
@@ -102,6 +100,10 @@ func (v *view) look() model.HostBatch {
 
 // forget takes the view out of the engine's sets. The caller holds the engine's mu.
 func (v *view) forget() {
+	for at := range v.sent {
+		v.e.names.drop(at)
+	}
+	v.sent = nil
 	for id := range v.in {
 		v.e.drop(id, v)
 	}
@@ -203,11 +205,14 @@ func (v *view) work(snap store.Snapshot, dirty map[model.RowID]struct{}, b *mode
 
 // put adds the row to the batch where the host has it not, or not so.
 func (v *view) put(id model.RowID, r model.HostRow, b *model.HostBatch) {
-	old, had := v.sent[id]
+	at, known := v.e.names.find(id)
+	old, had := v.sent[at]
+	had = had && known
 	if r == nil {
 		if had {
-			delete(v.sent, id)
-			v.track(id, nil)
+			v.track(id, at, nil)
+			delete(v.sent, at)
+			v.e.names.drop(at)
 			b.Removes = append(b.Removes, id)
 		}
 		return
@@ -221,27 +226,30 @@ func (v *view) put(id model.RowID, r model.HostRow, b *model.HostBatch) {
 	if had && h == old {
 		return
 	}
-	v.sent[id] = h
-	v.track(id, r)
+	if !had {
+		outer := ""
+		if p, ok := r.(*model.HostPeer); ok {
+			outer = p.NetworkID // a port's never changes
+		}
+		at = v.e.names.hold(id, outer)
+	}
+	v.sent[at] = h
+	v.track(id, at, r)
 	b.Upserts = append(b.Upserts, r)
 }
 
 // track keeps the sets of what the host has; r is nil where the row has gone.
-func (v *view) track(id model.RowID, r model.HostRow) {
-	var set map[model.ID]map[model.ID]struct{}
-	var outer, inner model.ID
+func (v *view) track(id model.RowID, at uint32, r model.HostRow) {
+	var set map[model.ID]map[uint32]struct{}
+	var outer model.ID
 	switch id.Kind {
 	case model.RowPeer:
-		set, outer, inner = v.peers, v.peerNet[id.Key], id.Key
-		if p, ok := r.(*model.HostPeer); ok {
-			outer = p.NetworkID
-			v.peerNet[inner] = outer
-		} else {
-			delete(v.peerNet, inner)
-		}
+		set = v.peers
+		_, outer = v.e.names.of(at)
 	case model.RowMember:
-		group, port, _ := strings.Cut(id.Key, ",")
-		set, outer, inner = v.members, group, port
+		set = v.members
+		id, _ := v.e.names.of(at) // whose text lives as long as the row
+		outer, _, _ = strings.Cut(id.Key, ",")
 	case model.RowGroup, model.RowFloating, model.RowMirror, model.RowVolume:
 		v.register(id, r != nil)
 		return
@@ -249,16 +257,16 @@ func (v *view) track(id model.RowID, r model.HostRow) {
 		return
 	}
 	if r == nil {
-		delete(set[outer], inner)
+		delete(set[outer], at)
 		if len(set[outer]) == 0 {
 			delete(set, outer)
 		}
 		return
 	}
 	if set[outer] == nil {
-		set[outer] = map[model.ID]struct{}{}
+		set[outer] = map[uint32]struct{}{}
 	}
-	set[outer][inner] = struct{}{}
+	set[outer][at] = struct{}{}
 }
 
 // regroup counts what rules refer to, and marks what is needed newly or no more.
@@ -305,8 +313,9 @@ func (v *view) need(snap store.Snapshot, id model.RowID, is bool, dirty map[mode
 			dirty[row(model.RowMember, id.Key+","+p.ID)] = struct{}{}
 		}
 	default:
-		for p := range v.members[id.Key] {
-			dirty[row(model.RowMember, id.Key+","+p)] = struct{}{}
+		for at := range v.members[id.Key] {
+			member, _ := v.e.names.of(at)
+			dirty[member] = struct{}{}
 		}
 	}
 }

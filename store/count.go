@@ -1,11 +1,6 @@
 package store
 
-import (
-	"fmt"
-	"slices"
-
-	"github.com/hashicorp/go-memdb"
-)
+import "slices"
 
 // countKind is a table of the mirror alone: under kind/index/value how many rows the index
 // finds there, no entry for none. It is kept with the rows, in the same transactions of the
@@ -17,7 +12,7 @@ const countKind Kind = "-count"
 func (t *Table[T]) Count(r Reader, index, value string) int {
 	for _, x := range t.indexes {
 		if x.Name == index && x.Counted {
-			return counted(r.txn(), countKey(t.kind, index, value))
+			return counted(r.state(), countKey(t.kind, index, value))
 		}
 	}
 	n := 0
@@ -29,12 +24,11 @@ func (t *Table[T]) Count(r Reader, index, value string) int {
 
 func countKey(kind Kind, index, value string) string { return string(kind) + "/" + index + "/" + value }
 
-func counted(tx *memdb.Txn, key string) int {
-	raw, err := tx.First(string(countKind), "id", key)
-	if err != nil || raw == nil {
-		return 0
+func counted(m *mirror, key string) int {
+	if e := m.get(countKind, key); e != nil {
+		return e.val.(int)
 	}
-	return raw.(*entry).val.(int)
+	return 0
 }
 
 // countsOf gives the counts that the row is part of, each once.
@@ -58,46 +52,35 @@ func (t *Table[T]) countsOf(row any) []string {
 
 // recount keeps the counts where a row changed from old to row; nil: it was not, or is no
 // longer, there. t nil: the change is of a kind that has no rows.
-func recount(tx *memdb.Txn, t AnyTable, old, row any) error {
+func recount(m *mirror, t AnyTable, old, row any) {
 	if t == nil {
-		return nil
+		return
 	}
 	before, after := t.countsOf(old), t.countsOf(row)
 	for _, k := range before {
 		if !slices.Contains(after, k) {
-			if err := addCount(tx, k, -1); err != nil {
-				return err
-			}
+			addCount(m, k, -1)
 		}
 	}
 	for _, k := range after {
 		if !slices.Contains(before, k) {
-			if err := addCount(tx, k, 1); err != nil {
-				return err
-			}
+			addCount(m, k, 1)
 		}
 	}
-	return nil
 }
 
-func addCount(tx *memdb.Txn, key string, by int) error {
-	n := counted(tx, key) + by
-	var err error
-	if e := (&entry{key: key, val: n}); n == 0 {
-		err = tx.Delete(string(countKind), e)
+func addCount(m *mirror, key string, by int) {
+	if n := counted(m, key) + by; n != 0 {
+		m.put(countKind, &entry{key: key, val: n})
 	} else {
-		err = tx.Insert(string(countKind), e)
+		m.remove(countKind, key)
 	}
-	if err != nil {
-		return fmt.Errorf("count %s: %w", key, err)
-	}
-	return nil
 }
 
 // valueOf gives what an entry of the mirror holds, nil where there is none.
-func valueOf(raw any) any {
-	if e, _ := raw.(*entry); e != nil {
-		return e.val
+func valueOf(e *entry) any {
+	if e == nil {
+		return nil
 	}
-	return nil
+	return e.val
 }

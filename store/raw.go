@@ -22,9 +22,9 @@ func (s *Store) GetAny(r Reader, kind Kind, key string) (any, bool) {
 		return nil, false
 	}
 	r.read(kind, key)
-	raw, err := r.txn().First(string(kind), "id", key)
-	if err != nil || raw == nil {
+	e := r.state().get(kind, key)
+	if e == nil {
 		return nil, false
 	}
-	return raw.(*entry).val, true
+	return e.val, true
 }

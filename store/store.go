@@ -9,7 +9,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/hashicorp/go-memdb"
 	"go.etcd.io/etcd/api/v3/mvccpb"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -41,7 +40,7 @@ type Store struct {
 	tables map[Kind]AnyTable
 
 	mu      sync.Mutex
-	db      *memdb.MemDB
+	mirror  *mirror       // never changed in place
 	rev     int64         // of the newest change in db
 	moved   chan struct{} // closed and replaced when rev moves
 	subs    map[*Subscription]struct{}
@@ -98,24 +97,13 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 		cfg: cfg, cl: cfg.Client, log: cfg.Log, tables: map[Kind]AnyTable{},
 		moved: make(chan struct{}), subs: map[*Subscription]struct{}{}, done: make(chan struct{}),
 	}
-	schema := &memdb.DBSchema{Tables: map[string]*memdb.TableSchema{}}
-	for _, k := range []Kind{claimKind, guardKind, countKind} {
-		schema.Tables[string(k)] = &memdb.TableSchema{Name: string(k), Indexes: map[string]*memdb.IndexSchema{
-			"id": {Name: "id", Unique: true, Indexer: entryKey{}},
-		}}
-	}
 	for _, t := range cfg.Tables {
 		if _, twice := s.tables[t.Kind()]; twice {
 			return nil, fmt.Errorf("table %s is defined twice", t.Kind())
 		}
 		s.tables[t.Kind()] = t
-		schema.Tables[string(t.Kind())] = t.schema()
 	}
-	db, err := memdb.NewMemDB(schema)
-	if err != nil {
-		return nil, fmt.Errorf("make the mirror: %w", err)
-	}
-	s.db = db
+	s.mirror = newMirror(cfg.Tables)
 	rev, err := s.first(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("read the store: %w", err)
@@ -175,20 +163,20 @@ func (s *Store) Close() {
 func (s *Store) Snapshot() Snapshot {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return Snapshot{tx: s.db.Txn(false), rev: s.rev}
+	return Snapshot{m: s.mirror, rev: s.rev}
 }
 
 // Snapshot is an immutable view of every table at one revision. It costs nothing to keep
 // but the memory of what has changed since.
 type Snapshot struct {
-	tx  *memdb.Txn
+	m   *mirror
 	rev int64
 }
 
 // Revision is the store revision of the newest change that the snapshot holds.
 func (s Snapshot) Revision() int64 { return s.rev }
 
-func (s Snapshot) txn() *memdb.Txn   { return s.tx }
+func (s Snapshot) state() *mirror    { return s.m }
 func (s Snapshot) read(Kind, string) {}
 
 // Wait returns once the mirror holds the revision.
@@ -310,22 +298,17 @@ func (s *Store) relist(ctx context.Context) (int64, error) {
 	if rev < s.rev {
 		return s.rev, nil // the watch has gone past this listing meanwhile
 	}
-	read := s.db.Txn(false)
 	kinds := []Kind{claimKind, guardKind}
 	for k := range s.tables {
 		kinds = append(kinds, k)
 	}
 	for _, kind := range kinds {
-		it, err := read.Get(string(kind), "id_prefix", "")
-		if err != nil {
-			return 0, err
-		}
-		for raw := it.Next(); raw != nil; raw = it.Next() {
-			e := raw.(*entry)
+		s.mirror.below(kind, -1, "", func(e *entry) bool {
 			if _, ok := seen[string(kind)+"\x00"+e.key]; !ok {
 				batch = append(batch, change{kind: kind, key: e.key, rev: rev, deleted: true})
 			}
-		}
+			return true
+		})
 	}
 	n := s.apply(batch, rev)
 	if n > 0 && s.stats.Relists > 0 {
@@ -378,22 +361,17 @@ type change struct {
 // apply puts changes into the mirror and tells subscribers; it gives the number of
 // entries that differed. The caller holds mu.
 func (s *Store) apply(batch []change, rev int64) int {
-	tx := s.db.Txn(true)
+	m := s.mirror.edit()
 	n := 0
 	for _, c := range batch {
-		raw, err := tx.First(string(c.kind), "id", c.key)
-		if err != nil {
-			panic(fmt.Sprintf("store: mirror: %v", err)) // the schema holds every kind that split lets through
-		}
-		old, _ := raw.(*entry)
+		old := m.get(c.kind, c.key)
 		switch {
 		case c.deleted:
 			if old == nil || old.rev > c.rev {
 				continue
 			}
-			if err = tx.Delete(string(c.kind), old); err == nil {
-				err = recount(tx, s.tables[c.kind], old.val, nil)
-			}
+			m.remove(c.kind, c.key)
+			recount(m, s.tables[c.kind], old.val, nil)
 			s.tell(c.kind, c.key, old.val, nil)
 		case old != nil && old.rev >= c.rev:
 			continue
@@ -404,24 +382,23 @@ func (s *Store) apply(batch []change, rev int64) int {
 				e.val = string(c.value)
 			case guardKind:
 			default:
+				var err error
 				if e.val, err = s.tables[c.kind].decode(c.value); err != nil {
 					s.stats.add(&s.stats.Undecoded, 1)
 					s.log.Error("a row cannot be read and is left out", "kind", c.kind, "key", c.key, "err", err)
 					continue
 				}
+				if key := s.tables[c.kind].keyOf(e.val); key == c.key {
+					e.key = key // the row's own, so that etcd's longer key need not be kept
+				}
 			}
-			before := valueOf(raw)
-			if err = tx.Insert(string(c.kind), e); err == nil {
-				err = recount(tx, s.tables[c.kind], before, e.val)
-			}
-			s.tell(c.kind, c.key, before, e.val)
-		}
-		if err != nil {
-			panic(fmt.Sprintf("store: mirror %s %q: %v", c.kind, c.key, err))
+			m.put(c.kind, e)
+			recount(m, s.tables[c.kind], valueOf(old), e.val)
+			s.tell(c.kind, c.key, valueOf(old), e.val)
 		}
 		n++
 	}
-	tx.Commit()
+	s.mirror = m.freeze()
 	s.rev = max(s.rev, rev)
 	close(s.moved)
 	s.moved = make(chan struct{})
@@ -507,7 +484,7 @@ func (s *Store) watch(ctx context.Context, rev int64, audit <-chan time.Time) er
 // it lists at the mirror's own revision.
 func (s *Store) audit(ctx context.Context) error {
 	s.mu.Lock()
-	rev, read := s.rev, s.db.Txn(false)
+	rev, read := s.rev, s.mirror
 	s.mu.Unlock()
 	bad := 0
 	from, end := s.cfg.Prefix, clientv3.GetPrefixRangeEnd(s.cfg.Prefix)
@@ -525,11 +502,7 @@ func (s *Store) audit(ctx context.Context) error {
 				continue
 			}
 			rows++
-			raw, err := read.First(string(kind), "id", key)
-			if err != nil {
-				return err
-			}
-			if e, _ := raw.(*entry); e == nil || e.rev != kv.ModRevision {
+			if e := read.get(kind, key); e == nil || e.rev != kv.ModRevision {
 				bad++
 				s.log.Error("the mirror is wrong", "kind", kind, "key", key)
 			}
@@ -541,9 +514,9 @@ func (s *Store) audit(ctx context.Context) error {
 	}
 	have := 0
 	for kind := range s.tables {
-		have += countAll(read, kind)
+		have += read.len(kind)
 	}
-	have += countAll(read, claimKind) + countAll(read, guardKind)
+	have += read.len(claimKind) + read.len(guardKind)
 	if bad == 0 && have == rows {
 		return nil
 	}
@@ -551,16 +524,4 @@ func (s *Store) audit(ctx context.Context) error {
 	s.stats.add(&s.stats.Relists, 1)
 	_, err := s.relist(ctx)
 	return err
-}
-
-func countAll(tx *memdb.Txn, kind Kind) int {
-	it, err := tx.Get(string(kind), "id_prefix", "")
-	if err != nil {
-		return 0
-	}
-	n := 0
-	for raw := it.Next(); raw != nil; raw = it.Next() {
-		n++
-	}
-	return n
 }

@@ -104,7 +104,7 @@ func (sub *Subscription) Next(ctx context.Context) (Delta, error) {
 			return Delta{}, ctx.Err()
 		}
 		sub.s.mu.Lock()
-		snap := Snapshot{tx: sub.s.db.Txn(false), rev: sub.s.rev}
+		snap := Snapshot{m: sub.s.mirror, rev: sub.s.rev}
 		sub.mu.Lock()
 		d := Delta{Snapshot: snap, Changes: sub.changes, First: sub.first}
 		sub.changes, sub.pending, sub.taken = nil, map[ref]int{}, true
@@ -140,5 +140,5 @@ func (sub *Subscription) Idle() (Snapshot, bool) {
 	if sub.taken || len(sub.changes) > 0 {
 		return Snapshot{}, false
 	}
-	return Snapshot{tx: sub.s.db.Txn(false), rev: sub.s.rev}, true
+	return Snapshot{m: sub.s.mirror, rev: sub.s.rev}, true
 }

@@ -5,8 +5,6 @@ import (
 	"fmt"
 	"iter"
 	"strings"
-
-	"github.com/hashicorp/go-memdb"
 )
 
 // Kind names a table: lower-case letters and underscores, without a slash.
@@ -62,7 +60,8 @@ func (t *Table[T]) Kind() Kind { return t.kind }
 type AnyTable interface {
 	Kind() Kind
 	decode(data []byte) (any, error)
-	schema() *memdb.TableSchema
+	indexNames() []string
+	valuesOf(index int, row any) []string
 	claimsOf(row any) []string
 	keyOf(row any) string
 	countsOf(row any) []string
@@ -85,19 +84,32 @@ func (t *Table[T]) claimsOf(row any) []string {
 	return t.claims(row.(*T))
 }
 
-func (t *Table[T]) schema() *memdb.TableSchema {
-	s := &memdb.TableSchema{Name: string(t.kind), Indexes: map[string]*memdb.IndexSchema{
-		"id": {Name: "id", Unique: true, Indexer: entryKey{}},
-	}}
-	for _, x := range t.indexes {
-		s.Indexes[x.Name] = &memdb.IndexSchema{Name: x.Name, AllowMissing: true, Indexer: rowIndex[T]{x.Keys}}
+func (t *Table[T]) indexNames() []string {
+	names := make([]string, len(t.indexes))
+	for i, x := range t.indexes {
+		names[i] = x.Name
 	}
-	return s
+	return names
+}
+
+func (t *Table[T]) valuesOf(index int, row any) []string { return t.indexes[index].Keys(row.(*T)) }
+
+// index gives the place of an index; -1 is "id", the keys themselves.
+func (t *Table[T]) index(name string) int {
+	for i, x := range t.indexes {
+		if x.Name == name {
+			return i
+		}
+	}
+	if name == "id" {
+		return -1
+	}
+	panic(fmt.Sprintf("store: table %s has no index %s", t.kind, name)) // a wiring defect
 }
 
 // Reader is a Snapshot or a Tx.
 type Reader interface {
-	txn() *memdb.Txn
+	state() *mirror
 	read(kind Kind, key string)
 }
 
@@ -105,99 +117,67 @@ type Reader interface {
 // revision is compared at commit, its absence too. The row is shared: do not change it.
 func (t *Table[T]) Get(r Reader, key string) (*T, bool) {
 	r.read(t.kind, key)
-	raw, err := r.txn().First(string(t.kind), "id", key)
-	if err != nil {
-		panic(fmt.Sprintf("store: table %s is not part of this store: %v", t.kind, err)) // a wiring defect
-	}
-	if raw == nil {
+	e := t.entry(r, key)
+	if e == nil {
 		return nil, false
 	}
-	return raw.(*entry).val.(*T), true
+	return e.val.(*T), true
+}
+
+func (t *Table[T]) entry(r Reader, key string) *entry {
+	if r.state().shelves[t.kind] == nil {
+		panic(fmt.Sprintf("store: table %s is not part of this store", t.kind)) // a wiring defect
+	}
+	return r.state().get(t.kind, key)
 }
 
 // Revision gives the store revision at which the row was last written, 0 where there is none.
 func (t *Table[T]) Revision(r Reader, key string) int64 {
-	raw, err := r.txn().First(string(t.kind), "id", key)
-	if err != nil || raw == nil {
+	e := t.entry(r, key)
+	if e == nil {
 		return 0
 	}
-	return raw.(*entry).rev
+	return e.rev
 }
 
 // All gives every row in the order of keys.
-func (t *Table[T]) All(r Reader) iter.Seq[*T] { return t.iterate(r, "id_prefix", "") }
+func (t *Table[T]) All(r Reader) iter.Seq[*T] { return t.Prefix(r, "id", "") }
 
 // List gives the rows that the index finds under exactly this value. What a List saw is
 // not compared at commit: use Guard where a new row must not slip in.
 func (t *Table[T]) List(r Reader, index, value string) iter.Seq[*T] {
-	return t.iterate(r, index, value)
+	return func(yield func(*T) bool) {
+		r.state().under(t.kind, t.index(index), value, func(e *entry) bool { return yield(e.val.(*T)) })
+	}
 }
 
 // Prefix gives the rows whose value in the index begins so, sorted by it; index "id" is the key.
 func (t *Table[T]) Prefix(r Reader, index, prefix string) iter.Seq[*T] {
-	return t.iterate(r, index+"_prefix", prefix)
-}
-
-func (t *Table[T]) iterate(r Reader, index, value string) iter.Seq[*T] {
 	return func(yield func(*T) bool) {
-		it, err := r.txn().Get(string(t.kind), index, value)
-		if err != nil {
-			panic(fmt.Sprintf("store: table %s, index %s: %v", t.kind, index, err)) // a wiring defect
-		}
-		for raw := it.Next(); raw != nil; raw = it.Next() {
-			if !yield(raw.(*entry).val.(*T)) {
-				return
-			}
-		}
+		r.state().below(t.kind, t.index(index), prefix, func(e *entry) bool { return yield(e.val.(*T)) })
 	}
 }
 
 // Seek gives the rows whose value in the index begins with prefix and is not below from,
 // sorted by that value: the way to page. A row with several such values comes once for each.
 func (t *Table[T]) Seek(r Reader, index, prefix, from string) iter.Seq[*T] {
-	keys := t.key1
-	for _, x := range t.indexes {
-		if x.Name == index {
-			keys = x.Keys
-		}
-	}
 	return func(yield func(*T) bool) {
-		at := max(prefix, from)
-		it, err := r.txn().LowerBound(string(t.kind), index, at)
-		if err != nil {
-			panic(fmt.Sprintf("store: table %s, index %s: %v", t.kind, index, err)) // a wiring defect
-		}
-		// The iterator does not say which of a row's values it stands at. Entries come in the
-		// order of (value, key), so it is the row's smallest that is after the entry before.
-		last := ""
-		for raw := it.Next(); raw != nil; raw = it.Next() {
-			e := raw.(*entry)
-			row, here, found := e.val.(*T), "", false
-			for _, k := range keys(row) {
-				if strings.HasPrefix(k, prefix) && (k > at || k == at && e.key > last) && (!found || k < here) {
-					here, found = k, true
-				}
-			}
-			if !found || !yield(row) {
-				return
-			}
-			at, last = here, e.key
-		}
+		r.state().ascend(t.kind, t.index(index), max(prefix, from), func(v string, e *entry) bool {
+			return strings.HasPrefix(v, prefix) && yield(e.val.(*T))
+		})
 	}
 }
-
-func (t *Table[T]) key1(row *T) []string { return []string{t.key(row)} }
 
 // Holder gives the key of the row that holds the claim, and false where it is free. In a
 // Tx the claim is compared at commit.
 func (t *Table[T]) Holder(r Reader, claim string) (string, bool) {
 	key := string(t.kind) + "/" + claim
 	r.read(claimKind, key)
-	raw, err := r.txn().First(string(claimKind), "id", key)
-	if err != nil || raw == nil {
+	e := r.state().get(claimKind, key)
+	if e == nil {
 		return "", false
 	}
-	return raw.(*entry).val.(string), true
+	return e.val.(string), true
 }
 
 // Claimed gives the row that holds the claim.
@@ -229,47 +209,4 @@ type entry struct {
 	key string
 	rev int64 // etcd ModRevision; 0 in a transaction that has not committed
 	val any   // *T of a row; the holder's key of a claim; nil of a guard
-}
-
-// entryKey indexes entries by key.
-type entryKey struct{}
-
-func (entryKey) FromArgs(args ...any) ([]byte, error) { return terminated(args) }
-
-func (entryKey) PrefixFromArgs(args ...any) ([]byte, error) { return unterminated(args) }
-
-func (entryKey) FromObject(raw any) (bool, []byte, error) {
-	return true, append([]byte(raw.(*entry).key), 0), nil
-}
-
-// rowIndex indexes entries by what a function says of the row.
-type rowIndex[T any] struct{ keys func(*T) []string }
-
-func (rowIndex[T]) FromArgs(args ...any) ([]byte, error) { return terminated(args) }
-
-func (rowIndex[T]) PrefixFromArgs(args ...any) ([]byte, error) { return unterminated(args) }
-
-func (x rowIndex[T]) FromObject(raw any) (bool, [][]byte, error) {
-	keys := x.keys(raw.(*entry).val.(*T))
-	out := make([][]byte, 0, len(keys))
-	for _, k := range keys {
-		out = append(out, append([]byte(k), 0))
-	}
-	return len(out) > 0, out, nil
-}
-
-func terminated(args []any) ([]byte, error) {
-	b, err := unterminated(args)
-	return append(b, 0), err
-}
-
-func unterminated(args []any) ([]byte, error) {
-	if len(args) != 1 {
-		return nil, fmt.Errorf("an index takes 1 value, not %d", len(args))
-	}
-	s, ok := args[0].(string)
-	if !ok {
-		return nil, fmt.Errorf("an index takes a string, not %T", args[0])
-	}
-	return []byte(s), nil
 }

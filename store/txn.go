@@ -9,7 +9,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/hashicorp/go-memdb"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"google.golang.org/grpc/codes"
@@ -43,8 +42,8 @@ func (e *TakenError) Unwrap() error {
 // own writes on top.
 type Tx struct {
 	s      *Store
-	base   *memdb.Txn // as it was
-	over   *memdb.Txn // with the transaction's writes
+	base   *mirror // as it was
+	over   *mirror // with the transaction's writes
 	rev    int64
 	reads  map[ref]struct{}
 	writes map[ref]write
@@ -63,18 +62,18 @@ type write struct {
 	delete bool
 }
 
-func (tx *Tx) txn() *memdb.Txn            { return tx.over }
+func (tx *Tx) state() *mirror             { return tx.over }
 func (tx *Tx) read(kind Kind, key string) { tx.reads[ref{kind, key}] = struct{}{} }
 
 // Revision is the revision that the transaction reads at.
 func (tx *Tx) Revision() int64 { return tx.rev }
 
 func (tx *Tx) baseRev(r ref) int64 {
-	raw, err := tx.base.First(string(r.kind), "id", r.key)
-	if err != nil || raw == nil {
+	e := tx.base.get(r.kind, r.key)
+	if e == nil {
 		return 0
 	}
-	return raw.(*entry).rev
+	return e.rev
 }
 
 func (tx *Tx) set(r ref, w write) {
@@ -101,48 +100,33 @@ func (tx *Tx) put(t AnyTable, key string, row any, l *Lease) error {
 	}
 	r := ref{t.Kind(), key}
 	tx.read(r.kind, r.key)
-	old, err := tx.over.First(string(r.kind), "id", key)
-	if err != nil {
-		return fmt.Errorf("put %s %s: %w", r.kind, key, err)
-	}
 	tx.set(r, w)
-	if err := tx.over.Insert(string(r.kind), &entry{key: key, val: row}); err != nil {
-		return fmt.Errorf("put %s %s: %w", r.kind, key, err)
-	}
-	return recount(tx.over, t, valueOf(old), row)
+	old := tx.over.put(r.kind, &entry{key: key, val: row})
+	recount(tx.over, t, valueOf(old), row)
+	return nil
 }
 
 func (tx *Tx) del(t AnyTable, key string) error {
 	r := ref{t.Kind(), key}
 	tx.read(r.kind, r.key)
-	raw, err := tx.over.First(string(r.kind), "id", key)
-	if err != nil {
-		return fmt.Errorf("delete %s %s: %w", r.kind, key, err)
-	}
-	if raw == nil {
+	if tx.over.get(r.kind, key) == nil {
 		return nil
 	}
 	if err := tx.claim(t, key, nil); err != nil {
 		return err
 	}
 	tx.set(r, write{delete: true})
-	if err := tx.over.Delete(string(r.kind), raw); err != nil {
-		return fmt.Errorf("delete %s %s: %w", r.kind, key, err)
-	}
-	return recount(tx.over, t, valueOf(raw), nil)
+	recount(tx.over, t, valueOf(tx.over.remove(r.kind, key)), nil)
+	return nil
 }
 
 // claim gives up the claims that the row held and takes those it will hold; row nil: none.
 func (tx *Tx) claim(t AnyTable, key string, row any) error {
-	raw, err := tx.over.First(string(t.Kind()), "id", key)
-	if err != nil {
-		return fmt.Errorf("claims of %s %s: %w", t.Kind(), key, err)
-	}
 	want := map[string]bool{}
 	for _, c := range t.claimsOf(row) {
 		want[c] = true
 	}
-	if old, _ := raw.(*entry); old != nil {
+	if old := tx.over.get(t.Kind(), key); old != nil {
 		for _, c := range t.claimsOf(old.val) {
 			if want[c] {
 				delete(want, c)
@@ -151,9 +135,7 @@ func (tx *Tx) claim(t AnyTable, key string, row any) error {
 			r := ref{claimKind, string(t.Kind()) + "/" + c}
 			tx.read(r.kind, r.key)
 			tx.set(r, write{delete: true})
-			if _, err := tx.over.DeleteAll(string(claimKind), "id", r.key); err != nil {
-				return fmt.Errorf("give up claim %s: %w", r.key, err)
-			}
+			tx.over.remove(claimKind, r.key)
 		}
 	}
 	for _, c := range t.claimsOf(row) {
@@ -162,20 +144,14 @@ func (tx *Tx) claim(t AnyTable, key string, row any) error {
 		}
 		r := ref{claimKind, string(t.Kind()) + "/" + c}
 		tx.read(r.kind, r.key)
-		held, err := tx.over.First(string(claimKind), "id", r.key)
-		if err != nil {
-			return fmt.Errorf("claim %s: %w", r.key, err)
-		}
-		if held != nil {
-			if holder := held.(*entry).val.(string); holder != key {
+		if held := tx.over.get(claimKind, r.key); held != nil {
+			if holder := held.val.(string); holder != key {
 				return &TakenError{Kind: t.Kind(), Claim: c, Holder: holder}
 			}
 			continue
 		}
 		tx.set(r, write{value: []byte(key)})
-		if err := tx.over.Insert(string(claimKind), &entry{key: r.key, val: key}); err != nil {
-			return fmt.Errorf("claim %s: %w", r.key, err)
-		}
+		tx.over.put(claimKind, &entry{key: r.key, val: key})
 	}
 	return nil
 }
@@ -216,14 +192,12 @@ const maxAttempts = 64
 func (s *Store) Update(ctx context.Context, f func(*Tx) error) (int64, error) {
 	for attempt := range maxAttempts {
 		s.mu.Lock()
-		base, over, rev := s.db.Txn(false), s.db.Snapshot().Txn(true), s.rev
+		base, rev := s.mirror, s.rev
 		s.mu.Unlock()
-		tx := &Tx{s: s, base: base, over: over, rev: rev, reads: map[ref]struct{}{}, writes: map[ref]write{}}
+		tx := &Tx{s: s, base: base, over: base.edit(), rev: rev, reads: map[ref]struct{}{}, writes: map[ref]write{}}
 		if err := f(tx); err != nil {
-			over.Abort()
 			return 0, err
 		}
-		over.Abort()
 		if len(tx.writes) == 0 {
 			return rev, nil
 		}
