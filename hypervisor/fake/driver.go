@@ -37,6 +37,12 @@ const (
 	ConsoleLog Op = "console log"
 	Console    Op = "console"
 	Display    Op = "display"
+	Pause      Op = "pause"
+	Suspend    Op = "suspend"
+	Plug       Op = "plug"
+	Grow       Op = "grow"
+	CopyDisk   Op = "copy disk"
+	Diagnose   Op = "diagnose"
 )
 
 // Fault makes calls slow or fail.
@@ -60,6 +66,8 @@ type Behaviour struct {
 	// ShutdownFor is how long the guest takes to shut down after its power button; a negative
 	// one ignores the button.
 	ShutdownFor time.Duration
+	// LetGoFor is how long the guest takes to let go of a device that is unplugged; a negative one never does.
+	LetGoFor time.Duration
 	// Greeting is written to the console at each start and reset.
 	Greeting string
 }
@@ -88,8 +96,11 @@ type Host struct {
 
 type guest struct {
 	spec  hypervisor.Guest // as last ensured
+	live  hypervisor.Guest // what it was started with and plugged into it; while it is on or suspended
 	state hypervisor.State
 	log   []byte
+	began time.Time        // its last start
+	sizes map[string]int64 // by serial, as Grow told
 	// run counts starts, so that a timer of an earlier run does nothing to a later one.
 	run     int
 	off     chan struct{} // closed when the current run ends
@@ -151,7 +162,7 @@ func (h *Host) Crash(id string) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	g := h.guests[id]
-	if g == nil || g.state.Power != hypervisor.Running {
+	if g == nil || !g.on() {
 		return false
 	}
 	h.end(g, hypervisor.Crashed, "process died")
@@ -295,7 +306,7 @@ func (d *Driver) Remove(ctx context.Context, id string) error {
 	if g == nil {
 		return nil
 	}
-	if g.state.Power == hypervisor.Running {
+	if g.on() {
 		d.h.end(g, hypervisor.Off, "stopped")
 	}
 	delete(d.h.guests, id)
@@ -319,11 +330,21 @@ func (d *Driver) Start(ctx context.Context, id string) error {
 	if g == nil {
 		return hypervisor.NotFound(id)
 	}
-	if g.state.Power == hypervisor.Running {
+	switch g.state.Power {
+	case hypervisor.Running:
+		return nil
+	case hypervisor.Paused:
+		h.become(g, hypervisor.Running, "resumed")
 		return nil
 	}
+	restored := g.state.Power == hypervisor.Suspended
 	g.run++
 	g.off = make(chan struct{})
+	if restored {
+		h.become(g, hypervisor.Running, "restored")
+		return nil
+	}
+	g.live, g.began, g.sizes = g.spec, time.Now(), nil
 	h.become(g, hypervisor.Running, "started")
 	h.write(g, []byte(b.Greeting))
 	if b.RunFor > 0 {
@@ -356,15 +377,19 @@ func (d *Driver) Stop(ctx context.Context, id string, grace time.Duration) error
 		h.mu.Unlock()
 		return hypervisor.NotFound(id)
 	}
-	if g.state.Power != hypervisor.Running {
+	if !g.on() {
+		if g.state.Power == hypervisor.Suspended {
+			h.become(g, hypervisor.Off, "stopped")
+		}
 		h.mu.Unlock()
 		return nil
 	}
 	run, off, b := g.run, g.off, h.behaviour(id)
+	awake := g.state.Power == hypervisor.Running
 	h.mu.Unlock()
 
 	wait, reason := grace, "stopped"
-	if b.ShutdownFor >= 0 && b.ShutdownFor < grace {
+	if b.ShutdownFor >= 0 && b.ShutdownFor < grace && awake {
 		wait, reason = b.ShutdownFor, "shut down"
 	}
 	if wait > 0 {

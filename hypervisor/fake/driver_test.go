@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"runtime"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -18,6 +20,7 @@ import (
 // host is a fake host as the suite wants it.
 type host struct {
 	*fake.Host
+	taps         int
 	broken, deaf []string // IDs made beforehand, as a fake's data are fixed when it is made
 }
 
@@ -29,7 +32,7 @@ func newHost() *host {
 	}
 	for range 4 {
 		deaf, broken := hypertest.NewID(), hypertest.NewID()
-		cfg.ByGuest[deaf] = fake.Behaviour{Greeting: hypertest.Greeting, ShutdownFor: -1}
+		cfg.ByGuest[deaf] = fake.Behaviour{Greeting: hypertest.Greeting, ShutdownFor: -1, LetGoFor: -1}
 		cfg.Faults = append(cfg.Faults, fake.Fault{Op: fake.Start, Guest: broken,
 			Err: fmt.Errorf("start guest %s: no such disk", broken)})
 		h.deaf, h.broken = append(h.deaf, deaf), append(h.broken, broken)
@@ -41,7 +44,7 @@ func newHost() *host {
 func guest(id string) hypervisor.Guest {
 	return hypervisor.Guest{
 		ID: id, Name: "yk-" + id, VCPUs: 1, MemoryMiB: 64,
-		Disks:      []hypervisor.Disk{{Path: "/guests/" + id + "/disk", Format: "qcow2", BootOrder: 1}},
+		Disks:      []hypervisor.Disk{{Path: "/guests/" + id + "/disk", Format: "qcow2", BootOrder: 1, Serial: "root"}},
 		ConsoleLog: "/guests/" + id + "/console.log",
 	}
 }
@@ -62,6 +65,28 @@ func (h *host) Deaf(*testing.T) hypervisor.Guest {
 	id := h.deaf[0]
 	h.deaf = h.deaf[1:]
 	return guest(id)
+}
+
+func (h *host) Busy(*testing.T) hypervisor.Guest { return guest(hypertest.NewID()) }
+
+func (h *host) Whole(t *testing.T, path string) {
+	if data, err := os.ReadFile(path); err != nil || !strings.HasPrefix(string(data), "disk root of guest ") {
+		t.Errorf("the copy holds %q, %v", data, err)
+	}
+}
+
+func (h *host) Disk(*testing.T) hypervisor.Disk {
+	id := hypertest.NewID()
+	return hypervisor.Disk{Path: "/volumes/" + id, Format: "raw", Serial: id}
+}
+
+func (h *host) Size(_ *testing.T, id string, d hypervisor.Disk) int64 {
+	return h.Host.Size(id, d.Serial)
+}
+
+func (h *host) Tap(*testing.T) string {
+	h.taps++
+	return fmt.Sprint("tap", h.taps)
 }
 
 func (h *host) Crash(t *testing.T, id string) {

@@ -368,14 +368,16 @@ func devices(g hypervisor.Guest, p platform) devicesXML {
 	if scsi {
 		v.Controllers = append(v.Controllers, controllerXML{Type: "scsi", Model: "virtio-scsi"})
 	}
-	if p.sparePorts > 0 { // libvirt counts PCI controllers from the root, which it adds only if there is none
-		v.Controllers = append(v.Controllers, controllerXML{Type: "pci", Model: "pcie-root"})
-	}
-	for range p.sparePorts {
-		v.Controllers = append(v.Controllers, controllerXML{Type: "pci", Model: "pcie-root-port"})
-	}
 	for _, n := range g.NICs {
 		v.Interfaces = append(v.Interfaces, nic2xml(n))
+	}
+	if p.sparePorts > 0 {
+		// libvirt counts PCI controllers from the root, which it adds only if there is none; and what the guest
+		// begins with takes the first ports.
+		v.Controllers = append(v.Controllers, controllerXML{Type: "pci", Model: "pcie-root"})
+		for range v.ports() + p.sparePorts {
+			v.Controllers = append(v.Controllers, controllerXML{Type: "pci", Model: "pcie-root-port"})
+		}
 	}
 	return v
 }
@@ -394,6 +396,27 @@ func (v *devicesXML) display(specs map[string]string) {
 	}
 	v.Graphics = &graphicsXML{Type: "vnc", Listen: typeXML{"none"}}
 	v.Video.Model = videoModelXML{Type: "vga", VRAM: displayKiB}
+}
+
+// ports counts the devices that take a PCIe port each.
+func (v devicesXML) ports() int {
+	n := 2 + len(v.Interfaces) // the balloon and the source of randomness
+	for _, d := range v.Disks {
+		if d.Target.Bus == "virtio" {
+			n++
+		}
+	}
+	for _, c := range v.Controllers {
+		if c.Type == "scsi" || c.Model == "qemu-xhci" {
+			n++
+		}
+	}
+	for _, i := range v.Inputs {
+		if i.Bus == "virtio" {
+			n++
+		}
+	}
+	return n
 }
 
 func disk2xml(d hypervisor.Disk) diskXML {

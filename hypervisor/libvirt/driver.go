@@ -41,7 +41,7 @@ type Config struct {
 }
 
 // DefaultSparePorts is how many devices can be plugged into a running guest.
-const DefaultSparePorts = 4
+const DefaultSparePorts = 8
 
 // Driver drives one libvirtd. It connects when first used and again after libvirtd was lost;
 // guests are processes of their own and run on meanwhile.
@@ -62,6 +62,7 @@ type Driver struct {
 	// an absent one must be asked for.
 	records map[string]record
 	states  map[string]hypervisor.State // as last seen, for Since
+	saves   map[string]bool             // of guests that are off: whether a file has their memory; asked for where absent
 }
 
 // link is what the driver has while libvirtd is there. Calls that may take long have a
@@ -73,8 +74,13 @@ type link struct {
 }
 
 var (
-	_ hypervisor.Driver   = (*Driver)(nil)
-	_ hypervisor.Consoler = (*Driver)(nil)
+	_ hypervisor.Driver    = (*Driver)(nil)
+	_ hypervisor.Consoler  = (*Driver)(nil)
+	_ hypervisor.Pauser    = (*Driver)(nil)
+	_ hypervisor.Suspender = (*Driver)(nil)
+	_ hypervisor.Plugger   = (*Driver)(nil)
+	_ hypervisor.Copier    = (*Driver)(nil)
+	_ hypervisor.Diagnoser = (*Driver)(nil)
 )
 
 // New makes a driver; nothing is connected yet.
@@ -99,7 +105,7 @@ func New(cfg Config) (*Driver, error) {
 	d := &Driver{
 		cfg: cfg, log: cfg.Log,
 		dialing: make(chan struct{}, 1), probing: make(chan struct{}, 1),
-		records: map[string]record{}, states: map[string]hypervisor.State{},
+		records: map[string]record{}, states: map[string]hypervisor.State{}, saves: map[string]bool{},
 	}
 	if d.log == nil {
 		d.log = slog.Default()
@@ -220,6 +226,7 @@ func (d *Driver) lose(l *link, err error) {
 	if mine {
 		d.link = nil
 		clear(d.records)
+		clear(d.saves)
 		d.feed.End()
 	}
 	d.mu.Unlock()
@@ -315,6 +322,7 @@ func (d *Driver) forget(id string) {
 	d.mu.Lock()
 	delete(d.records, id)
 	delete(d.states, id)
+	delete(d.saves, id)
 	d.mu.Unlock()
 }
 

@@ -1,8 +1,11 @@
 package libvirt_test
 
 import (
+	"bytes"
 	"context"
+	"encoding/binary"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"syscall"
 	"testing"
@@ -52,6 +55,58 @@ func (h host) Guest(t *testing.T) hypervisor.Guest {
 
 func (h host) Deaf(t *testing.T) hypervisor.Guest {
 	return h.guest(t, libvirttest.Sector{Greeting: hypertest.Greeting, Deaf: true})
+}
+
+func (h host) Busy(t *testing.T) hypervisor.Guest {
+	return h.guest(t, libvirttest.Sector{Greeting: hypertest.Greeting, Counts: true})
+}
+
+// Whole looks at the numbers that a guest that counts has written to the disk.
+func (h host) Whole(t *testing.T, path string) {
+	t.Helper()
+	info, err := exec.Command("qemu-img", "info", "--output=json", path).Output()
+	if err != nil || !bytes.Contains(info, []byte(`"format": "qcow2"`)) || bytes.Contains(info, []byte("backing")) {
+		t.Fatalf("the copy is %s, %v", info, err)
+	}
+	raw := path + ".raw"
+	if out, err := exec.Command("qemu-img", "convert", "-f", "qcow2", "-O", "raw", path, raw).CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	data, err := os.ReadFile(raw)
+	if err != nil {
+		t.Fatal(err)
+	}
+	first := binary.LittleEndian.Uint32(data[512*libvirttest.CountFirst:])
+	second := binary.LittleEndian.Uint32(data[512*libvirttest.CountSecond:])
+	if len(data) != 1<<20 || first == 0 || first != second && first != second+1 {
+		t.Errorf("the copy of %d bytes holds the numbers %d and %d, which are of no one moment", len(data), first, second)
+	}
+}
+
+func (h host) Disk(t *testing.T) hypervisor.Disk {
+	t.Helper()
+	id := hypertest.NewID()
+	path := filepath.Join(h.Dir(), id)
+	if err := os.WriteFile(path, make([]byte, 1<<20), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return hypervisor.Disk{Path: path, Format: "raw", Serial: id}
+}
+
+func (h host) Size(t *testing.T, _ string, d hypervisor.Disk) int64 {
+	t.Helper()
+	st, err := os.Stat(d.Path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return st.Size()
+}
+
+func (h host) Tap(t *testing.T) string {
+	t.Helper()
+	name := "tap" + hypertest.NewID()[:8]
+	h.AddTap(t, name)
+	return name
 }
 
 func (h host) Broken(t *testing.T) hypervisor.Guest {

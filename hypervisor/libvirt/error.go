@@ -29,6 +29,7 @@ const (
 	codeNoMetadata        = 80
 	codeAgentUnresponsive = 86
 	codeResourceBusy      = 87
+	codeDeviceMissing     = 99
 )
 
 func decodeError(p []byte) error {

@@ -56,21 +56,31 @@ const (
 	procDomainGetXMLDesc   = 14
 	procDomainLookupByName = 23
 	procDomainResume       = 28
+	procDomainSuspend      = 34
 	procGetHostname        = 59
 	procAuthList           = 66
 	procGetLibVersion      = 157
+	procDomainAttach       = 160 // DOMAIN_ATTACH_DEVICE_FLAGS
+	procDomainDetach       = 161 // DOMAIN_DETACH_DEVICE_FLAGS
+	procDomainSave         = 182 // DOMAIN_MANAGED_SAVE
+	procDomainHasSave      = 183 // DOMAIN_HAS_MANAGED_SAVE_IMAGE
+	procDomainDropSave     = 184 // DOMAIN_MANAGED_SAVE_REMOVE
 	procDomainCreate       = 196 // DOMAIN_CREATE_WITH_FLAGS
 	procDomainOpenConsole  = 201
 	procDomainGetState     = 212
 	procDomainUndefine     = 231 // DOMAIN_UNDEFINE_FLAGS
 	procDomainDestroy      = 234 // DOMAIN_DESTROY_FLAGS
+	procBlockJobAbort      = 237 // DOMAIN_BLOCK_JOB_ABORT
+	procBlockJobInfo       = 238 // DOMAIN_GET_BLOCK_JOB_INFO
 	procDomainReset        = 245
+	procBlockResize        = 251 // DOMAIN_BLOCK_RESIZE
 	procDomainShutdown     = 258 // DOMAIN_SHUTDOWN_FLAGS
 	procDomainGetMetadata  = 265
 	procEventRegister      = 316 // CONNECT_DOMAIN_EVENT_CALLBACK_REGISTER_ANY
 	procEventLifecycle     = 318 // DOMAIN_EVENT_CALLBACK_LIFECYCLE
 	procDomainOpenGraphics = 343 // DOMAIN_OPEN_GRAPHICS_FD
 	procGetAllDomainStats  = 344
+	procBlockCopy          = 345 // DOMAIN_BLOCK_COPY
 	procDomainDefineXML    = 350 // DOMAIN_DEFINE_XML_FLAGS
 )
 

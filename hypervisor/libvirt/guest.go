@@ -17,11 +17,11 @@ func (d *Driver) Ensure(ctx context.Context, g hypervisor.Guest) error {
 	if err := g.Check(); err != nil {
 		return err
 	}
-	accel, err := d.accelerator(ctx)
+	p, err := d.platform(ctx)
 	if err != nil {
 		return fmt.Errorf("define guest %s: %w", g.ID, err)
 	}
-	text, digest, err := definition(g, platform{accelerator: accel, cpuModel: d.cfg.CPUModel, sparePorts: max(d.cfg.SparePorts, 0)})
+	text, digest, err := definition(g, p)
 	if err != nil {
 		return err
 	}
@@ -56,6 +56,12 @@ func (d *Driver) Ensure(ctx context.Context, g hypervisor.Guest) error {
 	d.records[g.ID] = r
 	d.mu.Unlock()
 	return nil
+}
+
+// platform gives what definitions depend on beside guests.
+func (d *Driver) platform(ctx context.Context) (platform, error) {
+	accel, err := d.accelerator(ctx)
+	return platform{accelerator: accel, cpuModel: d.cfg.CPUModel, sparePorts: max(d.cfg.SparePorts, 0)}, err
 }
 
 // stored reads the metadata of the definition that the next start takes.
@@ -170,20 +176,19 @@ func (d *Driver) Stop(ctx context.Context, id string, grace time.Duration) error
 	if err != nil {
 		return err
 	}
+	off := false
 	if grace > 0 {
-		off, err := d.shutDown(ctx, id, ref, grace)
-		if err != nil {
+		if off, err = d.shutDown(ctx, id, ref, grace); err != nil {
 			return refused(id, "stop", err)
 		}
-		if off {
-			return nil
+	}
+	if !off {
+		_, err = d.ask(ctx, slow, procDomainDestroy, new(encoder).dom(ref).u32(0))
+		if err != nil && !hasCode(err, codeOperationInvalid) { // off already
+			return refused(id, "stop", err)
 		}
 	}
-	_, err = d.ask(ctx, slow, procDomainDestroy, new(encoder).dom(ref).u32(0))
-	if hasCode(err, codeOperationInvalid) {
-		return nil // off already
-	}
-	return refused(id, "stop", err)
+	return refused(id, "stop", d.dropSave(ctx, id, ref))
 }
 
 // shutDown presses the power button and waits; off tells whether the guest went off in time.

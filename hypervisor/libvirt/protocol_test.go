@@ -85,6 +85,8 @@ func FuzzReplies(f *testing.F) {
 	f.Add(append(new(encoder).i32(1).buf, append(slices.Clone(dom), 0, 0, 0, 5, 0, 0, 0, 1)...))
 	f.Add(append(new(encoder).u32(1).buf, append(slices.Clone(dom), new(encoder).u32(1).str("state.state").u32(1).i32(5).buf...)...))
 	f.Add(bytes.Repeat([]byte{0, 0, 0, 65}, 40))
+	f.Add(new(encoder).i32(1).i32(2).u64(0).u64(3).u64(5).buf)
+	f.Add(append(new(encoder).u32(1).buf, append(slices.Clone(dom), new(encoder).u32(2).str("block.count").u32(2).u32(1<<31).str("block.0.name").u32(7).str("vda").buf...)...))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		if err := decodeError(b); err == nil || err.Error() == "" {
 			t.Error("an error that is none")
@@ -97,6 +99,12 @@ func FuzzReplies(f *testing.F) {
 			powerOf(s.state, s.reason)
 		}
 		decodeNode(&decoder{buf: b})
+		if j, err := decodeJob(&decoder{buf: b}); err == nil && len(b) < 32 {
+			t.Errorf("%d bytes are the job %+v", len(b), j)
+		}
+		if c, err := decodeCounters(&decoder{buf: b}); err == nil {
+			c.diagnostics(liveXML{})
+		}
 	})
 }
 
@@ -105,6 +113,7 @@ func FuzzForeignXML(f *testing.F) {
 	f.Add(`<guest digest="x"><consoleLog>/a</consoleLog><consoleLogBytes>5</consoleLogBytes><port id="a" mac="b" tap="c"/></guest>`)
 	f.Add(`<guest><consoleLogBytes>99999999999999999999</consoleLogBytes></guest>`)
 	f.Add(`<capabilities><host><cpu><arch>x86_64</arch><topology sockets="1"/></cpu></host><guest><os_type>hvm</os_type></guest></capabilities>`)
+	f.Add(`<domain><devices><disk type="file" device="disk"><source file="/a"/><target dev="vdb"/><serial>s</serial></disk><interface type="ethernet"><mac address="x"/></interface></devices></domain>`)
 	f.Fuzz(func(t *testing.T, text string) {
 		if r, err := parseRecord(text); err == nil {
 			if r.logBound <= 0 {
@@ -116,6 +125,11 @@ func FuzzForeignXML(f *testing.F) {
 		}
 		if h, err := parseHost(text); err == nil {
 			h.emulator()
+		}
+		if l, err := parseLive(text); err == nil {
+			if _, _, err := l.changes(devices(sample(), platform{})); err != nil {
+				t.Error(err)
+			}
 		}
 	})
 }
@@ -356,6 +370,33 @@ func TestUUID(t *testing.T) {
 		if _, ok := parseUUID(bad); ok {
 			t.Errorf("%q is taken for a UUID", bad)
 		}
+	}
+}
+
+// A running guest keeps what it has, whatever its devices are called in the next definition.
+func TestPlugChanges(t *testing.T) {
+	g := sample()
+	live, err := parseLive(`<domain><devices>
+		<disk type="file" device="disk"><source file="/g/disk"/><target dev="vda"/></disk>
+		<disk type="file" device="disk"><source file="/old"/><target dev="vdb"/><serial>gone</serial></disk>
+		<disk type="file" device="cdrom"><source file="/g/config"/><target dev="sda"/></disk>
+		<interface type="ethernet"><mac address="fa:16:3e:00:00:01"/><target dev="tap1"/></interface>
+		<interface type="ethernet"><mac address="fa:16:3e:00:00:09"/><target dev="tap9"/></interface></devices></domain>`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	g.Disks = append(g.Disks, hypervisor.Disk{Path: "/new", Format: "raw", Serial: "new", BootOrder: 2})
+	g.NICs = append(g.NICs, hypervisor.NIC{MAC: "FA:16:3E:00:00:02", Tap: "tap2"})
+	attach, detach, err := live.changes(devices(g, platform{}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	all := strings.Join(attach, "\n")
+	if len(attach) != 2 || !strings.HasPrefix(attach[0], "<disk ") || !strings.Contains(all, `dev="vdc"`) || !strings.Contains(all, "fa:16:3e:00:00:02") || strings.Contains(all, "<boot") {
+		t.Errorf("attach %s", all)
+	}
+	if len(detach) != 2 || !strings.Contains(detach["gone"], "/old") || !strings.Contains(detach["fa:16:3e:00:00:09"], "tap9") {
+		t.Errorf("detach %v", detach)
 	}
 }
 

@@ -71,6 +71,9 @@ func eventPower(event, detail int) (p hypervisor.Power, reason string, ok bool) 
 		if detail == 2 || detail == 5 { // CRASHED, FAILED
 			return hypervisor.Crashed, text, true
 		}
+		if detail == 4 { // SAVED
+			return hypervisor.Suspended, text, true
+		}
 		return hypervisor.Off, text, true
 	case 7: // PMSUSPENDED
 		return hypervisor.Paused, "asleep", true
@@ -167,6 +170,7 @@ func (d *Driver) publish(l *link) {
 		id := formatUUID(e.dom.uuid)
 		d.mu.Lock()
 		_, known := d.records[id]
+		delete(d.saves, id)
 		d.mu.Unlock()
 		if !known {
 			if e.event == 1 { // gone before it was known: nobody has heard of it
@@ -225,12 +229,7 @@ func (d *Driver) list(ctx context.Context, l *link) ([]hypervisor.State, error) 
 	if out.err != nil {
 		return nil, fmt.Errorf("read the states of all domains: %w", out.err)
 	}
-	// Answers and events come in one order. If none came in between, a state that differs from
-	// what the events said so far is one that libvirt sent no event for.
-	after, _ := l.events.quiet()
-	settled = settled && before == after
-	states := make([]hypervisor.State, 0, len(all))
-	listed := make(map[string]bool, len(all))
+	mine := all[:0]
 	for _, one := range all {
 		id := formatUUID(one.dom.uuid)
 		d.mu.Lock()
@@ -245,8 +244,24 @@ func (d *Driver) list(ctx context.Context, l *link) ([]hypervisor.State, error) 
 				return nil, err
 			}
 		}
+		if one.saved, err = d.saved(ctx, l, one); err != nil {
+			return nil, err
+		}
+		mine = append(mine, one)
+	}
+	// Answers and events come in one order. If none came in between, a state that differs from
+	// what the events said so far is one that libvirt sent no event for.
+	after, _ := l.events.quiet()
+	settled = settled && before == after
+	states := make([]hypervisor.State, 0, len(mine))
+	listed := make(map[string]bool, len(mine))
+	for _, one := range mine {
+		id := formatUUID(one.dom.uuid)
 		listed[id] = true
 		p, reason := powerOf(one.state, one.reason)
+		if one.saved {
+			p, reason = hypervisor.Suspended, "saved"
+		}
 		d.mu.Lock()
 		was, seen := d.states[id]
 		d.mu.Unlock()
@@ -277,6 +292,7 @@ func (d *Driver) takeStock(ctx context.Context, l *link) error {
 type stats struct {
 	dom           domainRef
 	state, reason int
+	saved         bool // found out beside
 }
 
 // decodeStats reads remote_connect_get_all_domain_stats_ret as far as it tells states.

@@ -21,6 +21,11 @@ func (e *encoder) u32(v uint32) *encoder {
 	return e
 }
 
+func (e *encoder) u64(v uint64) *encoder {
+	e.buf = binary.BigEndian.AppendUint64(e.buf, v)
+	return e
+}
+
 func (e *encoder) i32(v int32) *encoder { return e.u32(uint32(v)) }
 
 // fixed appends opaque data of a length that both sides know.
@@ -138,8 +143,14 @@ func (d *decoder) count(size int) int {
 	return int(n)
 }
 
-// param reads a remote_typed_param; only whole numbers have a value here, as no other is used.
+// param reads a remote_typed_param that is a whole number.
 func (d *decoder) param() (field string, value int64) {
+	field, value, _ = d.anyParam()
+	return field, value
+}
+
+// anyParam reads a remote_typed_param: a number, or a text. A double's bits are its number.
+func (d *decoder) anyParam() (field string, value int64, text string) {
 	field = d.str()
 	switch kind := d.u32(); kind {
 	case 1, 6: // int, boolean
@@ -149,11 +160,11 @@ func (d *decoder) param() (field string, value int64) {
 	case 3, 4, 5: // long long, unsigned long long, double
 		value = int64(d.u64())
 	case 7:
-		d.str()
+		text = d.str()
 	default:
 		if d.err == nil {
 			d.err = fmt.Errorf("a typed parameter is of the unknown type %d", kind)
 		}
 	}
-	return field, value
+	return field, value, text
 }

@@ -8,11 +8,20 @@ import (
 
 // Sector describes a guest of 512 bytes: a boot sector that the firmware loads and that needs
 // nothing else. It writes Greeting to the first serial port, then echoes what comes there,
-// and powers the machine off at its power button unless it is Deaf.
+// powers the machine off at its power button and lets go of devices that are unplugged, unless it is Deaf.
 type Sector struct {
-	Greeting string // at most 300 bytes
+	Greeting string // at most 200 bytes
 	Deaf     bool
+	// Counts has it write a number, one more each time, to the sector CountFirst of its disk and then to the sector
+	// CountSecond, as fast as it can: at any moment the first is as large as the second or one more.
+	Counts bool
 }
+
+// Where a Sector that Counts keeps its numbers: the first four bytes, little-endian.
+const (
+	CountFirst  = 8
+	CountSecond = 1024
+)
 
 // WriteDisk writes the guest's disk, a raw image.
 func (s Sector) WriteDisk(t testing.TB, path string) {
@@ -63,6 +72,27 @@ func (s Sector) disk(t testing.TB) []byte {
 	a.emit(0x49)          // dec cx
 	a.jump(0xeb, "loop")
 	a.label("sleep")
+	if !s.Deaf {
+		// ACPI PCI hot-plug as QEMU does it on q35 (its docs/specs/acpi_pci_hotplug): for each bus, ask which slots are
+		// to go down and eject those.
+		a.emit(0x66, 0x31, 0xdb) // xor ebx, ebx
+		a.label("bus")
+		a.emit(0xba, 0xd0, 0x0c, 0x66, 0x89, 0xd8, 0x66, 0xef) // out 0xcd0, ebx: select the bus
+		a.emit(0xba, 0xc4, 0x0c, 0x66, 0xed, 0x66, 0x85, 0xc0) // in eax, 0xcc4: down; test eax, eax
+		a.jump(0x74, "kept")
+		a.emit(0xba, 0xc8, 0x0c, 0x66, 0xef) // out 0xcc8, eax: eject
+		a.label("kept")
+		a.emit(0x66, 0x43, 0x80, 0xfb, 0x40) // inc ebx; cmp bl, 64
+		a.jump(0x72, "bus")
+	}
+	if s.Counts {
+		a.emit(0x66, 0xff, 0x06, 0x00, 0x80) // inc dword [0x8000]
+		for _, sector := range []uint16{CountFirst, CountSecond} {
+			a.emit(0xb8, byte(sector), byte(sector>>8)) // mov ax, sector
+			a.call("write")
+		}
+		a.jump(0xeb, "loop")
+	}
 	a.emit(0xfb, 0xf4, 0xfa) // sti; hlt; cli: the timer wakes it 18 times a second
 	a.jump(0xeb, "loop")
 
@@ -78,6 +108,15 @@ func (s Sector) disk(t testing.TB) []byte {
 	a.jump(0x74, "busy")
 	a.emit(0x88, 0xe0, 0xba, 0xf8, 0x03, 0xee, 0xc3) // mov al, ah; out data, al; ret
 
+	if s.Counts { // BIOS interrupt 0x13, function 0x43, with a disk address packet
+		a.label("write")
+		a.emit(0xbe)
+		a.word("packet")
+		a.emit(0x89, 0x44, 0x08)                               // mov [si+8], ax
+		a.emit(0xb8, 0x00, 0x43, 0xb2, 0x80, 0xcd, 0x13, 0xc3) // mov ax, 0x4300; mov dl, 0x80; int 0x13; ret
+		a.label("packet")
+		a.emit(0x10, 0, 1, 0, 0x00, 0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0) // one sector at 0:0x8000
+	}
 	a.label("text")
 	a.emit([]byte(s.Greeting)...)
 	a.emit(0)

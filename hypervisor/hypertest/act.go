@@ -1,0 +1,291 @@
+package hypertest
+
+import (
+	"context"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"yakumo/fault"
+	"yakumo/hypervisor"
+)
+
+// started defines a guest, starts it and waits until it is up.
+func started(t *testing.T, d hypervisor.Driver, g hypervisor.Guest) {
+	t.Helper()
+	define(t, d, g)
+	must(t, d.Start(testContext(t), g.ID))
+	waitLog(t, d, g.ID, greetings(1))
+}
+
+func testPause(t *testing.T, h Host) {
+	d, g, ctx := h.Open(t), h.Guest(t), testContext(t)
+	p, ok := d.(hypervisor.Pauser)
+	if !ok {
+		return
+	}
+	wantKind(t, p.Pause(ctx, NewID()), fault.NotFound)
+	define(t, d, g)
+	wantKind(t, p.Pause(ctx, g.ID), fault.Conflict)
+	watch, err := d.Watch(ctx)
+	must(t, err)
+	must(t, d.Start(ctx, g.ID))
+	waitLog(t, d, g.ID, greetings(1))
+	must(t, p.Pause(ctx, g.ID))
+	wantPower(t, d, g.ID, hypervisor.Paused)
+	waitPower(t, watch, g.ID, hypervisor.Paused)
+	must(t, p.Pause(ctx, g.ID))
+	wantPower(t, h.Open(t), g.ID, hypervisor.Paused)
+
+	must(t, d.Start(ctx, g.ID))
+	wantPower(t, d, g.ID, hypervisor.Running)
+	waitPower(t, watch, g.ID, hypervisor.Running)
+	con := console(t, ctx, d.(hypervisor.Consoler), g.ID)
+	must(t, write(con, []byte("on\n")))
+	must(t, expect(con, []byte("on\n")))
+	must(t, con.Close())
+	if greetings(2)(waitLog(t, d, g.ID, greetings(1))) {
+		t.Error("a guest that was paused has started anew")
+	}
+
+	must(t, p.Pause(ctx, g.ID))
+	must(t, d.Stop(ctx, g.ID, 0))
+	wantPower(t, d, g.ID, hypervisor.Off)
+	must(t, d.Start(ctx, g.ID))
+	waitLog(t, d, g.ID, greetings(2))
+	must(t, p.Pause(ctx, g.ID))
+	must(t, d.Remove(ctx, g.ID))
+	wantPower(t, d, g.ID, hypervisor.Absent)
+}
+
+func testSuspend(t *testing.T, h Host) {
+	d, g, ctx := h.Open(t), h.Guest(t), testContext(t)
+	s, ok := d.(hypervisor.Suspender)
+	if !ok {
+		return
+	}
+	wantKind(t, s.Suspend(ctx, NewID()), fault.NotFound)
+	define(t, d, g)
+	wantKind(t, s.Suspend(ctx, g.ID), fault.Conflict)
+	watch, err := d.Watch(ctx)
+	must(t, err)
+	must(t, d.Start(ctx, g.ID))
+	waitLog(t, d, g.ID, greetings(1))
+	must(t, s.Suspend(ctx, g.ID))
+	wantPower(t, d, g.ID, hypervisor.Suspended)
+	waitPower(t, watch, g.ID, hypervisor.Suspended)
+	must(t, s.Suspend(ctx, g.ID))
+	must(t, d.Ensure(ctx, g))
+	wantPower(t, d, g.ID, hypervisor.Suspended)
+
+	// Its memory outlives whoever knows of it.
+	wantPower(t, h.Open(t), g.ID, hypervisor.Suspended)
+	h.KillDaemon(t)
+	h.StartDaemon(t)
+	wantPower(t, d, g.ID, hypervisor.Suspended)
+	wantPower(t, h.Open(t), g.ID, hypervisor.Suspended)
+	must(t, d.Start(ctx, g.ID))
+	wantPower(t, d, g.ID, hypervisor.Running)
+	con := console(t, ctx, d.(hypervisor.Consoler), g.ID)
+	must(t, write(con, []byte("on\n")))
+	must(t, expect(con, []byte("on\n")))
+	must(t, con.Close())
+	if greetings(2)(waitLog(t, d, g.ID, greetings(1))) {
+		t.Error("a guest that was suspended has started anew")
+	}
+
+	// A paused one runs when it is started; a stop throws the memory away, and so does a removal.
+	watch, err = d.Watch(ctx)
+	must(t, err)
+	if p, ok := d.(hypervisor.Pauser); ok {
+		must(t, p.Pause(ctx, g.ID))
+	}
+	must(t, s.Suspend(ctx, g.ID))
+	must(t, d.Start(ctx, g.ID))
+	wantPower(t, d, g.ID, hypervisor.Running)
+	for n, grace := range []time.Duration{0, Deadline} {
+		must(t, s.Suspend(ctx, g.ID))
+		waitPower(t, watch, g.ID, hypervisor.Suspended)
+		must(t, d.Stop(ctx, g.ID, grace))
+		wantPower(t, d, g.ID, hypervisor.Off)
+		waitPower(t, watch, g.ID, hypervisor.Off)
+		wantPower(t, h.Open(t), g.ID, hypervisor.Off)
+		must(t, d.Start(ctx, g.ID))
+		waitLog(t, d, g.ID, greetings(n+2))
+	}
+	must(t, s.Suspend(ctx, g.ID))
+	must(t, d.Remove(ctx, g.ID))
+	must(t, d.Ensure(ctx, g))
+	wantPower(t, d, g.ID, hypervisor.Off)
+}
+
+func testPlug(t *testing.T, h Host) {
+	d, g, ctx := h.Open(t), h.Guest(t), testContext(t)
+	p, ok := d.(hypervisor.Plugger)
+	if !ok {
+		return
+	}
+	diag := d.(hypervisor.Diagnoser)
+	wantKind(t, p.Plug(ctx, g), fault.NotFound)
+	define(t, d, g)
+	wantKind(t, p.Plug(ctx, g), fault.Conflict)
+	must(t, d.Start(ctx, g.ID))
+	waitLog(t, d, g.ID, greetings(1))
+	has := func(g hypervisor.Guest) {
+		t.Helper()
+		x, err := diag.Diagnostics(ctx, g.ID)
+		must(t, err)
+		if len(x.Disks) != len(g.Disks) || len(x.NICs) != len(g.NICs) {
+			t.Fatalf("the guest has disks %+v and cards %+v, want %d and %d", x.Disks, x.NICs, len(g.Disks), len(g.NICs))
+		}
+		serials, macs := map[string]bool{}, map[string]bool{}
+		for _, d := range x.Disks {
+			serials[d.Serial] = true
+		}
+		for _, n := range x.NICs {
+			macs[n.MAC] = true
+		}
+		for _, d := range g.Disks {
+			if !serials[d.Serial] {
+				t.Errorf("the guest lacks disk %s: %+v", d.Serial, x.Disks)
+			}
+		}
+		for _, n := range g.NICs {
+			if !macs[n.MAC] {
+				t.Errorf("the guest lacks card %s: %+v", n.MAC, x.NICs)
+			}
+		}
+	}
+	own := g
+	// As many as a user may add to a guest that was started without any.
+	for i := range 3 {
+		g.Disks = append(g.Disks[:len(g.Disks):len(g.Disks)], h.Disk(t))
+		g.NICs = append(g.NICs[:len(g.NICs):len(g.NICs)], hypervisor.NIC{ID: NewID(), MAC: "fa:16:3e:00:01:0" + string(rune('1'+i)), Tap: h.Tap(t), MTU: 1450})
+		must(t, p.Plug(ctx, g))
+		has(g)
+	}
+	must(t, p.Plug(ctx, g)) // nothing to do
+	must(t, d.Ensure(ctx, g))
+	one := g
+	one.Disks, one.NICs = g.Disks[:2], g.NICs[1:2]
+	must(t, p.Plug(ctx, one))
+	has(one)
+	wantPower(t, d, g.ID, hypervisor.Running)
+
+	// What is plugged in is there after the next start, and what was taken away is not.
+	must(t, d.Stop(ctx, g.ID, 0))
+	must(t, d.Start(ctx, g.ID))
+	waitLog(t, d, g.ID, greetings(2))
+	has(one)
+	must(t, p.Plug(ctx, own))
+	has(own)
+	bad := own
+	bad.NICs = []hypervisor.NIC{{MAC: "fa:16:3e:00:01:0f", Tap: "a/b"}}
+	wantKind(t, p.Plug(ctx, bad), fault.Invalid)
+	has(own)
+}
+
+// testPlugDeaf has a guest that does not let go of what is taken away.
+func testPlugDeaf(t *testing.T, h Host) {
+	d, g, ctx := h.Open(t), h.Deaf(t), testContext(t)
+	p, ok := d.(hypervisor.Plugger)
+	if !ok {
+		return
+	}
+	g.Disks = append(g.Disks, h.Disk(t))
+	started(t, d, g)
+	less := g
+	less.Disks = g.Disks[:1]
+	short, cancel := context.WithTimeout(ctx, 300*time.Millisecond)
+	defer cancel()
+	wantKind(t, p.Plug(short, less), fault.Conflict)
+	wantPower(t, d, g.ID, hypervisor.Running)
+	x, err := d.(hypervisor.Diagnoser).Diagnostics(ctx, g.ID)
+	must(t, err)
+	if len(x.Disks) != 2 {
+		t.Errorf("the guest has %+v", x.Disks)
+	}
+	must(t, d.Ensure(ctx, less))
+	must(t, d.Stop(ctx, g.ID, 0))
+	must(t, d.Start(ctx, g.ID))
+	x, err = d.(hypervisor.Diagnoser).Diagnostics(ctx, g.ID)
+	must(t, err)
+	if len(x.Disks) != 1 {
+		t.Errorf("after a start the guest has %+v", x.Disks)
+	}
+}
+
+func testGrow(t *testing.T, h Host) {
+	d, g, ctx := h.Open(t), h.Guest(t), testContext(t)
+	p, ok := d.(hypervisor.Plugger)
+	if !ok {
+		return
+	}
+	const size = 3 << 20
+	disk := h.Disk(t)
+	g.Disks = append(g.Disks, disk)
+	wantKind(t, p.Grow(ctx, g.ID, disk.Serial, size), fault.NotFound)
+	define(t, d, g)
+	wantKind(t, p.Grow(ctx, g.ID, disk.Serial, size), fault.Conflict)
+	must(t, d.Start(ctx, g.ID))
+	for range 2 {
+		must(t, p.Grow(ctx, g.ID, disk.Serial, size))
+		if got := h.Size(t, g.ID, disk); got != size {
+			t.Errorf("the disk has %d bytes, want %d", got, size)
+		}
+	}
+	wantKind(t, p.Grow(ctx, g.ID, "none", size), fault.NotFound)
+}
+
+func testCopyDisk(t *testing.T, h Host) {
+	d, g, ctx := h.Open(t), h.Busy(t), testContext(t)
+	c, ok := d.(hypervisor.Copier)
+	if !ok {
+		return
+	}
+	serial, dir := g.Disks[0].Serial, t.TempDir()
+	wantKind(t, c.CopyDisk(ctx, g.ID, serial, filepath.Join(dir, "none")), fault.NotFound)
+	define(t, d, g)
+	wantKind(t, c.CopyDisk(ctx, g.ID, serial, filepath.Join(dir, "none")), fault.Conflict)
+	must(t, d.Start(ctx, g.ID))
+	waitLog(t, d, g.ID, greetings(1))
+	wantKind(t, c.CopyDisk(ctx, g.ID, "other", filepath.Join(dir, "none")), fault.NotFound)
+	for _, name := range []string{"one", "two", "three"} {
+		path := filepath.Join(dir, name)
+		must(t, c.CopyDisk(ctx, g.ID, serial, path))
+		h.Whole(t, path)
+		if err := c.CopyDisk(ctx, g.ID, serial, path); err == nil {
+			t.Error("a copy has overwritten a file")
+		}
+	}
+	wantPower(t, d, g.ID, hypervisor.Running)
+	if p, ok := d.(hypervisor.Pauser); ok {
+		must(t, p.Pause(ctx, g.ID))
+		path := filepath.Join(dir, "paused")
+		must(t, c.CopyDisk(ctx, g.ID, serial, path))
+		h.Whole(t, path)
+		wantPower(t, d, g.ID, hypervisor.Paused)
+	}
+}
+
+func testDiagnostics(t *testing.T, h Host) {
+	d, g, ctx := h.Open(t), h.Guest(t), testContext(t)
+	x, ok := d.(hypervisor.Diagnoser)
+	if !ok {
+		return
+	}
+	_, err := x.Diagnostics(ctx, g.ID)
+	wantKind(t, err, fault.NotFound)
+	g.NICs = []hypervisor.NIC{{ID: NewID(), MAC: "fa:16:3e:00:02:01", Tap: h.Tap(t)}}
+	define(t, d, g)
+	_, err = x.Diagnostics(ctx, g.ID)
+	wantKind(t, err, fault.Conflict)
+	must(t, d.Start(ctx, g.ID))
+	waitLog(t, d, g.ID, greetings(1))
+	got, err := x.Diagnostics(ctx, g.ID)
+	must(t, err)
+	if got.Uptime <= 0 || len(got.CPUTime) != g.VCPUs || got.MemoryMiB != g.MemoryMiB ||
+		len(got.Disks) != 1 || got.Disks[0].Serial != g.Disks[0].Serial || len(got.NICs) != 1 || got.NICs[0].MAC != g.NICs[0].MAC {
+		t.Errorf("diagnostics %+v", got)
+	}
+}
