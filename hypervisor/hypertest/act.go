@@ -10,6 +10,30 @@ import (
 	"yakumo/hypervisor"
 )
 
+// Workshop is a Host whose drivers change what running guests have.
+type Workshop interface {
+	Host
+	// Busy gives a guest like Guest that writes to its first disk all the time. Whole tells that the file path, a copy
+	// of that disk, is a qcow2 without a backing file that holds what the disk held at one moment.
+	Busy(t *testing.T) hypervisor.Guest
+	Whole(t *testing.T, path string)
+	// Disk makes a disk of 1 MiB that no guest has; Size gives its size in bytes once a guest has it.
+	Disk(t *testing.T) hypervisor.Disk
+	Size(t *testing.T, id string, d hypervisor.Disk) int64
+	// Tap makes a tap device.
+	Tap(t *testing.T) string
+}
+
+// workshop is h, of a driver that offers what only a Workshop can show.
+func workshop(t *testing.T, h Host) Workshop {
+	t.Helper()
+	w, ok := h.(Workshop)
+	if !ok {
+		t.Fatal("the host is no Workshop, and its driver changes running guests")
+	}
+	return w
+}
+
 // started defines a guest, starts it and waits until it is up.
 func started(t *testing.T, d hypervisor.Driver, g hypervisor.Guest) {
 	t.Helper()
@@ -125,6 +149,7 @@ func testPlug(t *testing.T, h Host) {
 	if !ok {
 		return
 	}
+	w := workshop(t, h)
 	diag := d.(hypervisor.Diagnoser)
 	wantKind(t, p.Plug(ctx, g), fault.NotFound)
 	define(t, d, g)
@@ -159,8 +184,8 @@ func testPlug(t *testing.T, h Host) {
 	own := g
 	// As many as a user may add to a guest that was started without any.
 	for i := range 3 {
-		g.Disks = append(g.Disks[:len(g.Disks):len(g.Disks)], h.Disk(t))
-		g.NICs = append(g.NICs[:len(g.NICs):len(g.NICs)], hypervisor.NIC{ID: NewID(), MAC: "fa:16:3e:00:01:0" + string(rune('1'+i)), Tap: h.Tap(t), MTU: 1450})
+		g.Disks = append(g.Disks[:len(g.Disks):len(g.Disks)], w.Disk(t))
+		g.NICs = append(g.NICs[:len(g.NICs):len(g.NICs)], hypervisor.NIC{ID: NewID(), MAC: "fa:16:3e:00:01:0" + string(rune('1'+i)), Tap: w.Tap(t), MTU: 1450})
 		must(t, p.Plug(ctx, g))
 		has(g)
 	}
@@ -192,7 +217,8 @@ func testPlugDeaf(t *testing.T, h Host) {
 	if !ok {
 		return
 	}
-	g.Disks = append(g.Disks, h.Disk(t))
+	w := workshop(t, h)
+	g.Disks = append(g.Disks, w.Disk(t))
 	started(t, d, g)
 	less := g
 	less.Disks = g.Disks[:1]
@@ -221,8 +247,9 @@ func testGrow(t *testing.T, h Host) {
 	if !ok {
 		return
 	}
+	w := workshop(t, h)
 	const size = 3 << 20
-	disk := h.Disk(t)
+	disk := w.Disk(t)
 	g.Disks = append(g.Disks, disk)
 	wantKind(t, p.Grow(ctx, g.ID, disk.Serial, size), fault.NotFound)
 	define(t, d, g)
@@ -230,7 +257,7 @@ func testGrow(t *testing.T, h Host) {
 	must(t, d.Start(ctx, g.ID))
 	for range 2 {
 		must(t, p.Grow(ctx, g.ID, disk.Serial, size))
-		if got := h.Size(t, g.ID, disk); got != size {
+		if got := w.Size(t, g.ID, disk); got != size {
 			t.Errorf("the disk has %d bytes, want %d", got, size)
 		}
 	}
@@ -238,11 +265,13 @@ func testGrow(t *testing.T, h Host) {
 }
 
 func testCopyDisk(t *testing.T, h Host) {
-	d, g, ctx := h.Open(t), h.Busy(t), testContext(t)
+	d, ctx := h.Open(t), testContext(t)
 	c, ok := d.(hypervisor.Copier)
 	if !ok {
 		return
 	}
+	w := workshop(t, h)
+	g := w.Busy(t)
 	serial, dir := g.Disks[0].Serial, t.TempDir()
 	wantKind(t, c.CopyDisk(ctx, g.ID, serial, filepath.Join(dir, "none")), fault.NotFound)
 	define(t, d, g)
@@ -253,7 +282,7 @@ func testCopyDisk(t *testing.T, h Host) {
 	for _, name := range []string{"one", "two", "three"} {
 		path := filepath.Join(dir, name)
 		must(t, c.CopyDisk(ctx, g.ID, serial, path))
-		h.Whole(t, path)
+		w.Whole(t, path)
 		if err := c.CopyDisk(ctx, g.ID, serial, path); err == nil {
 			t.Error("a copy has overwritten a file")
 		}
@@ -263,7 +292,7 @@ func testCopyDisk(t *testing.T, h Host) {
 		must(t, p.Pause(ctx, g.ID))
 		path := filepath.Join(dir, "paused")
 		must(t, c.CopyDisk(ctx, g.ID, serial, path))
-		h.Whole(t, path)
+		w.Whole(t, path)
 		wantPower(t, d, g.ID, hypervisor.Paused)
 	}
 }
@@ -274,9 +303,10 @@ func testDiagnostics(t *testing.T, h Host) {
 	if !ok {
 		return
 	}
+	w := workshop(t, h)
 	_, err := x.Diagnostics(ctx, g.ID)
 	wantKind(t, err, fault.NotFound)
-	g.NICs = []hypervisor.NIC{{ID: NewID(), MAC: "fa:16:3e:00:02:01", Tap: h.Tap(t)}}
+	g.NICs = []hypervisor.NIC{{ID: NewID(), MAC: "fa:16:3e:00:02:01", Tap: w.Tap(t)}}
 	define(t, d, g)
 	_, err = x.Diagnostics(ctx, g.ID)
 	wantKind(t, err, fault.Conflict)

@@ -37,15 +37,6 @@ type Host interface {
 	Broken(t *testing.T) hypervisor.Guest
 	// Deaf gives a guest like Guest that ignores its power button, and that lets go of no device.
 	Deaf(t *testing.T) hypervisor.Guest
-	// Busy gives a guest like Guest that writes to its first disk all the time. Whole tells that the file path, a copy
-	// of that disk, is a qcow2 without a backing file that holds what the disk held at one moment.
-	Busy(t *testing.T) hypervisor.Guest
-	Whole(t *testing.T, path string)
-	// Disk makes a disk of 1 MiB that no guest has; Size gives its size in bytes once a guest has it.
-	Disk(t *testing.T) hypervisor.Disk
-	Size(t *testing.T, id string, d hypervisor.Disk) int64
-	// Tap makes a tap device.
-	Tap(t *testing.T) string
 	// Crash kills what runs the guest.
 	Crash(t *testing.T, id string)
 	// KillDaemon kills the hypervisor daemon (not the guests); StartDaemon brings it back.
