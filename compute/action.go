@@ -48,8 +48,22 @@ func (c *Compute) begin(tx *store.Tx, sc Scope, s *model.Server, name, task stri
 	return c.record(tx, sc, s, name)
 }
 
-// events are the names of what a host does in an action, as Nova names them.
-func eventOf(action string) string { return "compute_" + action + "_instance" }
+// eventOf gives the name of what a host does in an action, as Nova names it.
+func eventOf(action string) string {
+	switch action {
+	case "createImage":
+		return "compute_snapshot_instance"
+	case "createBackup":
+		return "compute_backup_instance"
+	case "shelveOffload":
+		return "compute_shelve_offload_instance"
+	case "changePassword":
+		return "compute_set_admin_password"
+	case "attach_interface", "detach_interface":
+		return "compute_" + action
+	}
+	return "compute_" + action + "_instance"
+}
 
 // end finishes the action that runs, where one does. details is empty where it succeeded.
 func (c *Compute) end(tx *store.Tx, s *model.Server, details string) error {
@@ -75,14 +89,13 @@ func (c *Compute) end(tx *store.Tx, s *model.Server, details string) error {
 	return store.Actions.Put(tx, &a)
 }
 
-// step lays timed events over those of the action that made the server: one for each
-// event and host. It writes only what differs.
+// step lays timed events over those of the action that had the server placed last: one for
+// each event and host. It writes only what differs.
 func (c *Compute) step(tx *store.Tx, s *model.Server, events ...model.ActionEvent) error {
 	var old *model.Action
 	for a := range store.Actions.List(tx, "server", s.ID) {
-		if a.Action == "create" {
+		if a.Action == "create" || a.Action == "unshelve" { // they sort by time
 			old = a
-			break
 		}
 	}
 	if old == nil || len(events) == 0 {

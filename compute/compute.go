@@ -3,10 +3,10 @@
 // (model.Phase) are the only record of how far it has come; every step is one transaction
 // and may be repeated, so that a process may die between any two.
 //
-// It owns, reads and writes: servers, actions, flavors, key pairs, the service "compute" of
-// quotas; of hosts what an administrator says of them. It reads hosts and heartbeats, and
+// It owns, reads and writes: servers, server groups, actions, flavors, key pairs, the service "compute" of
+// quotas; it reads images; of hosts what an administrator says of them. It reads hosts and heartbeats, and
 // of networks, QoS policies and ports what a host must have for them; it changes ports only
-// through the Ports of its Config. May import: fault, model, store,
+// through the Ports of its Config, and images through its Images. May import: fault, model, store,
 // reconcile, placement. Must not import: another part, api, agent, hypervisor, datapath.
 package compute
 
@@ -33,10 +33,21 @@ type Ports interface {
 	ReportPort(tx *store.Tx, port, host model.ID, st model.PortStatus) (bool, error)
 }
 
+// Images is what compute needs of the catalogue of images; *images.Images is one.
+type Images interface {
+	// Discard removes an image that a server made; absent is success.
+	Discard(tx *store.Tx, id model.ID) error
+	// Rotate keeps, of the backups of the same server and type as the image, the newest keep.
+	Rotate(tx *store.Tx, id model.ID, keep int) error
+}
+
 // Config makes a Compute.
 type Config struct {
-	Store *store.Store
-	Ports Ports
+	Store  *store.Store
+	Ports  Ports
+	Images Images // nil: what servers make of themselves stays
+	// KeepShelved leaves a shelved server on its host until it is asked to go.
+	KeepShelved bool
 	// Ratios of over-commit.
 	Ratios placement.Ratios
 	// Retries is how many other hosts are tried where a host fails to start a server;
@@ -82,6 +93,9 @@ func New(cfg Config) *Compute {
 	if cfg.Sweep == 0 {
 		cfg.Sweep = 10 * time.Minute
 	}
+	if cfg.Images == nil {
+		cfg.Images = kept{}
+	}
 	if cfg.Log == nil {
 		cfg.Log = slog.Default()
 	}
@@ -90,6 +104,12 @@ func New(cfg Config) *Compute {
 	}
 	return &Compute{cfg: cfg, log: cfg.Log, now: func() time.Time { return cfg.Now().UTC() }, metrics: newMetrics(cfg.Metrics)}
 }
+
+// kept is a catalogue that nothing is removed from.
+type kept struct{}
+
+func (kept) Discard(*store.Tx, model.ID) error     { return nil }
+func (kept) Rotate(*store.Tx, model.ID, int) error { return nil }
 
 // Ratios gives the ratios of over-commit in force.
 func (c *Compute) Ratios() placement.Ratios { return c.cfg.Ratios }

@@ -26,12 +26,16 @@ func (w *world) problem(snap store.Snapshot) string {
 	used := map[model.ID]placement.Size{}
 	for s := range store.Servers.All(snap) {
 		switch {
-		case s.Status.Task != "" || s.Deleted || s.Status.Phase != model.PhaseReady && s.Status.Phase != model.PhaseError:
+		case s.Status.Task != "" || s.Deleted || s.Status.Phase != model.PhaseReady && s.Status.Phase != model.PhaseError && s.Status.Phase != model.PhaseShelved:
 			return fmt.Sprintf("server %s is not settled: %+v", s.ID, s.Status)
 		case s.Host != "" && s.Status.Generation != s.Generation:
 			return fmt.Sprintf("server %s: generation %d of %d", s.ID, s.Status.Generation, s.Generation)
 		case s.Status.Phase == model.PhaseReady && (s.Status.Power != s.Power || s.Status.Reboots != s.Reboots || s.Status.Hard != s.HardReboots):
 			return fmt.Sprintf("server %s is not as wanted: %s, %+v", s.ID, s.Power, s.Status)
+		case s.Status.Phase == model.PhaseReady && (s.Status.Rebuilds != s.Rebuilds || (s.Rescue == nil) != (s.Status.Rescue == 0)):
+			return fmt.Sprintf("server %s is not of the disk that is wanted: %d, %+v", s.ID, s.Rebuilds, s.Status)
+		case (s.Status.Phase == model.PhaseShelved) != (s.Shelving == model.Offloaded), s.Status.Phase == model.PhaseShelved && s.Host != "":
+			return fmt.Sprintf("server %s is on its shelf and is not: %s on %q, %+v", s.ID, s.Shelving, s.Host, s.Status)
 		case s.Status.Phase == model.PhaseError && s.Status.Fault == nil, s.Status.Phase == model.PhaseReady && s.Status.Fault != nil:
 			return fmt.Sprintf("server %s and its fault: %+v", s.ID, s.Status)
 		case s.Status.Action != "":
@@ -120,6 +124,10 @@ func TestEverythingConverges(t *testing.T) {
 		w.host(l, failsOn(l), func(h *model.Host) { h.Capacity.MemoryMiB = 512 + 512 }) // 6 tiny servers each
 	}
 	var names = []string{"web", "web", "web", "fail a", "fail ab", "fail abc"}
+	acts := w.acts()
+	acts["shelve"] = func(tx *store.Tx, sc compute.Scope, id model.ID) (*model.Server, error) {
+		return w.c.Shelve(tx, sc, id, "")
+	}
 	stop := w.run("1")
 	rapid.Check(t, func(rt *rapid.T) {
 		var ids []model.ID
@@ -132,7 +140,7 @@ func TestEverythingConverges(t *testing.T) {
 			}
 		}
 		for range rapid.IntRange(1, 25).Draw(rt, "steps") {
-			act := rapid.SampledFrom([]string{"create", "create", "create", "stop", "start", "soft", "hard", "delete", "meta", "off", "host", "controllers", "hold"}).Draw(rt, "act")
+			act := rapid.SampledFrom([]string{"create", "create", "create", "stop", "start", "soft", "hard", "delete", "meta", "off", "act", "act", "act", "act", "host", "controllers", "hold"}).Draw(rt, "act")
 			if len(ids) == 0 {
 				act = "create"
 			}
@@ -154,6 +162,9 @@ func TestEverythingConverges(t *testing.T) {
 				ok(act, w.do(func(tx *store.Tx, sc compute.Scope, id model.ID) (*model.Server, error) {
 					return w.c.SetMetadata(tx, sc, id, map[string]string{"k": sc.RequestID}, false)
 				}, pick()))
+			case "act":
+				name := rapid.SampledFrom([]string{"pause", "unpause", "suspend", "resume", "rebuild", "rescue", "unrescue", "shelve", "unshelve"}).Draw(rt, "name")
+				ok(name, w.do(acts[name], pick()))
 			case "off":
 				w.hosts[rapid.IntRange(0, 2).Draw(rt, "host")].PowerOff(pick())
 			case "hold":

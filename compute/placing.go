@@ -168,6 +168,17 @@ func (c *Compute) commit(tx *store.Tx, plans []plan) error {
 		s := copyOf(old)
 		now := c.now()
 		ev := model.ActionEvent{Event: string(model.StepPlace), StartedAt: s.UpdatedAt, FinishedAt: now}
+		if pl.host == nil && s.Shelving == model.Offloaded {
+			refusal := *s
+			c.refused(&refusal, pl.err)
+			if err := c.reshelve(tx, s, refusal.Status.Fault.Message); err != nil {
+				return err
+			}
+			if err := store.Servers.Put(tx, s); err != nil {
+				return err
+			}
+			continue
+		}
 		if pl.host == nil {
 			c.refused(s, pl.err)
 			ev.Result, ev.Details = Failure, s.Status.Fault.Message

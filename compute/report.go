@@ -112,7 +112,7 @@ func (c *Compute) report(tx *store.Tx, host model.ID, r *model.ServerReport) err
 		return c.gone(tx, s)
 	}
 	newest := r.Generation == s.Generation
-	booting := s.Status.LaunchedAt.IsZero()
+	booting := starting(s)
 	st := &s.Status
 	st.Generation = r.Generation
 	st.Reboots, st.Hard = max(st.Reboots, min(r.Reboots, s.Reboots)), max(st.Hard, min(r.Hard, s.HardReboots))
@@ -139,7 +139,7 @@ func (c *Compute) report(tx *store.Tx, host model.ID, r *model.ServerReport) err
 		if err := c.failed(tx, s, r); err != nil {
 			return err
 		}
-	case r.Phase == model.PhaseReady && (st.Phase == model.PhaseError && newest || order[st.Phase] > 0 && st.Phase != model.PhaseReady):
+	case r.Phase == model.PhaseReady && (st.Phase == model.PhaseError && newest && st.Fault != nil || order[st.Phase] > 0 && st.Phase != model.PhaseReady):
 		if booting {
 			if st.LaunchedAt = r.At.UTC(); r.At.IsZero() {
 				st.LaunchedAt = c.now()
@@ -148,6 +148,11 @@ func (c *Compute) report(tx *store.Tx, host model.ID, r *model.ServerReport) err
 		st.Phase, st.Fault, st.Failed = model.PhaseReady, nil, nil
 		if booting {
 			if err := c.end(tx, s, ""); err != nil {
+				return err
+			}
+		}
+		if s.Shelving == model.Offloaded {
+			if err := c.unshelved(tx, s); err != nil {
 				return err
 			}
 		}
@@ -168,7 +173,30 @@ func (c *Compute) settle(tx *store.Tx, s *model.Server, r *model.ServerReport, n
 	st := &s.Status
 	off := st.Power == model.PowerOff || st.Power == model.PowerCrashed
 	done := false
+	saved, failure, err := c.saved(tx, s, r.Saved)
+	if err != nil {
+		return err
+	}
 	switch st.Task {
+	case TaskSnapshot, TaskUploading, TaskBackup:
+		if done = saved; !done && newest && st.Task == TaskSnapshot {
+			st.Task = TaskUploading
+		}
+	case TaskShelve, TaskShelving:
+		switch {
+		case failure != "":
+			done = true
+		case newest && off && len(s.Saving) == 0 || saved && off:
+			return c.shelved(tx, s)
+		case newest:
+			st.Task = TaskShelving
+		}
+	case TaskUnshelve: // one that never left
+		if done = newest && st.Power == model.PowerRunning; done {
+			if err := c.unshelved(tx, s); err != nil {
+				return err
+			}
+		}
 	case TaskStop:
 		done = newest && off
 	case TaskStart:
@@ -189,17 +217,39 @@ func (c *Compute) settle(tx *store.Tx, s *model.Server, r *model.ServerReport, n
 		done = newest && st.Reboots >= s.Reboots && st.Hard >= s.HardReboots && st.Power != model.PowerUnknown
 	}
 	if done {
-		if err := c.end(tx, s, ""); err != nil {
+		if err := c.end(tx, s, failure); err != nil {
 			return err
 		}
 	}
 	// As Nova does, what the guest did is what is wanted: nobody starts it again. That may
 	// come with the end of an action, and is not said twice.
-	if st.Task == "" && newest && off && s.Power != model.PowerOff && r.Phase == model.PhaseReady {
+	if st.Task == "" && newest && off && s.Power != model.PowerOff && s.Generation == r.Generation && r.Phase == model.PhaseReady {
 		s.Power = model.PowerOff
 		s.Touch(c.now())
 	}
 	return nil
+}
+
+// shelved ends the shelving of a server that is off and whose disk is an image.
+func (c *Compute) shelved(tx *store.Tx, s *model.Server) error {
+	if id := s.ShelvedImage; id != "" && shelvedImage(tx, s) == nil { // its owner removed it at once
+		s.ShelvedImage = ""
+		return c.end(tx, s, "Image "+id+" could not be found.")
+	}
+	if err := c.end(tx, s, ""); err != nil {
+		return err
+	}
+	s.Shelving = model.Shelved
+	if c.cfg.KeepShelved {
+		return nil
+	}
+	s.Touch(c.now())
+	return c.offload(tx, s)
+}
+
+// starting tells whether a host is to start a server that it did not have before.
+func starting(s *model.Server) bool {
+	return s.Status.LaunchedAt.IsZero() || s.Shelving == model.Offloaded
 }
 
 // failed deals with a host that could not do what was asked. One that could not start a
@@ -211,18 +261,29 @@ func (c *Compute) failed(tx *store.Tx, s *model.Server, r *model.ServerReport) e
 		f = *r.Fault
 		f.At = f.At.UTC()
 	}
+	if undo, ok := failing[st.Task]; ok && st.Phase == model.PhaseReady {
+		undo(s)
+		s.Touch(c.now())
+		return c.end(tx, s, f.Message)
+	}
+	if len(s.Saving) > 0 && st.Phase == model.PhaseReady && slices.Contains([]string{TaskSnapshot, TaskUploading, TaskBackup, TaskShelve, TaskShelving}, st.Task) {
+		for _, id := range s.Saving {
+			if err := c.cfg.Images.Discard(tx, id); err != nil {
+				return err
+			}
+		}
+		s.Saving, s.Rotate, s.ShelvedImage = nil, 0, ""
+		s.Touch(c.now())
+		return c.end(tx, s, f.Message)
+	}
 	same := st.Phase == model.PhaseError && st.Fault != nil && st.Fault.Message == f.Message && st.Fault.Details == f.Details && st.Task == ""
 	if same {
 		return nil
 	}
 	st.Fault = &f
-	if st.LaunchedAt.IsZero() && st.Phase != model.PhaseError && f.Code >= 500 && len(st.Failed) < c.cfg.Retries {
-		for _, id := range s.Ports {
-			if p, ok := store.Ports.Get(tx, id); ok && p.Host == s.Host {
-				if _, err := c.cfg.Ports.BindPort(tx, id, ""); err != nil {
-					return err
-				}
-			}
+	if starting(s) && st.Phase != model.PhaseError && f.Code >= 500 && len(st.Failed) < c.cfg.Retries {
+		if err := c.unbind(tx, s); err != nil {
+			return err
 		}
 		c.log.Warn("a host could not start a server; looking for another", "server", s.ID, "host", s.Host, "fault", f.Message, "details", f.Details)
 		st.Failed = append(slices.Clone(st.Failed), s.Host)
@@ -230,8 +291,22 @@ func (c *Compute) failed(tx *store.Tx, s *model.Server, r *model.ServerReport) e
 		s.Touch(c.now())
 		return nil
 	}
+	if s.Shelving == model.Offloaded {
+		return c.reshelve(tx, s, f.Message)
+	}
 	st.Phase = model.PhaseError
 	return c.end(tx, s, f.Message)
+}
+
+// failing are the tasks whose failure leaves a server as it was: what is wanted then is what it is.
+var failing = map[string]func(*model.Server){
+	TaskPause: asIs, TaskUnpause: asIs, TaskSuspend: asIs, TaskResume: asIs,
+}
+
+func asIs(s *model.Server) {
+	if p := s.Status.Power; p == model.PowerRunning || p == model.PowerPaused || p == model.PowerSuspended || p == model.PowerOff {
+		s.Power = p
+	}
 }
 
 // putStatus writes a server where something of it differs.

@@ -32,12 +32,7 @@ func (m *Images) Bootable(r store.Reader, by Caller, id model.ID) (*model.Image,
 }
 
 // Copy says what a host needs to fetch and to trust the image.
-func Copy(img *model.Image) model.ImageCopy {
-	return model.ImageCopy{
-		ImageID: img.ID, BlobID: img.BlobID, Format: img.DiskFormat, Size: img.Size, VirtualSize: img.VirtualSize,
-		HashAlgo: img.HashAlgo, HashValue: img.HashValue,
-	}
-}
+func Copy(img *model.Image) model.ImageCopy { return img.Copy() }
 
 // Open gives the bytes of an image that the caller may download.
 //

@@ -115,7 +115,7 @@ func (m *Images) free(ctx context.Context, snap store.Snapshot, image, blob mode
 		return nil
 	}
 	for s := range store.Servers.List(snap, "image", image) {
-		if s.Image.BlobID == blob {
+		if s.Image.BlobID == blob || s.Rescue != nil && s.Rescue.Image.BlobID == blob {
 			return nil
 		}
 	}
@@ -173,6 +173,9 @@ func (m *Images) Collect(ctx context.Context) error {
 	if len(orphans) > 0 {
 		for s := range store.Servers.All(snap) {
 			delete(orphans, s.Image.BlobID)
+			if s.Rescue != nil {
+				delete(orphans, s.Rescue.Image.BlobID)
+			}
 		}
 	}
 	for id := range orphans {

@@ -90,6 +90,19 @@ func Visibilities() []string { return slices.Clone(visibilities) }
 //
 // Errors: fault.Invalid, Forbidden, Conflict (the id is taken), OverQuota.
 func (m *Images) Create(ctx context.Context, by Caller, want model.Image) (*model.Image, error) {
+	want.ID = cmp.Or(want.ID, model.NewID())
+	var out *model.Image
+	if _, err := m.st.Update(ctx, func(tx *store.Tx) (err error) {
+		out, err = m.Add(tx, by, want)
+		return err
+	}); err != nil {
+		return nil, fmt.Errorf("create image: %w", err)
+	}
+	return out, nil
+}
+
+// Add is Create within a transaction.
+func (m *Images) Add(tx *store.Tx, by Caller, want model.Image) (*model.Image, error) {
 	now := m.cfg.Now().UTC().Truncate(time.Microsecond)
 	meta := model.NewMeta(cmp.Or(want.ProjectID, by.ProjectID), want.Name, now)
 	if want.ID != "" {
@@ -114,15 +127,10 @@ func (m *Images) Create(ctx context.Context, by Caller, want model.Image) (*mode
 	if err := check(img); err != nil {
 		return nil, err
 	}
-	if _, err := m.st.Update(ctx, func(tx *store.Tx) error {
-		if _, taken := store.Images.Get(tx, img.ID); taken {
-			return fault.New(fault.Conflict, "Image ID %s already exists!", img.ID)
-		}
-		return store.Images.Put(tx, img)
-	}); err != nil {
-		return nil, fmt.Errorf("create image: %w", err)
+	if _, taken := store.Images.Get(tx, img.ID); taken {
+		return nil, fault.New(fault.Conflict, "Image ID %s already exists!", img.ID)
 	}
-	return img, nil
+	return img, store.Images.Put(tx, img)
 }
 
 // Get gives an image that the caller may see.

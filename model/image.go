@@ -88,3 +88,11 @@ type ImageCopy struct {
 // NewestFirst gives a key under which images sort by creation, the newest first, then by
 // id from the highest down: the order in which the Image API lists by default.
 func (i *Image) NewestFirst() string { return newestFirst(i.CreatedAt, i.ID) }
+
+// Copy says what a host needs to fetch and to trust the image.
+func (i *Image) Copy() ImageCopy {
+	return ImageCopy{
+		ImageID: i.ID, BlobID: i.BlobID, Format: i.DiskFormat, Size: i.Size, VirtualSize: i.VirtualSize,
+		HashAlgo: i.HashAlgo, HashValue: i.HashValue,
+	}
+}

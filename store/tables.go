@@ -3,6 +3,7 @@ package store
 import (
 	"encoding/hex"
 	"net/netip"
+	"slices"
 	"strconv"
 
 	"yakumo/model"
@@ -118,7 +119,17 @@ var (
 		}),
 		By("saving", func(r *model.Server) []string { return r.Saving }),
 		By("phase", func(r *model.Server) []string { return []string{string(r.Status.Phase)} }),
-		By("image", func(r *model.Server) []string { return some(r.ImageID) }),
+		// image finds what must keep an image's bytes: a server's disk may be made of another than it is shown with.
+		By("image", func(r *model.Server) []string {
+			out := some(r.ImageID)
+			if id := r.Image.ImageID; id != "" && id != r.ImageID {
+				out = append(out, id)
+			}
+			if x := r.Rescue; x != nil && x.ImageID != "" && !slices.Contains(out, x.ImageID) {
+				out = append(out, x.ImageID)
+			}
+			return out
+		}),
 		By("newest", func(r *model.Server) []string { return []string{r.NewestFirst()} }),
 		By("project_newest", func(r *model.Server) []string { return []string{r.ProjectID + "," + r.NewestFirst()} }))
 

@@ -40,6 +40,8 @@ func (d *dialect) actionTable() map[string]action {
 	add := func(name string, a action) { table[name] = a }
 	d.powerActions(add)
 	d.diskActions(add)
+	d.imageActions(add)
+	d.stateActions(add)
 	for _, name := range notYet {
 		add(name, action{run: func(*api.Context, any) error { return notOffered("The action " + name) }})
 	}
@@ -48,10 +50,8 @@ func (d *dialect) actionTable() map[string]action {
 
 // notYet are Nova's actions that this cloud does not offer yet.
 var notYet = []string{
-	"changePassword", "confirmResize", "createBackup", "createImage", "evacuate", "forceDelete", "migrate", "os-getRDPConsole",
-	"os-getSerialConsole", "os-getSPICEConsole", "os-getVNCConsole", "os-migrate", "os-migrateLive", "os-resetState",
-	"resetNetwork", "injectNetworkInfo", "resize", "restore", "revertResize", "shelve", "shelveOffload",
-	"trigger_crash_dump", "unshelve", "addFloatingIp", "removeFloatingIp", "addFixedIp", "removeFixedIp",
+	"confirmResize", "evacuate", "migrate", "os-getRDPConsole", "os-getSerialConsole", "os-getSPICEConsole", "os-getVNCConsole", "os-migrate",
+	"os-migrateLive", "resize", "revertResize", "addFloatingIp", "removeFloatingIp", "addFixedIp", "removeFixedIp",
 }
 
 // act serves POST servers/<id>/action: the body's one member says what is to be done.

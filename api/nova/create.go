@@ -385,7 +385,7 @@ func (d *dialect) create(tx *store.Tx, c *api.Context, sc compute.Scope, w *want
 			return nil, 0, badRequest("Invalid key_name provided.")
 		}
 	}
-	if err := whereabouts(tx, w); err != nil {
+	if err := whereabouts(tx, w.zone, w.Host); err != nil {
 		return nil, 0, err
 	}
 	if limit := d.c.Quota(tx, sc.ProjectID)[compute.QuotaMetadata]; limit >= 0 && len(w.Metadata) > limit {
@@ -438,15 +438,15 @@ func (d *dialect) create(tx *store.Tx, c *api.Context, sc compute.Scope, w *want
 }
 
 // whereabouts checks that the zone and the host that are asked for exist.
-func whereabouts(r store.Reader, w *wanted) error {
-	zone, host := w.zone == "", w.Host == ""
-	for h := range computers(r) {
-		zone, host = zone || h.Zone == w.zone, host || h.Name == w.Host
+func whereabouts(r store.Reader, zone, host string) error {
+	z, h := zone == "", host == ""
+	for x := range computers(r) {
+		z, h = z || x.Zone == zone, h || x.Name == host
 	}
 	switch {
-	case !host:
-		return badRequest("Compute host %s could not be found.", clip(w.Host))
-	case !zone:
+	case !h:
+		return badRequest("Compute host %s could not be found.", clip(host))
+	case !z:
 		return badRequest("The requested availability zone is not available")
 	}
 	return nil

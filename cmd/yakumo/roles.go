@@ -89,7 +89,7 @@ func newServerRole(ctx context.Context, p serverParts) (*serverRole, error) {
 	}
 	img := images.New(images.Config{Store: st, Blobs: blobs, Log: log})
 	net := network.New(network.Config{Log: log, TunnelType: c.TunnelType, PhysicalNetworks: c.PhysicalNetworks})
-	comp := compute.New(compute.Config{Store: st, Ports: net, Log: log, Metrics: p.metrics,
+	comp := compute.New(compute.Config{Store: st, Ports: net, Images: img, Log: log, Metrics: p.metrics,
 		Ratios: placement.Ratios{VCPU: c.CPURatio, Memory: c.MemoryRatio, Disk: c.DiskRatio}})
 	vols := volume.New(volume.Config{Store: st, Log: log})
 	if err := bootstrapFlavors(ctx, st, comp); err != nil {

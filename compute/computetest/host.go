@@ -9,6 +9,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -31,6 +32,10 @@ type Config struct {
 	Host  model.ID
 	// Fail says what goes wrong when the host starts a server; nil or a nil fault: nothing.
 	Fail func(s *model.Server) *model.Fault
+	// Refuse says what goes wrong when the host is told something new of a server that runs; nil or a nil fault: nothing.
+	Refuse func(s *model.Server) *model.Fault
+	// Unsaved says why an image of a server's disk cannot be made; nil or a nil fault: it can.
+	Unsaved func(image model.ID) *model.Fault
 }
 
 // Host is a fake host.
@@ -55,6 +60,12 @@ type guest struct {
 	fault         *model.Fault
 	steps         []model.StepAt
 	log           string
+
+	rebuilds, rescue int64
+	image            model.ID   // of its root disk
+	nics             []model.ID // in order
+	saved            []model.UploadReport
+	beat             int // counts what is to be reported beside what the store shows
 }
 
 // Start runs a host until the test ends.
@@ -103,6 +114,26 @@ func (h *Host) PowerOff(id model.ID) {
 	h.wake()
 }
 
+// Pause pauses a guest as a hypervisor does whose disk is full.
+func (h *Host) Pause(id model.ID) {
+	h.mu.Lock()
+	if g := h.guests[id]; g != nil {
+		g.power = model.PowerPaused
+	}
+	h.mu.Unlock()
+	h.wake()
+}
+
+// Image gives the image that a guest's root disk was made of, and in the rescue the one of that; "" for no guest.
+func (h *Host) Image(id model.ID) model.ID {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if g := h.guests[id]; g != nil {
+		return g.image
+	}
+	return ""
+}
+
 // Guests gives the ids of the guests that the host has, with how often each was started.
 func (h *Host) Guests() map[model.ID]int {
 	h.mu.Lock()
@@ -121,10 +152,10 @@ func (h *Host) wake() {
 	}
 }
 
-// Ask answers the question "console" with the guest's log.
+// Ask answers the questions "console", with the guest's log, and "diagnostics".
 func (h *Host) Ask(_ context.Context, name string, body []byte) ([]byte, error) {
-	var q model.ConsoleQuery
-	if err := json.Unmarshal(body, &q); err != nil || name != "console" {
+	var q model.ConsoleQuery // which has the server's id where the other has it
+	if err := json.Unmarshal(body, &q); err != nil || name != "console" && name != "diagnostics" {
 		return nil, fault.New(fault.Invalid, "The host does not know the question %q.", name)
 	}
 	h.mu.Lock()
@@ -132,6 +163,14 @@ func (h *Host) Ask(_ context.Context, name string, body []byte) ([]byte, error) 
 	g := h.guests[q.ServerID]
 	if g == nil {
 		return nil, fault.New(fault.NotFound, "The host has no such guest.")
+	}
+	if name == "diagnostics" {
+		d := model.Diagnostics{Driver: "fake", Hypervisor: "fake", UptimeSecs: 7, CPUNanos: []int64{1500000000}, MemoryMiB: 128, UsedMiB: 64,
+			Disks: []model.DiskCounters{{ReadBytes: 4096, ReadRequests: 1}}}
+		for range g.nics {
+			d.NICs = append(d.NICs, model.NICCounters{InBytes: 100, InPackets: 2, OutBytes: 50, OutPackets: 1})
+		}
+		return json.Marshal(d)
 	}
 	out := []byte(g.log)
 	if n := int64(len(out)); q.MaxBytes > 0 && n > q.MaxBytes {
@@ -164,13 +203,35 @@ func (h *Host) run(ctx context.Context) {
 			return
 		}
 		for again := true; again && ctx.Err() == nil; {
-			reports, ports, more := h.step()
-			again = more
+			uploads, reports, ports, more := h.step()
+			if err := h.upload(ctx, uploads); err != nil {
+				return
+			}
+			again = more || len(uploads) > 0
 			if err := h.send(ctx, reports, ports); err != nil {
 				return
 			}
 		}
 	}
+}
+
+// upload gives images bytes that a server's disk was saved as.
+func (h *Host) upload(ctx context.Context, ids []model.ID) error {
+	for _, id := range ids {
+		if _, err := h.cfg.Store.Update(ctx, func(tx *store.Tx) error {
+			old, ok := store.Images.Get(tx, id)
+			if !ok || old.Status == model.ImageActive {
+				return nil
+			}
+			img := *old
+			img.Status, img.BlobID, img.Size, img.VirtualSize, img.HashAlgo, img.HashValue = model.ImageActive, model.NewID(), 1<<16, 1<<20, "sha512", "00"
+			img.Touch(time.Now())
+			return store.Images.Put(tx, &img)
+		}); err != nil && ctx.Err() != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // send repeats until the Sink takes the reports, as the link does.
@@ -192,12 +253,12 @@ func (h *Host) send(ctx context.Context, reports []model.ServerReport, ports []m
 }
 
 // step does one step for each guest and gives what is to be reported.
-func (h *Host) step() (reports []model.ServerReport, ports []model.PortReport, again bool) {
+func (h *Host) step() (uploads []model.ID, reports []model.ServerReport, ports []model.PortReport, again bool) {
 	snap := h.cfg.Store.Snapshot()
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.held {
-		return nil, nil, false
+		return nil, nil, nil, false
 	}
 	now := time.Now().UTC()
 	for p := range store.Ports.List(snap, "host", h.cfg.Host) {
@@ -215,16 +276,21 @@ func (h *Host) step() (reports []model.ServerReport, ports []model.PortReport, a
 			continue
 		}
 		if g == nil {
-			g = &guest{phase: model.PhaseFetching, reboots: s.Status.Reboots, hard: s.Status.Hard}
+			g = &guest{phase: model.PhaseFetching, reboots: s.Status.Reboots, hard: s.Status.Hard, rescue: s.Status.Rescue}
 			h.guests[s.ID] = g
 		}
 		before := *g
 		h.advance(s, g, now)
-		stale := s.Status.Generation != g.generation || s.Status.Power != g.power || s.Status.Reboots != g.reboots || s.Status.Hard != g.hard ||
+		if g.phase == model.PhaseReady {
+			uploads = append(uploads, h.save(snap, s, g)...)
+		}
+		stale := g.beat > 0 || s.Status.Rebuilds != g.rebuilds || s.Status.Rescue != g.rescue || len(s.Plugging) > 0 && !slices.Equal(g.nics, before.nics) || s.Status.Generation != g.generation || s.Status.Power != g.power || s.Status.Reboots != g.reboots || s.Status.Hard != g.hard ||
 			s.Status.Phase != g.phase
 		if stale || before.phase != g.phase {
 			reports = append(reports, model.ServerReport{ServerID: s.ID, Generation: g.generation, Phase: g.phase, Power: g.power,
-				Reboots: g.reboots, Hard: g.hard, Fault: g.fault, Steps: g.steps, At: now})
+				Reboots: g.reboots, Hard: g.hard, Fault: g.fault, Steps: g.steps, At: now,
+				Rebuilds: g.rebuilds, Rescue: g.rescue, Saved: g.saved, NICs: g.nics})
+			g.beat = 0
 			again = again || g.phase != before.phase
 		}
 	}
@@ -233,7 +299,31 @@ func (h *Host) step() (reports []model.ServerReport, ports []model.PortReport, a
 			delete(h.guests, id)
 		}
 	}
-	return reports, ports, again
+	return uploads, reports, ports, again
+}
+
+// save says which images of the server are made, and gives those that are to get their bytes first.
+func (h *Host) save(snap store.Snapshot, s *model.Server, g *guest) (uploads []model.ID) {
+	for _, id := range s.Saving {
+		if slices.ContainsFunc(g.saved, func(u model.UploadReport) bool { return u.ID == id }) {
+			g.beat++ // until it is heard
+			continue
+		}
+		if h.cfg.Unsaved != nil {
+			if f := h.cfg.Unsaved(id); f != nil {
+				g.saved = append(slices.Clone(g.saved), model.UploadReport{ID: id, Fault: f})
+				g.beat++
+				continue
+			}
+		}
+		if img, ok := store.Images.Get(snap, id); ok && img.Status == model.ImageQueued {
+			uploads = append(uploads, id)
+			continue
+		}
+		g.saved = append(slices.Clone(g.saved), model.UploadReport{ID: id, Done: true, Bytes: 1 << 16})
+		g.beat++
+	}
+	return uploads
 }
 
 func (h *Host) advance(s *model.Server, g *guest, now time.Time) {
@@ -241,6 +331,9 @@ func (h *Host) advance(s *model.Server, g *guest, now time.Time) {
 	g.generation = s.Generation
 	at := func(st model.Step, failure string) {
 		g.steps = append(g.steps, model.StepAt{Step: st, StartedAt: now, FinishedAt: now, Error: failure})
+	}
+	if g.phase == model.PhaseError && fresh && g.boots > 0 {
+		g.phase, g.fault = model.PhaseReady, nil
 	}
 	switch g.phase {
 	case model.PhaseFetching:
@@ -256,22 +349,54 @@ func (h *Host) advance(s *model.Server, g *guest, now time.Time) {
 		}
 		at(model.StepStart, "")
 		at(model.StepUse, "")
-		g.phase, g.power = model.PhaseReady, model.PowerRunning
+		g.phase, g.power, g.rebuilds, g.image, g.nics = model.PhaseReady, model.PowerRunning, s.Rebuilds, s.Image.ImageID, s.Ports
 		g.boot(s)
 	case model.PhaseReady:
-		switch {
-		case g.hard < s.HardReboots:
-			g.hard, g.reboots, g.power = s.HardReboots, s.Reboots, model.PowerRunning
-			g.boot(s)
-		case g.reboots < s.Reboots:
-			g.reboots = s.Reboots
-			g.boot(s)
-		case s.Power == model.PowerOff:
-			g.power = model.PowerOff
-		case fresh && s.Power == model.PowerRunning && g.power == model.PowerOff:
-			g.power = model.PowerRunning
+		if h.cfg.Refuse != nil && fresh {
+			if f := h.cfg.Refuse(s); f != nil {
+				g.phase, g.fault = model.PhaseError, f
+				return
+			}
+		}
+		g.nics = s.Ports
+		g.follow(s, fresh)
+	}
+}
+
+// follow makes a guest that is there as it is wanted.
+func (g *guest) follow(s *model.Server, fresh bool) {
+	rescue := int64(0)
+	if s.Rescue != nil {
+		rescue = s.Rescue.Revision
+	}
+	on := func() {
+		if g.power = s.Power; s.Power == model.PowerRunning {
 			g.boot(s)
 		}
+	}
+	switch {
+	case g.rebuilds < s.Rebuilds:
+		g.rebuilds, g.hard, g.reboots, g.image = s.Rebuilds, s.HardReboots, s.Reboots, s.Image.ImageID
+		on()
+	case g.rescue != rescue:
+		g.rescue, g.hard, g.reboots, g.image = rescue, s.HardReboots, s.Reboots, s.Image.ImageID
+		if s.Rescue != nil {
+			g.image = s.Rescue.ImageID
+		}
+		on()
+	case g.hard < s.HardReboots:
+		g.hard, g.reboots, g.power = s.HardReboots, s.Reboots, model.PowerRunning
+		g.boot(s)
+	case g.reboots < s.Reboots:
+		g.reboots = s.Reboots
+		g.boot(s)
+	case s.Power == model.PowerOff, s.Power == model.PowerPaused && g.power == model.PowerRunning, s.Power == model.PowerSuspended && g.power == model.PowerRunning:
+		g.power = s.Power
+	case fresh && s.Power == model.PowerRunning && g.power == model.PowerOff:
+		g.power = model.PowerRunning
+		g.boot(s)
+	case fresh && s.Power == model.PowerRunning:
+		g.power = model.PowerRunning
 	}
 }
 
