@@ -11,7 +11,7 @@ import (
 var layers = [][]string{
 	{"fault", "model"},
 	{"openflow", "ovsdb", "store"},
-	{"reconcile", "link", "channel", "hostview", "hypervisor", "datapath"},
+	{"reconcile", "link", "channel", "hostview", "hypervisor", "datapath", "block"},
 	{"identity", "images", "network", "compute", "placement", "trace", "switches", "volume"},
 	{"api", "agent", "web", "cli"},
 	{"lab", "cmd"},
@@ -37,6 +37,7 @@ var never = map[string][]string{
 	// The seams and their drivers run on hosts: they know rows at most, no store.
 	"hypervisor": {"model", "store", "openflow", "ovsdb"},
 	"datapath":   {"store"},
+	"block":      {"model", "store", "openflow", "ovsdb"},
 	// Parts know nothing of hosts' insides: what a host must know is hostview's business.
 	"identity":  {"link", "hostview", "hypervisor", "datapath", "openflow", "ovsdb"},
 	"images":    {"link", "hostview", "hypervisor", "datapath", "openflow", "ovsdb"},
@@ -112,6 +113,7 @@ func TestWithinFolders(t *testing.T) {
 				t.Errorf("%s imports %s: dialects do not know each other", from, to)
 			case from == "hypervisor" && strings.HasPrefix(to, "hypervisor/"),
 				from == "datapath" && strings.HasPrefix(to, "datapath/") && to != "datapath/pipeline",
+				from == "block" && strings.HasPrefix(to, "block/"),
 				from == "images" && strings.HasPrefix(to, "images/") && to != "images/qcow2",
 				from == "store" && strings.HasPrefix(to, "store/"):
 				t.Errorf("%s imports %s: a seam does not know its drivers", from, to)
@@ -143,6 +145,8 @@ var only = []struct {
 	// Concrete drivers are named where the program is wired together, and in the lab.
 	{module + "/hypervisor/libvirt", []string{wiring, "lab", "hypervisor/libvirt/libvirttest"}, "only cmd and lab name drivers"},
 	{module + "/datapath/ovs", []string{wiring, "lab"}, "only cmd and lab name drivers"},
+	{module + "/block/files", []string{wiring, "lab"}, "only cmd and lab name drivers"},
+	{module + "/block/rbd", []string{wiring, "lab"}, "only cmd and lab name drivers"},
 	{module + "/images/files", []string{wiring, "lab"}, "only cmd and lab name drivers"},
 	{module + "/hypervisor/fake", []string{wiring, "lab"}, "only cmd and lab name drivers"},
 	{module + "/datapath/fake", []string{wiring, "lab"}, "only cmd and lab name drivers"},
