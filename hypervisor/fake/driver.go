@@ -68,6 +68,7 @@ type Behaviour struct {
 	ShutdownFor time.Duration
 	// LetGoFor is how long the guest takes to let go of a device that is unplugged; a negative one never does.
 	LetGoFor time.Duration
+	MoveFor  time.Duration // copying the guest's memory to another host takes this long
 	// Greeting is written to the console at each start and reset.
 	Greeting string
 }
@@ -90,6 +91,7 @@ type Host struct {
 
 	mu     sync.Mutex
 	guests map[string]*guest
+	moves  moves
 	calls  []int // per fault, how many calls matched it
 	down   bool
 }

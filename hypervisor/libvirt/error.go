@@ -28,6 +28,7 @@ const (
 	codeOperationTimeout  = 68
 	codeNoMetadata        = 80
 	codeAgentUnresponsive = 86
+	codeOperationAborted  = 78
 	codeResourceBusy      = 87
 	codeDeviceMissing     = 99
 )

@@ -65,6 +65,8 @@ const (
 	procDomainSave         = 182 // DOMAIN_MANAGED_SAVE
 	procDomainHasSave      = 183 // DOMAIN_HAS_MANAGED_SAVE_IMAGE
 	procDomainDropSave     = 184 // DOMAIN_MANAGED_SAVE_REMOVE
+	procDomainAbortJob     = 164
+	procMigrateMaxDowntime = 166 // DOMAIN_MIGRATE_SET_MAX_DOWNTIME
 	procDomainCreate       = 196 // DOMAIN_CREATE_WITH_FLAGS
 	procDomainOpenConsole  = 201
 	procDomainGetState     = 212
@@ -76,12 +78,16 @@ const (
 	procBlockResize        = 251 // DOMAIN_BLOCK_RESIZE
 	procDomainShutdown     = 258 // DOMAIN_SHUTDOWN_FLAGS
 	procDomainGetMetadata  = 265
+	procDomainGetJobStats  = 298
+	procMigratePerform3    = 305 // DOMAIN_MIGRATE_PERFORM3_PARAMS
+	procMigrateFinish3     = 306 // DOMAIN_MIGRATE_FINISH3_PARAMS
 	procEventRegister      = 316 // CONNECT_DOMAIN_EVENT_CALLBACK_REGISTER_ANY
 	procEventLifecycle     = 318 // DOMAIN_EVENT_CALLBACK_LIFECYCLE
 	procDomainOpenGraphics = 343 // DOMAIN_OPEN_GRAPHICS_FD
 	procGetAllDomainStats  = 344
 	procBlockCopy          = 345 // DOMAIN_BLOCK_COPY
 	procDomainDefineXML    = 350 // DOMAIN_DEFINE_XML_FLAGS
+	procMigratePostCopy    = 364 // DOMAIN_MIGRATE_START_POST_COPY
 )
 
 // appendFrame appends a whole message to buf.

@@ -60,6 +60,9 @@ func eventPower(event, detail int) (p hypervisor.Power, reason string, ok bool) 
 	case 1: // UNDEFINED; detail 1 is a renaming
 		return hypervisor.Absent, "removed", detail == 0
 	case 2: // STARTED
+		if detail == 1 { // MIGRATED: it awaits what it is to be; RESUMED follows
+			return hypervisor.Paused, "migrating here", true
+		}
 		return hypervisor.Running, name("started", "migrated here", "restored", "reverted to a snapshot", "woken"), true
 	case 3: // SUSPENDED
 		return hypervisor.Paused, name("paused by an operator", "migrating away", "disk error", "watchdog", "restored",
