@@ -61,6 +61,14 @@ func eventOf(action string) string {
 		return "compute_set_admin_password"
 	case "attach_interface", "detach_interface":
 		return "compute_" + action
+	case "live-migration":
+		return "compute_live_migration"
+	case "migrate", "resize":
+		return "compute_finish_resize"
+	case "revertResize":
+		return "compute_finish_revert_resize"
+	case "evacuate":
+		return "compute_rebuild_instance"
 	}
 	return "compute_" + action + "_instance"
 }

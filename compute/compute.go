@@ -27,6 +27,8 @@ import (
 type Ports interface {
 	// BindPort puts a port on a host; "" takes it off.
 	BindPort(tx *store.Tx, port, host model.ID) (*model.Port, error)
+	// PreparePort makes a second host ready for a port whose server is on its way there; "" undoes it.
+	PreparePort(tx *store.Tx, port, next model.ID) error
 	// ReleasePort takes a port from a server that is gone; absent is success.
 	ReleasePort(tx *store.Tx, port model.ID) error
 	// ReportPort records what a host made of a port; false: it was out of date or said nothing new.
@@ -60,9 +62,14 @@ type Config struct {
 	// MaxActions is how many actions of one server are kept; default 200.
 	MaxActions int
 	// Sweep is how often actions are looked through; default 10 minutes.
-	Sweep   time.Duration
-	Metrics prometheus.Registerer // nil: none
-	Log     *slog.Logger
+	Sweep time.Duration
+	// MoveWait is how long the hosts of a move may take to make ready, default 10 minutes; MoveHurry how long a live
+	// move copies before it is asked to end soon at the price of a pause, default 15 minutes.
+	MoveWait, MoveHurry time.Duration
+	// DeadAfter is how long a host may not be heard of, after it counts as down, before moves are given up for it; default 20 s.
+	DeadAfter time.Duration
+	Metrics   prometheus.Registerer // nil: none
+	Log       *slog.Logger
 	// Now is the clock; nil: time.Now.
 	Now func() time.Time
 }
@@ -95,6 +102,15 @@ func New(cfg Config) *Compute {
 	}
 	if cfg.Images == nil {
 		cfg.Images = kept{}
+	}
+	if cfg.MoveWait == 0 {
+		cfg.MoveWait = 10 * time.Minute
+	}
+	if cfg.MoveHurry == 0 {
+		cfg.MoveHurry = 15 * time.Minute
+	}
+	if cfg.DeadAfter == 0 {
+		cfg.DeadAfter = 20 * time.Second
 	}
 	if cfg.Log == nil {
 		cfg.Log = slog.Default()
@@ -141,9 +157,19 @@ func Used(r store.Reader, host model.ID) (placement.Size, int) {
 	var sum placement.Size
 	n := 0
 	for s := range store.Servers.List(r, "host", host) {
-		sum, n = sum.Add(placement.SizeOf(s)), n+1
+		sum, n = sum.Add(sizeOn(s, host)), n+1
 	}
 	return sum, n
+}
+
+// sizeOn gives what a server takes of a host: of both hosts of a move, with the flavor that it has there.
+func sizeOn(s *model.Server, host model.ID) placement.Size {
+	if s.Move == nil {
+		return placement.SizeOf(s)
+	}
+	t := *s
+	t.Flavor = *s.Move.On(host, &s.Flavor)
+	return placement.SizeOf(&t)
 }
 
 // copyOf gives a copy of a server that may be changed. Maps and slices are replaced, never

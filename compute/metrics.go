@@ -9,6 +9,7 @@ type metrics struct {
 	placed  *prometheus.CounterVec
 	failed  prometheus.Counter
 	retried prometheus.Counter
+	moves   *prometheus.CounterVec
 }
 
 func newMetrics(reg prometheus.Registerer) *metrics {
@@ -20,9 +21,10 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		placed:  prometheus.NewCounterVec(prometheus.CounterOpts{Name: "yakumo_placements_total", Help: "Servers that placement decided on, by result."}, []string{"result"}),
 		failed:  prometheus.NewCounter(prometheus.CounterOpts{Name: "yakumo_server_failures_total", Help: "Servers that went into error by what their host said."}),
 		retried: prometheus.NewCounter(prometheus.CounterOpts{Name: "yakumo_server_retries_total", Help: "Servers that were taken from a host that could not start them."}),
+		moves:   prometheus.NewCounterVec(prometheus.CounterOpts{Name: "yakumo_moves_total", Help: "Moves of servers that have ended, by kind and result."}, []string{"kind", "result"}),
 	}
 	if reg != nil {
-		reg.MustRegister(m.boots, m.passes, m.placed, m.failed, m.retried)
+		reg.MustRegister(m.boots, m.passes, m.placed, m.failed, m.retried, m.moves)
 	}
 	return m
 }

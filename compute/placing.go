@@ -42,6 +42,11 @@ func (p *Placer) Reconcile(ctx context.Context, snap store.Snapshot, w reconcile
 			waiting = append(waiting, s)
 		}
 	}
+	for s := range store.Servers.List(snap, "moving", string(model.MovePlacing)) {
+		if !s.Deleted {
+			waiting = append(waiting, s)
+		}
+	}
 	if len(waiting) == 0 {
 		return reconcile.Result{}, nil
 	}
@@ -94,8 +99,24 @@ func (p *Placer) write(ctx context.Context, w reconcile.Writer, plans []plan) er
 	return err
 }
 
-// RequestOf gives what a server needs of a host.
+// RequestOf gives what a server needs of a host: of its first, or of the one that it is to move to.
 func RequestOf(r store.Reader, s *model.Server) placement.Request {
+	if m := s.Move; m != nil && m.Stage == model.MovePlacing {
+		t := copyOf(s)
+		if m.NewFlavor != nil {
+			t.Flavor = *m.NewFlavor
+		}
+		// The host of its creation is asked for no more; a host of another hypervisor cannot take its guest.
+		req := placement.Request{Size: placement.SizeOf(t), Zone: s.Zone, Host: m.Want, Arch: s.Arch, Exclude: append([]model.ID{m.Source}, m.Failed...), Need: needOf(r, s)}
+		if source, ok := store.Hosts.Get(r, m.Source); ok && m.Kind != model.MoveEvacuate {
+			for h := range store.Hosts.All(r) {
+				if h.Capacity.HypervisorType != source.Capacity.HypervisorType {
+					req.Exclude = append(req.Exclude, h.ID)
+				}
+			}
+		}
+		return req
+	}
 	return placement.Request{Size: placement.SizeOf(s), Zone: s.Zone, Host: s.WantHost, Arch: s.Arch, Exclude: s.Status.Failed, Need: needOf(r, s)}
 }
 
@@ -162,6 +183,17 @@ type plan struct {
 func (c *Compute) commit(tx *store.Tx, plans []plan) error {
 	for _, pl := range plans {
 		old, ok := store.Servers.Get(tx, pl.server)
+		if ok && !old.Deleted && old.Move != nil && old.Move.Stage == model.MovePlacing {
+			s := copyOf(old)
+			if err := c.placedMove(tx, s, pl); err != nil {
+				return err
+			}
+			s.Touch(c.now())
+			if err := store.Servers.Put(tx, s); err != nil {
+				return err
+			}
+			continue
+		}
 		if !ok || old.Deleted || old.Host != "" || old.Status.Phase != model.PhasePlacing {
 			continue
 		}

@@ -161,6 +161,11 @@ func (c *Compute) Delete(tx *store.Tx, sc Scope, id model.ID) error {
 			return err
 		}
 	}
+	if s.Move != nil { // whichever host has the guest removes it: the one by its row, the other because its row is gone
+		if err := c.dropMove(tx, s, MigrationCancelled, "The server was deleted meanwhile."); err != nil {
+			return err
+		}
+	}
 	if err := c.begin(tx, sc, s, "delete", TaskDelete); err != nil {
 		return err
 	}

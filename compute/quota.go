@@ -91,8 +91,12 @@ func Usage(r store.Reader, project model.ID) map[string]int {
 	out := map[string]int{QuotaInstances: 0, QuotaCores: 0, QuotaRAM: 0}
 	for s := range store.Servers.List(r, "project", project) {
 		out[QuotaInstances]++
-		out[QuotaCores] += s.Flavor.VCPUs
-		out[QuotaRAM] += s.Flavor.MemoryMiB
+		cores, ram := s.Flavor.VCPUs, s.Flavor.MemoryMiB
+		if m := s.Move; m != nil && m.NewFlavor != nil && m.OldFlavor != nil { // it may end with either
+			cores, ram = max(m.OldFlavor.VCPUs, m.NewFlavor.VCPUs), max(m.OldFlavor.MemoryMiB, m.NewFlavor.MemoryMiB)
+		}
+		out[QuotaCores] += cores
+		out[QuotaRAM] += ram
 	}
 	return out
 }
@@ -104,17 +108,21 @@ const quotaSlack = 256
 
 // Spend refuses what would exceed the project's quota: n servers of the flavor.
 func (c *Compute) Spend(tx *store.Tx, project model.ID, f *model.Flavor, n int) error {
+	return c.spend(tx, project, map[string]int{QuotaInstances: n, QuotaCores: n * f.VCPUs, QuotaRAM: n * f.MemoryMiB})
+}
+
+// spend refuses what would exceed the project's quota. What is asked nothing of is not looked at.
+func (c *Compute) spend(tx *store.Tx, project model.ID, want map[string]int) error {
 	limits := c.Quota(tx, project)
 	if unlimited(limits) {
 		return nil
 	}
 	used := Usage(tx, project)
-	want := map[string]int{QuotaInstances: n, QuotaCores: n * f.VCPUs, QuotaRAM: n * f.MemoryMiB}
 	var over, asked, have, allowed []string
 	near := false
 	for _, k := range []string{QuotaCores, QuotaInstances, QuotaRAM} {
 		limit := limits[k]
-		if limit < 0 {
+		if limit < 0 || want[k] == 0 {
 			continue
 		}
 		if used[k]+want[k] > limit {

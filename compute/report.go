@@ -101,7 +101,23 @@ var order = map[model.Phase]int{model.PhaseFetching: 1, model.PhaseStarting: 2, 
 // report applies one report.
 func (c *Compute) report(tx *store.Tx, host model.ID, r *model.ServerReport) error {
 	old, ok := store.Servers.Get(tx, r.ServerID)
-	if !ok || old.Host != host || r.Generation < old.Status.Generation || r.Generation > old.Generation {
+	if !ok || r.Generation > old.Generation {
+		return nil
+	}
+	if old.Move != nil && !old.Deleted && !r.Gone {
+		s := copyOf(old)
+		alone, err := c.hear(tx, s, host, r)
+		if err != nil {
+			return err
+		}
+		if s.Move != old.Move || s.Host != old.Host {
+			s.Touch(c.now())
+		}
+		if alone {
+			return c.putStatus(tx, old, s)
+		}
+	}
+	if old.Host != host || r.Generation < old.Status.Generation {
 		return nil
 	}
 	s := copyOf(old)
@@ -213,6 +229,12 @@ func (c *Compute) settle(tx *store.Tx, s *model.Server, r *model.ServerReport, n
 		done = newest && s.Rescue != nil && st.Rescue == s.Rescue.Revision && st.Power == model.PowerRunning
 	case TaskUnrescue:
 		done = newest && st.Rescue == 0 && st.Power == model.PowerRunning
+	case TaskReverting:
+		done = newest && s.Move == nil && st.Power == s.Power
+	case TaskEvacuate:
+		if newest && s.Move == nil && r.Phase == model.PhaseReady {
+			return c.remade(tx, s)
+		}
 	case TaskReboot, TaskHardReboot:
 		done = newest && st.Reboots >= s.Reboots && st.Hard >= s.HardReboots && st.Power != model.PowerUnknown
 	}

@@ -73,4 +73,12 @@ const (
 	TaskSnapshot   = "image_snapshot_pending"
 	TaskUploading  = "image_uploading" // a snapshot, once the host works on it
 	TaskBackup     = "image_backup"
+
+	TaskMigrating       = "migrating"
+	TaskResizePrep      = "resize_prep"      // a target is looked for
+	TaskResizeMigrating = "resize_migrating" // the source turns the guest off
+	TaskResizeMigrated  = "resize_migrated"  // the target copies its disks
+	TaskResizeFinish    = "resize_finish"    // the target starts it
+	TaskReverting       = "resize_reverting"
+	TaskEvacuate        = "rebuild_spawning" // another host makes it anew
 )

@@ -310,9 +310,17 @@ func (ss *session) hold(ctx context.Context) error {
 	}()
 	put := func() (int64, error) {
 		return st.Update(ctx, func(tx *store.Tx) error {
-			if _, ok := store.Hosts.Get(tx, ss.host); !ok {
+			h, ok := store.Hosts.Get(tx, ss.host)
+			if !ok {
 				ss.down.Store(true)
 				return errRemoved
+			}
+			if !h.DownAt.IsZero() || !h.FencedAt.IsZero() { // it is heard of: whoever counted on its silence begins anew
+				back := *h
+				back.DownAt, back.FencedAt = time.Time{}, time.Time{}
+				if err := store.Hosts.Put(tx, &back); err != nil {
+					return err
+				}
 			}
 			return store.Heartbeats.PutLeased(tx, &model.Heartbeat{HostID: ss.host, Server: ss.s.cfg.Identity, URL: ss.s.cfg.URL, At: ss.s.cfg.Now().UTC(), Suspect: ss.suspect.Load()}, l)
 		})

@@ -25,7 +25,9 @@ type Host struct {
 	// Engines are the volume engines that the host can work with, sorted: "local", "nfs", "rbd".
 	Engines  []string `json:"engines,omitempty"`
 	Draining bool     `json:"draining,omitempty"` // its servers are being moved away
-	// FencedAt is when an administrator, or a fence, confirmed that the host is off: its servers may run elsewhere. Zero: not.
+	// DownAt is when the cloud noticed that the host is not heard of; zero while it is. It goes with the next heartbeat.
+	DownAt time.Time `json:"down_at"`
+	// FencedAt is when an administrator, or a fence, confirmed that the host is off: its servers may run elsewhere. Zero: not; the next heartbeat makes it so.
 	FencedAt   time.Time    `json:"fenced_at"`
 	Disabled   bool         `json:"disabled"` // no new servers
 	Reason     string       `json:"disabled_reason,omitempty"`

@@ -2,6 +2,7 @@ package model
 
 import (
 	"net/netip"
+	"strconv"
 	"time"
 )
 
@@ -104,6 +105,9 @@ type Migration struct {
 	CreatedAt time.Time `json:"created_at"`
 	UpdatedAt time.Time `json:"updated_at"`
 }
+
+// MigrationClaim is what the number of a migration claims.
+func MigrationClaim(number int64) string { return strconv.FormatInt(number, 10) }
 
 // Progress is how much of a live move is copied, in bytes.
 type Progress struct {
