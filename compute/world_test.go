@@ -34,6 +34,7 @@ type world struct {
 	network model.ID
 	flavor  model.Flavor
 	hosts   []*computetest.Host
+	wire    *computetest.Wire
 	n       int // requests made
 }
 
@@ -49,7 +50,8 @@ func worldOn(t testing.TB, s *store.Store) *world {
 		none[k] = -1
 	}
 	n := network.New(network.Config{Log: quiet, Defaults: map[string]int{"network": -1, "subnet": -1, "port": -1, "security_group": -1, "security_group_rule": -1}})
-	w := &world{t: t, s: s, net: n, c: compute.New(compute.Config{Store: s, Ports: n, Log: quiet, Defaults: none}),
+	w := &world{t: t, s: s, net: n, c: compute.New(compute.Config{Store: s, Ports: n, Log: quiet, Defaults: none, DeadAfter: 20 * time.Millisecond}),
+		wire:   &computetest.Wire{},
 		flavor: model.Flavor{ID: "1", Name: "tiny", VCPUs: 1, MemoryMiB: 128, DiskGiB: 1, Public: true}}
 	return w
 }
@@ -81,7 +83,7 @@ func (w *world) update(f func(tx *store.Tx) error) {
 func (w *world) run(identity string) (stop func()) {
 	ctx, cancel := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
-	for _, ctl := range []reconcile.Controller{w.c.Placer(), w.c.Sweeper()} {
+	for _, ctl := range []reconcile.Controller{w.c.Placer(), w.c.Sweeper(), w.c.Mover(), w.c.Absence()} {
 		wg.Go(func() {
 			reconcile.Run(ctx, reconcile.Config{Store: w.s, Identity: identity, TTL: time.Second, MinBackoff: time.Millisecond, Log: quiet}, ctl)
 		})
@@ -111,7 +113,7 @@ func (w *world) row(name string, change ...func(*model.Host)) *model.Host {
 // host adds a host that acts.
 func (w *world) host(name string, fail func(*model.Server) *model.Fault, change ...func(*model.Host)) *computetest.Host {
 	w.t.Helper()
-	h := computetest.Start(w.t, computetest.Config{Store: w.s, Sink: w.c, Host: w.row(name, change...).ID, Fail: fail})
+	h := computetest.Start(w.t, computetest.Config{Store: w.s, Sink: w.c, Host: w.row(name, change...).ID, Fail: fail, Wire: w.wire})
 	w.hosts = append(w.hosts, h)
 	return h
 }

@@ -146,6 +146,8 @@ func newServerRole(ctx context.Context, p serverParts) (*serverRole, error) {
 		func(ctx context.Context) { reconcile.Run(ctx, rc, comp.Sweeper()) },
 		func(ctx context.Context) { reconcile.Run(ctx, rc, vols.Placer()) },
 		func(ctx context.Context) { reconcile.Run(ctx, rc, vols.Sweeper()) },
+		func(ctx context.Context) { reconcile.Run(ctx, rc, comp.Mover()) },
+		func(ctx context.Context) { reconcile.Run(ctx, rc, comp.Absence()) },
 		func(ctx context.Context) { reconcile.Run(ctx, rc, net.GatewayPlacer()) },
 		func(ctx context.Context) { reconcile.Run(ctx, rc, net.AddressFormer()) },
 		remote.Run,

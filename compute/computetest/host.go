@@ -36,6 +36,12 @@ type Config struct {
 	Refuse func(s *model.Server) *model.Fault
 	// Unsaved says why an image of a server's disk cannot be made; nil or a nil fault: it can.
 	Unsaved func(image model.ID) *model.Fault
+	// Wire is what hosts send guests to each other over; nil: this host moves nothing.
+	Wire *Wire
+	// FailMove says what goes wrong in the host's part of a move; nil or a nil fault: nothing.
+	FailMove func(s *model.Server, role model.MoveRole, stage model.MoveStage) *model.Fault
+	// Busy says that a live move of the server does not end by itself, but when it is hurried or aborted.
+	Busy func(s *model.Server) bool
 }
 
 // Host is a fake host.
@@ -66,19 +72,27 @@ type guest struct {
 	nics             []model.ID // in order
 	saved            []model.UploadReport
 	beat             int // counts what is to be reported beside what the store shows
+	told             told
+	incoming         bool // it is awaited, and not here
 }
 
 // Start runs a host until the test ends.
 func Start(t testing.TB, cfg Config) *Host {
 	t.Helper()
 	h := &Host{cfg: cfg, guests: map[model.ID]*guest{}, poke: make(chan struct{}, 1)}
+	cfg.Wire.join(h)
 	h.Run()
 	t.Cleanup(h.Stop)
 	return h
 }
 
-// Run starts the host's process, which forgets nothing of its guests.
+// Run starts the host's process, which forgets nothing of its guests, and says everything anew.
 func (h *Host) Run() {
+	h.mu.Lock()
+	for _, g := range h.guests {
+		g.told = told{}
+	}
+	h.mu.Unlock()
 	ctx, cancel := context.WithCancel(context.Background())
 	h.cancel, h.done = cancel, make(chan struct{})
 	go h.run(ctx)
@@ -143,6 +157,27 @@ func (h *Host) Guests() map[model.ID]int {
 		out[id] = g.boots
 	}
 	return out
+}
+
+// Running tells whether the host runs the guest.
+func (h *Host) Running(id model.ID) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	g := h.guests[id]
+	return g != nil && g.power == model.PowerRunning
+}
+
+// Crash is the host's power failing: no guest runs any more. The process must be stopped.
+func (h *Host) Crash() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for id, g := range h.guests {
+		if g.incoming {
+			delete(h.guests, id)
+		} else if g.power == model.PowerRunning || g.power == model.PowerPaused {
+			g.power = model.PowerOff
+		}
+	}
 }
 
 func (h *Host) wake() {
@@ -254,9 +289,11 @@ func (h *Host) send(ctx context.Context, reports []model.ServerReport, ports []m
 
 // step does one step for each guest and gives what is to be reported.
 func (h *Host) step() (uploads []model.ID, reports []model.ServerReport, ports []model.PortReport, again bool) {
+	defer h.cfg.Wire.hold()()
 	snap := h.cfg.Store.Snapshot()
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	defer h.cfg.Wire.check(h)
 	if h.held {
 		return nil, nil, nil, false
 	}
@@ -268,7 +305,25 @@ func (h *Host) step() (uploads []model.ID, reports []model.ServerReport, ports [
 	}
 	wanted := map[model.ID]bool{}
 	for s := range store.Servers.List(snap, "host", h.cfg.Host) {
+		var role model.MoveRole
+		var stage model.MoveStage
+		if s.Move != nil {
+			role, stage = s.Move.Part(h.cfg.Host)
+		}
+		if s.Host != h.cfg.Host && role == "" {
+			continue
+		}
 		wanted[s.ID] = true
+		if role != "" && !s.Deleted {
+			r, alone := h.move(s, role, stage, now)
+			if r != nil {
+				reports = append(reports, *r)
+				again = true
+			}
+			if alone {
+				continue
+			}
+		}
 		g := h.guests[s.ID]
 		if s.Deleted {
 			delete(h.guests, s.ID)
