@@ -128,7 +128,9 @@ func (h *Host) move(s *model.Server, role model.MoveRole, stage model.MoveStage,
 		if there == nil || !there.incoming || o.held {
 			return say(model.MoveFailed, &model.Fault{Code: 500, Message: "The other host does not take the guest."})
 		}
-		*there = guest{generation: there.generation, phase: model.PhaseReady, power: g.power, reboots: g.reboots, hard: g.hard, boots: g.boots, log: g.log, told: there.told}
+		said := there.told
+		*there = *g
+		there.phase, there.told = model.PhaseReady, said
 		g.power = model.PowerOff
 		o.wake()
 		return say(model.MoveDone, nil)
