@@ -1,6 +1,7 @@
 package hypervisor
 
 import (
+	"encoding/base64"
 	"net"
 	"path/filepath"
 	"strings"
@@ -68,7 +69,14 @@ func (g Guest) Check() error {
 }
 
 func (d Disk) check(g Guest) error {
-	if !goodPath(d.Path) {
+	if d.Network != nil {
+		if err := d.Network.check(g); err != nil {
+			return err
+		}
+		if d.Path != "" || d.Format != "raw" {
+			return invalid(g, "a disk that is no file is raw and has no path")
+		}
+	} else if !goodPath(d.Path) {
 		return invalid(g, "the disk's path %q is not absolute and clean", d.Path)
 	}
 	if d.Format != "qcow2" && d.Format != "raw" {
@@ -92,6 +100,34 @@ func (d Disk) check(g Guest) error {
 		return invalid(g, "the disk device %q is neither disk nor cdrom", d.Device)
 	}
 	return invalid(g, "a %s cannot be on the bus %q", d.Device, d.Bus)
+}
+
+func (n NetworkDisk) check(g Guest) error {
+	if n.Name == "" || !printable(n.Name) || n.Reconnect < 0 {
+		return invalid(g, "the network disk %q has no name, or a negative time to reconnect", n.Name)
+	}
+	switch n.Protocol {
+	case "nbd":
+		// 108 bytes with the final zero byte (unix(7)).
+		if !goodPath(n.Socket) || len(n.Socket) > 107 {
+			return invalid(g, "the socket's path %q is not absolute and clean, or too long", n.Socket)
+		}
+		return nil
+	case "rbd":
+		if len(n.Hosts) == 0 || n.User == "" || !printable(n.User) {
+			return invalid(g, "the image %q has no monitors or no user", n.Name)
+		}
+		for _, h := range n.Hosts {
+			if _, _, err := net.SplitHostPort(h); err != nil || !printable(h) {
+				return invalid(g, "%q is no monitor's host and port", h)
+			}
+		}
+		if _, err := base64.StdEncoding.DecodeString(n.Secret); err != nil {
+			return invalid(g, "the key of user %s is not base64", n.User)
+		}
+		return nil
+	}
+	return invalid(g, "the disk protocol %q is neither nbd nor rbd", n.Protocol)
 }
 
 func (n NIC) check(g Guest) error {

@@ -65,12 +65,14 @@ type Disk struct {
 	Path   string // absolute; empty where Network is set
 	Format string // "qcow2" or "raw"
 	// Network, where not nil, is a disk that is not a file of this host. Its Format is raw.
-	Network  *NetworkDisk
-	Shared   bool   // several guests write to it
-	Tag      string // the user's name for it
-	Device   string // "disk", "cdrom"; empty for "disk"
-	ReadOnly bool   // a CD-ROM is always read-only
-	Serial   string // shown in the guest's /dev/disk/by-id; virtio shows the first 20 bytes
+	Network *NetworkDisk
+	Shared  bool // several guests write to it
+	// Everywhere: other hosts reach it too, so that this one keeps nothing of it in its own memory. What Network names is so always.
+	Everywhere bool
+	Tag        string // the user's name for it
+	Device     string // "disk", "cdrom"; empty for "disk"
+	ReadOnly   bool   // a CD-ROM is always read-only
+	Serial     string // shown in the guest's /dev/disk/by-id; virtio shows the first 20 bytes
 	// BootOrder is the place in the firmware's order among disks and NICs, from 1; 0 is never
 	// booted from.
 	BootOrder int

@@ -145,12 +145,18 @@ type diskXML struct {
 	Source   sourceXML `xml:"source"`
 	Target   targetXML `xml:"target"`
 	ReadOnly *emptyXML `xml:"readonly"`
+	Shared   *emptyXML `xml:"shareable"`
 	Serial   string    `xml:"serial,omitempty"`
 	Boot     *orderXML `xml:"boot"`
 }
 
 type sourceXML struct {
-	File string `xml:"file,attr,omitempty"`
+	File      string        `xml:"file,attr,omitempty"`
+	Protocol  string        `xml:"protocol,attr,omitempty"`
+	Name      string        `xml:"name,attr,omitempty"`
+	Hosts     []hostAtXML   `xml:"host"`
+	Reconnect *reconnectXML `xml:"reconnect"`
+	Auth      *authXML      `xml:"auth"`
 }
 
 type orderXML struct {
@@ -168,6 +174,7 @@ type targetXML struct {
 type driverXML struct {
 	Name    string       `xml:"name,attr,omitempty"`
 	Type    string       `xml:"type,attr,omitempty"`
+	Cache   string       `xml:"cache,attr,omitempty"`
 	Discard string       `xml:"discard,attr,omitempty"`
 	Host    *offloadsXML `xml:"host"`
 	Guest   *offloadsXML `xml:"guest"`
@@ -439,6 +446,15 @@ func disk2xml(d hypervisor.Disk) diskXML {
 	}
 	if x.Device == "disk" {
 		x.Driver.Discard = "unmap" // what a guest trims is given back to the host
+	}
+	if d.Network != nil || d.Shared || d.Everywhere {
+		x.Driver.Cache = "none" // what another host reads must not be in this one's memory
+	}
+	if d.Shared {
+		x.Shared = &emptyXML{}
+	}
+	if d.Network != nil {
+		x.Type, x.Source = "network", network2xml(*d.Network)
 	}
 	if d.ReadOnly || x.Device == "cdrom" {
 		x.ReadOnly = &emptyXML{}

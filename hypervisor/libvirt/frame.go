@@ -59,6 +59,8 @@ const (
 	procDomainSuspend      = 34
 	procGetHostname        = 59
 	procAuthList           = 66
+	procSecretDefine       = 142 // SECRET_DEFINE_XML
+	procSecretSetValue     = 144
 	procGetLibVersion      = 157
 	procDomainAttach       = 160 // DOMAIN_ATTACH_DEVICE_FLAGS
 	procDomainDetach       = 161 // DOMAIN_DETACH_DEVICE_FLAGS

@@ -18,6 +18,9 @@ func (d *Driver) Ensure(ctx context.Context, g hypervisor.Guest) error {
 		return err
 	}
 	p, err := d.platform(ctx)
+	if err == nil {
+		err = d.secrets(ctx, g)
+	}
 	if err != nil {
 		return fmt.Errorf("define guest %s: %w", g.ID, err)
 	}

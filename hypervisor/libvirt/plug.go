@@ -163,6 +163,9 @@ func (d *Driver) Plug(ctx context.Context, g hypervisor.Guest) error {
 		return err
 	}
 	p, err := d.platform(ctx)
+	if err == nil {
+		err = d.secrets(ctx, g)
+	}
 	if err != nil {
 		return fmt.Errorf("%s guest %s: %w", doing, g.ID, err)
 	}

@@ -330,7 +330,13 @@ func TestDigestTellsDefinitionsApart(t *testing.T) {
 		"usb": func(g *hypervisor.Guest, _ *platform) {
 			g.Display, g.Specs = true, map[string]string{"hw_pointer_model": "usbtablet"}
 		},
-		"ports": func(_ *hypervisor.Guest, p *platform) { p.sparePorts = 2 },
+		"ports":      func(_ *hypervisor.Guest, p *platform) { p.sparePorts = 2 },
+		"nbd":        func(g *hypervisor.Guest, _ *platform) { g.Disks[0] = nbdDisk(0) },
+		"reconnect":  func(g *hypervisor.Guest, _ *platform) { g.Disks[0] = nbdDisk(60) },
+		"rbd":        func(g *hypervisor.Guest, _ *platform) { g.Disks[0] = rbdDisk("a") },
+		"rbd user":   func(g *hypervisor.Guest, _ *platform) { g.Disks[0] = rbdDisk("b") },
+		"shared":     func(g *hypervisor.Guest, _ *platform) { g.Disks[0].Shared = true },
+		"everywhere": func(g *hypervisor.Guest, _ *platform) { g.Disks[0].Everywhere = true },
 	} {
 		g, p := sample(), p
 		change(&g, &p)
