@@ -327,7 +327,7 @@ func (d *Driver) change(upserts []model.HostRow, removes []model.RowID) error {
 			removes = append(slices.Clip(removes), d.listeners.Forget(id.Key)...)
 		}
 	}
-	news := responder.News(d.prog, upserts)
+	news, came := responder.News(d.prog, upserts), responder.Arrivals(d.prog, upserts)
 	delta, err := d.prog.Apply(upserts, removes)
 	d.sw.sim.Load(delta)
 	d.count.Bundles++
@@ -342,6 +342,10 @@ func (d *Driver) change(upserts []model.HostRow, removes []model.RowID) error {
 				d.announce(id)
 			}
 		}
+	}
+	for _, id := range came {
+		d.inject(responder.Arrived(d.prog, d.cfg.Ordinals, id)...)
+		d.announce(id)
 	}
 	d.rewire()
 	if neighbor.Concerns(upserts, removes) {

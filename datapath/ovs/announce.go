@@ -35,7 +35,10 @@ func (d *Driver) announce() {
 				replies = append(replies, responder.Announce(d.prog, d.cfg.Ordinals, id)...)
 			}
 		}
-		d.untold = map[model.ID]bool{}
+		for id := range d.arrived {
+			replies = append(replies, responder.Arrived(d.prog, d.cfg.Ordinals, id)...)
+		}
+		d.untold, d.arrived = map[model.ID]bool{}, map[model.ID]bool{}
 		conn := d.conn
 		d.mu.Unlock()
 		if conn == nil {

@@ -173,6 +173,7 @@ type Driver struct {
 	events  []datapath.Event
 	notify  chan struct{}
 	untold  map[model.ID]bool // ports whose guests are to be told of their network
+	arrived map[model.ID]bool // of these, ports whose guests have just come: physical networks are to be told of them
 	speak   chan struct{}
 	heard   chan responder.Ask // reports of multicast listeners that are to be taken in
 
@@ -210,7 +211,7 @@ func Open(cfg Config) (*Driver, error) {
 		cfg: cfg, ctx: ctx, cancel: cancel,
 		prog: pipeline.NewProgram(cfg.Env, cfg.Ordinals), change: make(chan struct{}), special: map[uint64]uint32{}, bridged: map[string]string{}, tunnels: map[uint64]string{},
 		devices: map[model.ID]device{}, wired: map[model.ID]bool{}, refused: map[pipeline.Key]error{}, meters: map[uint32]meter{},
-		notify: make(chan struct{}, 1), untold: map[model.ID]bool{}, speak: make(chan struct{}, 1),
+		notify: make(chan struct{}, 1), untold: map[model.ID]bool{}, arrived: map[model.ID]bool{}, speak: make(chan struct{}, 1),
 		heard: make(chan responder.Ask, 1024), listeners: responder.NewListeners(),
 		sought: make(chan responder.Ask, 1024), outer: make(chan struct{}, 1),
 	}
@@ -287,13 +288,16 @@ func (d *Driver) apply(ctx context.Context, upserts []model.HostRow, removes []m
 			removes = append(slices.Clip(removes), d.listeners.Forget(id.Key)...)
 		}
 	}
-	news := responder.News(d.prog, upserts)
+	news, came := responder.News(d.prog, upserts), responder.Arrivals(d.prog, upserts)
 	delta, rowErr := d.prog.Apply(upserts, removes)
 	d.note(delta)
 	for _, network := range news {
 		for _, id := range d.prog.PortsIn(network) {
 			d.untold[id] = true
 		}
+	}
+	for _, id := range came { // that it is here is told once the switch has its entries
+		d.untold[id], d.arrived[id] = true, true
 	}
 	err := d.await(ctx, "the OpenFlow connection", func() bool { return d.synced })
 	if err == nil {

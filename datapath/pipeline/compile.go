@@ -293,6 +293,7 @@ func (c *compiler) port(r *model.HostPort) {
 		c.add(TrackIn, prioPass, FeatureGroup, MatchOf(Is(To, ord)), Goto{Next(AcceptIn)})
 	}
 
+	c.announcements(r, from, src)
 	for _, f := range r.FixedIPs {
 		c.resolve(net, f.Address, mac)
 	}
@@ -301,7 +302,7 @@ func (c *compiler) port(r *model.HostPort) {
 	for _, a := range addrs {
 		c.answer(net, a, mac)
 		// A guest that announces its own address, or asks whether it is taken, must not hear itself.
-		c.add(Respond, prioOwnARP, FeatureARP, MatchOf(from, arp, Is(ARPOp, ARPRequest), Is(ARPTargetIP, AddrNumber(a))))
+		c.add(Respond, prioOwnARP, FeatureARP, MatchOf(from, arp, Is(ARPOp, ARPRequest), Is(ARPTargetIP, AddrNumber(a))), c.ownARP(r)...)
 		c.metadata(r, ord, mac, a)
 	}
 	c.reports(r, ord32, from, six)
@@ -321,8 +322,7 @@ func (c *compiler) port(r *model.HostPort) {
 		c.membership(r, ord)
 	}
 
-	c.add(Lookup, prioLocal, FeatureLookup, MatchOf(net, IsMAC(EthDst, mac)), Put(To, ord), Goto{Next(Lookup)})
-	c.add(FloodIn, prioNetwork, FeatureFlood, MatchOf(net), Leg{ord32, Next(Lookup)})
+	c.attract(r, ord32, net, mac)
 	c.handOver(r, ord)
 }
 
@@ -436,7 +436,9 @@ func (c *compiler) peer(r *model.HostPeer) {
 	}
 	c.pairs(net, mac, r.Pairs)
 	if r.TunnelIP.IsValid() { // else it is found on the wire of its network
-		c.add(Lookup, prioPeer, FeatureLookup, MatchOf(net, IsMAC(EthDst, mac)), Tunnel{Host: r.TunnelIP, VNI: r.VNI, Via: tunnelPlace(r.Type)})
+		to := Tunnel{Host: r.TunnelIP, VNI: r.VNI, Via: tunnelPlace(r.Type)}
+		c.add(Lookup, prioPeer, FeatureLookup, MatchOf(net, IsMAC(EthDst, mac)), to)
+		c.sendOn(r, net, mac, to)
 	}
 }
 

@@ -97,7 +97,7 @@ var actionTexts = [][2]string{
 
 var principles = []string{
 	"A flat or VLAN network's frames leave by a provider bridge, which learns where who is: unknown unicast and questions for unknown addresses go there too, with the network's tag. What comes from a provider bridge stays on the host.",
-	"In a network of tunnels the switch learns nothing and floods no unknown unicast. What came by a tunnel never leaves by a tunnel.",
+	"In a network of tunnels the switch learns nothing and floods no unknown unicast. What came by a tunnel leaves by a tunnel only where its port has just moved to another host.",
 	"ARP requests for addresses of ports are answered by the switch that the guest is plugged into. A request for an address in an allowed address pair is flooded, since it may move; for any other it is dropped. A guest's question for its own address is not answered.",
 	"A port with port security sends only from its MAC and addresses and from its pairs, untagged IPv4, IPv6 and ARP only; it cannot act as a DHCP server or as a router that advertises itself. A port without port security carries any untagged frame, and its groups do not count.",
 	"A port speaks IPv6 if it has an address or a pair of that family: then it may also use the link-local address of its MAC, and its neighbour solicitations and advertisements must tell its own MAC and addresses. Solicitations are answered as ARP requests are; that of a guest without an address yet, for an address of another, is answered to all nodes.",
@@ -107,6 +107,7 @@ var principles = []string{
 	"Each port has its own conntrack zone, and both ends check: egress where the packet starts, ingress where it arrives, also on one host. Each packet in the opening direction of a connection meets the rules as they are now. Where none allows it any more the connection is marked, and then its replies are dropped too; when a rule allows it again, the mark goes.",
 	"The metadata service is reached by a stateless rewrite: each fixed address has an alias on the host's metadata device, from which its connections seem to come. 169.254.169.254 is also the DHCP server's identity, and at its port 53 is the host's resolver. By IPv6 both are at fe80::a9fe:a9fe, for a port's link-local address.",
 	"Tagged frames are dropped at the door, at both ends.",
+	"A port whose server is on its way here stands by: it has all entries of a port but those that bring it frames, and its peer's row says where they go. When the guest has come, one change makes it a port as any other. On the host that it left, what others still send for it goes on to where it is.",
 }
 
 var exampleTexts = map[model.RowKind]string{

@@ -31,6 +31,7 @@ const (
 	FeatureMirror
 	FeatureQoS
 	FeatureTrunk
+	FeatureStandby
 	numFeatures
 )
 
@@ -38,7 +39,7 @@ var featureNames = [numFeatures]string{
 	FeatureBase: "base", FeatureClassify: "classify", FeatureAntiSpoof: "anti-spoof", FeatureARP: "arp", FeatureDHCP: "dhcp",
 	FeatureMetadata: "metadata", FeatureGroup: "group", FeatureLookup: "lookup", FeatureFlood: "flood", FeatureOutput: "output",
 	FeatureRouter: "router", FeatureNAT: "nat", FeatureProvider: "provider", FeatureND: "nd", FeatureRA: "ra", FeatureDHCPv6: "dhcpv6",
-	FeatureDNS: "dns", FeatureMulticast: "multicast", FeatureMirror: "mirror", FeatureQoS: "qos", FeatureTrunk: "trunk",
+	FeatureDNS: "dns", FeatureMulticast: "multicast", FeatureMirror: "mirror", FeatureQoS: "qos", FeatureTrunk: "trunk", FeatureStandby: "standby",
 }
 
 // String gives the feature's name.

@@ -251,7 +251,9 @@ func (c *compiler) floating(f *model.HostFloating) {
 	s := c.outerSide(r, f.MAC)
 	net := Is(Net, s.net)
 	c.arrive(ord, net, s.mac, f.VNI)
-	c.answerOutside(net, addr, s.mac)
+	if !f.Standby { // else another says that it is there; what comes here, and what its guest sends, is translated
+		c.answerOutside(net, addr, s.mac)
+	}
 	c.resolve(net, addr, s.mac)
 	to := func(more ...Term) Match {
 		return MatchOf(append(append(fresh(), router, IsAddr(IPDst, addr)), more...)...)

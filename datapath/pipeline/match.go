@@ -81,6 +81,7 @@ const (
 const (
 	TypeIPv4 = 0x0800
 	TypeARP  = 0x0806
+	TypeRARP = 0x8035
 	TypeIPv6 = 0x86dd
 
 	ProtoICMP    = 1

@@ -14,7 +14,9 @@ const (
 // never copied again. Answers of the switch and the agent are not copied.
 func (c *compiler) mirror(r *model.HostMirror) {
 	vni := c.vni(r.VNI)
-	source, sink := c.rows.Port(r.Source), c.rows.Port(r.Sink) != nil
+	source, end := c.rows.Port(r.Source), c.rows.Port(r.Sink)
+	// Copies go to a sink's host until the sink runs here; what is sent here is for it all the same.
+	sink := end != nil && (!end.Standby || source == nil)
 	if sink && source == nil {
 		to := uint64(c.own(OrdinalPort, r.Sink))
 		c.add(Classify, prioClassify, FeatureMirror, MatchOf(Is(InPort, PortTunnel), Is(TunnelID, vni)), Put(To, to), Goto{Output})

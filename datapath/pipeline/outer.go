@@ -33,6 +33,9 @@ func (p *Program) Outer() []Outer {
 				}
 			}
 		case *model.HostFloating:
+			if r.Standby {
+				continue
+			}
 			if o, ok := p.Row(model.RowID{Kind: model.RowRouter, Key: r.RouterID}).(*model.HostRouter); ok && o.AdminStateUp && o.Gateway != nil {
 				add(r.NetworkID, r.VNI, r.Address, r.MAC)
 			}

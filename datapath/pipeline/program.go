@@ -520,7 +520,7 @@ func (p *Program) Row(id model.RowID) model.HostRow {
 // Floating gives the floating address of a router, served here, that stands for an address inside; nil: none.
 func (p *Program) Floating(router model.ID, fixed netip.Addr) *model.HostFloating {
 	for id := range p.routerFloats[router] {
-		if f, ok := p.Row(id).(*model.HostFloating); ok && f.Fixed == fixed {
+		if f, ok := p.Row(id).(*model.HostFloating); ok && f.Fixed == fixed && !f.Standby {
 			return f
 		}
 	}

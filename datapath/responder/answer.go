@@ -33,10 +33,11 @@ func toPort(ordinal uint32, frames [][]byte) []Reply {
 }
 
 // Announce makes what is told to the guest of a port unasked, when its port is wired, when the
-// network changes, and every AdvertInterval.
+// network changes, when the guest has come to a port that stood by, and every AdvertInterval. To a port in stand-by
+// nothing is told: there is no guest yet.
 func Announce(rows Rows, ord pipeline.Ordinals, port model.ID) []Reply {
 	p, _ := rows.Row(model.RowID{Kind: model.RowPort, Key: port}).(*model.HostPort)
-	if p == nil {
+	if p == nil || p.Standby {
 		return nil
 	}
 	n, _ := rows.Row(model.RowID{Kind: model.RowNetwork, Key: p.NetworkID}).(*model.HostNetwork)
