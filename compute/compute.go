@@ -45,9 +45,10 @@ type Images interface {
 
 // Config makes a Compute.
 type Config struct {
-	Store  *store.Store
-	Ports  Ports
-	Images Images // nil: what servers make of themselves stays
+	Store   *store.Store
+	Ports   Ports
+	Volumes Volumes // nil: servers have none
+	Images  Images  // nil: what servers make of themselves stays
 	// KeepShelved leaves a shelved server on its host until it is asked to go.
 	KeepShelved bool
 	// Ratios of over-commit.

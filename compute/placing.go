@@ -25,7 +25,7 @@ func (c *Compute) Placer() *Placer { return &Placer{c} }
 func (*Placer) Name() string { return "placement" }
 
 // Reads serves reconcile.Controller.
-func (*Placer) Reads() []store.Kind { return []store.Kind{store.Servers.Kind()} }
+func (*Placer) Reads() []store.Kind { return []store.Kind{store.Servers.Kind(), store.Volumes.Kind()} }
 
 // batch is how many servers one transaction places: with their actions and ports well
 // below what a transaction may touch.
@@ -38,7 +38,16 @@ const (
 func (p *Placer) Reconcile(ctx context.Context, snap store.Snapshot, w reconcile.Writer) (reconcile.Result, error) {
 	var waiting []*model.Server
 	for s := range store.Servers.List(snap, "phase", string(model.PhasePlacing)) {
-		if s.Host == "" && !s.Deleted {
+		if s.Host != "" || s.Deleted {
+			continue
+		}
+		// Its volumes are made first: one that fails is known before anything is promised.
+		switch ready, f := p.c.volumesReady(snap, s); {
+		case f != nil:
+			if err := p.write(ctx, w, []plan{{s.ID, s.RequestID, nil, unbuilt{f}}}); err != nil {
+				return reconcile.Result{}, err
+			}
+		case ready:
 			waiting = append(waiting, s)
 		}
 	}
@@ -163,6 +172,7 @@ func (c *Compute) Pool(r store.Reader) *placement.Pool {
 			continue
 		}
 		used, _ := Used(r, h.ID) // by the index of hosts: half the time of one walk over all servers
+		used.DiskGiB += localVolumes(r, h.ID)
 		hosts = append(hosts, &placement.Host{
 			ID: h.ID, Name: h.Name, Zone: h.Zone, Up: store.HostUp(r, h), Disabled: h.Disabled, Arch: h.Capacity.Arch,
 			Capacity: placement.Size{VCPUs: h.Capacity.VCPUs, MemoryMiB: h.Capacity.MemoryMiB, DiskGiB: h.Capacity.DiskGiB}, Used: used,
@@ -255,6 +265,10 @@ func (c *Compute) refused(s *model.Server, err error) {
 	if last := s.Status.Fault; last != nil && len(s.Status.Failed) > 0 {
 		f.Message = "No valid host was found. Exceeded the hosts that could start the server: " + last.Message
 		f.Details += "last failure: " + last.Message + "\n" + last.Details
+	}
+	var u unbuilt
+	if errors.As(err, &u) {
+		f = u.Fault
 	}
 	s.Status.Phase, s.Status.Fault = model.PhaseError, f
 	s.UpdatedAt = f.At

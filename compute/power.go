@@ -196,6 +196,9 @@ func (c *Compute) gone(tx *store.Tx, s *model.Server) error {
 	if err := c.unsaved(tx, s); err != nil {
 		return err
 	}
+	if err := c.releaseVolumes(tx, s, false); err != nil {
+		return err
+	}
 	if err := c.end(tx, copyOf(s), ""); err != nil {
 		return err
 	}

@@ -175,6 +175,11 @@ func (c *Compute) report(tx *store.Tx, host model.ID, r *model.ServerReport) err
 	case order[st.Phase] > 0 && order[r.Phase] > order[st.Phase]:
 		st.Phase = r.Phase
 	}
+	if len(s.Volumes) > 0 {
+		if err := c.volumesReported(tx, s, r, newest); err != nil {
+			return err
+		}
+	}
 	if st.Phase == model.PhaseReady {
 		if err := c.settle(tx, s, r, newest); err != nil {
 			return err
@@ -333,7 +338,7 @@ func asIs(s *model.Server) {
 
 // putStatus writes a server where something of it differs.
 func (c *Compute) putStatus(tx *store.Tx, old, s *model.Server) error {
-	if old.Generation == s.Generation && reflect.DeepEqual(old.Status, s.Status) {
+	if old.Generation == s.Generation && reflect.DeepEqual(old.Status, s.Status) && reflect.DeepEqual(old.Volumes, s.Volumes) {
 		return nil
 	}
 	s.UpdatedAt = c.now()

@@ -27,7 +27,7 @@ type NewServer struct {
 	Name        string
 	Description string
 	Flavor      *model.Flavor
-	Image       *model.Image
+	Image       *model.Image // nil: it boots from a volume
 	Copy        model.ImageCopy
 	Key         *model.KeyPair // nil: none
 	UserData    string         // base64
@@ -37,6 +37,7 @@ type NewServer struct {
 	Zone, Host  string // asked for; Host by name, of administrators
 	HostName    string // "": made of the name
 	Ports       []model.ID
+	Volumes     []NewUse // in the order of the guest's disks; one may be the root disk
 	AccessIPv4  string
 	AccessIPv6  string
 	DiskConfig  string
@@ -52,7 +53,12 @@ type NewServer struct {
 // Errors: fault.Invalid where the flavor is too small for the image, or the image is for
 // another architecture than any.
 func (c *Compute) Create(tx *store.Tx, sc Scope, n NewServer) (*model.Server, error) {
-	if err := fits(n.Flavor, n.Image); err != nil {
+	if n.Image == nil {
+		if !slices.ContainsFunc(n.Volumes, func(u NewUse) bool { return u.Boot }) {
+			return nil, fault.New(fault.Invalid, "Block Device Mapping is Invalid: Boot sequence for the instance and image/block device mapping combination is not valid.")
+		}
+		n.Image = &model.Image{}
+	} else if err := fits(n.Flavor, n.Image); err != nil {
 		return nil, err
 	}
 	now := c.now()
@@ -79,6 +85,11 @@ func (c *Compute) Create(tx *store.Tx, sc Scope, n NewServer) (*model.Server, er
 	s.Status = model.ServerStatus{Phase: model.PhasePlacing, Task: TaskScheduling, Action: sc.RequestID}
 	if _, taken := store.Servers.Get(tx, s.ID); taken {
 		return nil, fault.New(fault.Conflict, "Instance %s exists already.", s.ID)
+	}
+	for _, u := range n.Volumes {
+		if _, err := c.use(tx, sc, s, u); err != nil {
+			return nil, err
+		}
 	}
 	if err := store.Servers.Put(tx, s); err != nil {
 		return nil, err

@@ -89,6 +89,9 @@ func (c *Compute) offload(tx *store.Tx, s *model.Server) error {
 	if err := c.unbind(tx, s); err != nil {
 		return err
 	}
+	if err := c.releaseVolumes(tx, s, true); err != nil {
+		return err
+	}
 	s.Host, s.Shelving = "", model.Offloaded
 	s.Status.Phase, s.Status.Power, s.Status.Rebuilds = model.PhaseShelved, model.PowerOff, s.Rebuilds
 	return nil

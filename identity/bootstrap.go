@@ -26,6 +26,8 @@ var catalogStart = []struct{ kind, name, path string }{
 	{"image", "glance", "/image"},
 	{"compute", "nova", "/compute/v2.1"},
 	{"network", "neutron", "/network"},
+	{"block-storage", "cinder", "/volume/v3"},
+	{"volumev3", "cinderv3", "/volume/v3"},
 }
 
 // The users and projects that Bootstrap makes.

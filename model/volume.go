@@ -150,6 +150,8 @@ type VolumeUse struct {
 	// Detaching: the guest is to let go of it, and is not to get it. Its host still knows the volume, and may open it,
 	// until it reports Disks without it; only then the use ends.
 	Detaching bool `json:"detaching,omitempty"`
+	// RequestID is of the request that attaches or detaches it, until the host has said that it is so.
+	RequestID string `json:"request_id,omitempty"`
 }
 
 // HostVolume is a volume that the host's agent makes, changes or removes, or that a server here

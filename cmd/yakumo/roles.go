@@ -89,9 +89,9 @@ func newServerRole(ctx context.Context, p serverParts) (*serverRole, error) {
 	}
 	img := images.New(images.Config{Store: st, Blobs: blobs, Log: log})
 	net := network.New(network.Config{Log: log, TunnelType: c.TunnelType, PhysicalNetworks: c.PhysicalNetworks})
-	comp := compute.New(compute.Config{Store: st, Ports: net, Images: img, Log: log, Metrics: p.metrics,
-		Ratios: placement.Ratios{VCPU: c.CPURatio, Memory: c.MemoryRatio, Disk: c.DiskRatio}})
 	vols := volume.New(volume.Config{Store: st, Log: log})
+	comp := compute.New(compute.Config{Store: st, Ports: net, Volumes: vols, Images: img, Log: log, Metrics: p.metrics,
+		Ratios: placement.Ratios{VCPU: c.CPURatio, Memory: c.MemoryRatio, Disk: c.DiskRatio}})
 	if err := bootstrapFlavors(ctx, st, comp); err != nil {
 		return nil, fmt.Errorf("compute: %w", err)
 	}
