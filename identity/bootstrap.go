@@ -27,7 +27,7 @@ var catalogStart = []struct{ kind, name, path string }{
 	{"compute", "nova", "/compute/v2.1"},
 	{"network", "neutron", "/network"},
 	{"block-storage", "cinder", "/volume/v3"},
-	{"volumev3", "cinderv3", "/volume/v3"},
+	{"volumev3", "cinderv3", "/volume/v3/$(project_id)s"},
 }
 
 // The users and projects that Bootstrap makes.

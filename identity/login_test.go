@@ -292,7 +292,7 @@ func TestBootstrapTwiceChangesNothingButURLs(t *testing.T) {
 		t.Fatal(err)
 	}
 	endpoints := identity.ListRecords(c.Snapshot(), identity.Endpoints)
-	if len(endpoints) != 12 {
+	if len(endpoints) != 18 {
 		t.Fatalf("%d endpoints", len(endpoints))
 	}
 	mine, gone := endpoints[0], endpoints[1]
