@@ -123,5 +123,8 @@ func (c *Context) origin() string {
 	return scheme + "://" + c.R.Host
 }
 
+// Front gives the absolute URL of a path of the front, such as Front("/console/serial").
+func (c *Context) Front(path string) string { return c.origin() + path }
+
 // URL gives the absolute URL of a path of this service, such as URL("/v2.1/servers").
 func (c *Context) URL(path string) string { return c.origin() + c.svc.Prefix + path }

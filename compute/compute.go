@@ -3,7 +3,7 @@
 // (model.Phase) are the only record of how far it has come; every step is one transaction
 // and may be repeated, so that a process may die between any two.
 //
-// It owns, reads and writes: servers, server groups, actions, flavors, key pairs, the service "compute" of
+// It owns, reads and writes: servers, server groups, actions, consoles' tokens, flavors, key pairs, the service "compute" of
 // quotas; it reads images; of hosts what an administrator says of them. It reads hosts and heartbeats, and
 // of networks, QoS policies and ports what a host must have for them; it changes ports only
 // through the Ports of its Config, and images through its Images. May import: fault, model, store,
@@ -62,6 +62,8 @@ type Config struct {
 	KeepActions time.Duration
 	// MaxActions is how many actions of one server are kept; default 200.
 	MaxActions int
+	// ConsoleTTL is how long a console's token may be used; default 10 minutes.
+	ConsoleTTL time.Duration
 	// Sweep is how often actions are looked through; default 10 minutes.
 	Sweep time.Duration
 	// MoveWait is how long the hosts of a move may take to make ready, default 10 minutes; MoveHurry how long a live
@@ -91,6 +93,9 @@ func New(cfg Config) *Compute {
 	}
 	if cfg.Defaults == nil {
 		cfg.Defaults = DefaultQuotas()
+	}
+	if cfg.ConsoleTTL == 0 {
+		cfg.ConsoleTTL = 10 * time.Minute
 	}
 	if cfg.KeepActions == 0 {
 		cfg.KeepActions = 24 * time.Hour

@@ -10,7 +10,7 @@ import (
 )
 
 // Sweeper ends what no host will end: deleted servers whose host was removed from the
-// cloud, and actions that are too old or too many.
+// cloud, actions that are too old or too many, and consoles' tokens that have expired.
 type Sweeper struct{ c *Compute }
 
 // Sweeper gives the controller.
@@ -46,6 +46,21 @@ func (p *Sweeper) Reconcile(ctx context.Context, snap store.Snapshot, w reconcil
 			for _, key := range old {
 				if err := store.Actions.Delete(tx, key); err != nil {
 					return err
+				}
+			}
+			return nil
+		}); err != nil {
+			return reconcile.Result{}, err
+		}
+	}
+	for _, old := range p.expired(snap) {
+		if _, err := w.Update(ctx, func(tx *store.Tx) error {
+			for _, hash := range old {
+				// One that was extended meanwhile is kept.
+				if t, ok := store.ConsoleTokens.Get(tx, hash); ok && !p.c.now().Before(t.ExpiresAt) {
+					if err := store.ConsoleTokens.Delete(tx, hash); err != nil {
+						return err
+					}
 				}
 			}
 			return nil

@@ -16,6 +16,7 @@ run=(
   # what the guest image yakumo-mini is made from
   linux-image-cloud-amd64 busybox-static dropbear-bin iperf3 netcat-openbsd ncat tcpdump
   openssh-client openssh-sftp-server iputils-ping
+  novnc                         # the page for guests' screens
   cpio zstd syslinux syslinux-common mtools dosfstools fdisk e2fsprogs util-linux kmod
 )
 test=(

@@ -42,6 +42,7 @@ func (d *dialect) actionTable() map[string]action {
 	d.diskActions(add)
 	d.imageActions(add)
 	d.stateActions(add)
+	d.consoleActions(add)
 	for _, name := range notYet {
 		add(name, action{run: func(*api.Context, any) error { return notOffered("The action " + name) }})
 	}
@@ -50,7 +51,7 @@ func (d *dialect) actionTable() map[string]action {
 
 // notYet are Nova's actions that this cloud does not offer yet.
 var notYet = []string{
-	"confirmResize", "evacuate", "migrate", "os-getRDPConsole", "os-getSerialConsole", "os-getSPICEConsole", "os-getVNCConsole", "os-migrate",
+	"confirmResize", "evacuate", "migrate", "os-migrate",
 	"os-migrateLive", "resize", "revertResize", "addFloatingIp", "removeFloatingIp", "addFixedIp", "removeFixedIp",
 }
 

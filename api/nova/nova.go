@@ -102,6 +102,7 @@ func (d *dialect) routes() []api.Route {
 	d.hypervisorRoutes(route)
 	d.serviceRoutes(route)
 	d.quotaRoutes(route)
+	d.consoleRoutes(route)
 	return out
 }
 

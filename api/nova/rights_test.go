@@ -26,6 +26,7 @@ func TestRightsOfEveryRoute(t *testing.T) {
 		"POST /servers":                          object{"server": object{"name": "x", "imageRef": c.image, "flavorRef": "1"}},
 		"PUT /servers/{id}":                      object{"server": object{"name": "x"}},
 		"POST /servers/{id}/action":              object{"os-stop": nil},
+		"POST /servers/{id}/remote-consoles":     object{"remote_console": object{"protocol": "serial", "type": "serial"}},
 		"POST /servers/{id}/metadata":            object{"metadata": object{"a": "b"}},
 		"PUT /servers/{id}/metadata":             object{"metadata": object{"a": "b"}},
 		"PUT /servers/{id}/tags":                 object{"tags": []string{"a"}},
@@ -60,7 +61,7 @@ func TestRightsOfEveryRoute(t *testing.T) {
 			thing = group
 		}
 		real := strings.NewReplacer("{id}", thing, "{key}", "key", "{tag}", "t", "{port}", port, "{request}", request, "{network}", "wire",
-			"{project}", red, "{name}", "k", "{alias}", "os-keypairs").Replace(path)
+			"{project}", red, "{token}", "t", "{name}", "k", "{alias}", "os-keypairs").Replace(path)
 		version := "2.53"
 		if strings.HasPrefix(path, "/flavors") {
 			version = "2.55"

@@ -16,6 +16,7 @@ import (
 
 	"yakumo/agent"
 	"yakumo/api"
+	"yakumo/api/console"
 	"yakumo/api/glance"
 	"yakumo/api/keystone"
 	"yakumo/api/native"
@@ -54,6 +55,8 @@ type serverParts struct {
 type serverRole struct {
 	API  *api.Front
 	Link *link.Server
+	// Consoles are the WebSockets that the API has let go of.
+	Consoles *console.Consoles
 
 	store *store.Store
 	loops []func(context.Context)
@@ -61,7 +64,7 @@ type serverRole struct {
 
 // newServerRole wires a server:
 //
-//	clients ─▶ api.Front ─▶ keystone, glance, nova, neutron, native ─▶ identity, images, compute, network ─▶ store
+//	clients ─▶ api.Front ─▶ keystone, glance, nova, neutron, console, native ─▶ identity, images, compute, network ─▶ store
 //	agents ─▶ link.Server ─▶ hostview (rows down), compute (reports up)
 //	controllers (one leader each): placement, sweep, gateways, formed addresses
 func newServerRole(ctx context.Context, p serverParts) (*serverRole, error) {
@@ -91,7 +94,7 @@ func newServerRole(ctx context.Context, p serverParts) (*serverRole, error) {
 	net := network.New(network.Config{Log: log, TunnelType: c.TunnelType, PhysicalNetworks: c.PhysicalNetworks})
 	vols := volume.New(volume.Config{Store: st, Log: log})
 	comp := compute.New(compute.Config{Store: st, Ports: net, Volumes: vols, Images: img, Log: log, Metrics: p.metrics,
-		Ratios: placement.Ratios{VCPU: c.CPURatio, Memory: c.MemoryRatio, Disk: c.DiskRatio}})
+		Ratios: placement.Ratios{VCPU: c.CPURatio, Memory: c.MemoryRatio, Disk: c.DiskRatio}, ConsoleTTL: c.ConsoleTTL})
 	if err := bootstrapFlavors(ctx, st, comp); err != nil {
 		return nil, fmt.Errorf("compute: %w", err)
 	}
@@ -107,11 +110,13 @@ func newServerRole(ctx context.Context, p serverParts) (*serverRole, error) {
 		return nil, err
 	}
 
+	consoles := console.New(console.Config{Compute: comp, Hosts: hosts, Viewer: c.NoVNC, Origins: c.ConsoleOrigins, Idle: c.ConsoleIdle, Metrics: p.metrics})
 	front, err := api.New(api.Config{Store: st, Auth: keystone.Authenticator{Identity: id}, Log: log, Metrics: p.metrics, Services: []api.Service{
 		keystone.New(keystone.Config{Identity: id}),
 		glance.New(glance.Config{Images: img}),
 		nova.New(nova.Config{Compute: comp, Network: net, Images: img, Hosts: hosts}),
 		neutron.New(neutron.Config{Network: net}),
+		consoles.Service(),
 		native.New(native.Config{Version: version, Tracer: &trace.Tracer{Store: st, Views: views, Env: pipeline.DefaultEnv(), Ask: hosts.Ask}, Token: func(ctx context.Context, host string, ttl time.Duration) (string, error) {
 			return link.NewJoinToken(ctx, st, authority, host, ttl, time.Now())
 		}}),
@@ -138,7 +143,7 @@ func newServerRole(ctx context.Context, p serverParts) (*serverRole, error) {
 			}
 		}
 	}
-	return &serverRole{API: front, Link: hosts, store: st, loops: []func(context.Context){
+	return &serverRole{API: front, Link: hosts, Consoles: consoles, store: st, loops: []func(context.Context){
 		id.Run,
 		loop(img.Run),
 		loop(views.Run),

@@ -52,6 +52,10 @@ type serverCmd struct {
 	SwitchCA          string        `name:"switch-ca" help:"PEM file: who signs the certificates of switches at ssl: addresses." type:"existingfile"`
 	SwitchCert        string        `name:"switch-cert" help:"PEM file: this server's certificate for such switches." type:"existingfile"`
 	SwitchKey         string        `name:"switch-key" help:"PEM file: its key." type:"existingfile"`
+	ConsoleTTL        time.Duration `name:"console-ttl" help:"How long the URL of a console may be used to open it." default:"10m"`
+	ConsoleIdle       time.Duration `name:"console-idle" help:"A console on which nothing passes for so long is closed." default:"1h"`
+	ConsoleOrigins    []string      `name:"console-origin" help:"Further origins of web pages that may open consoles, such as https://cloud.example.org; that of the API itself always may."`
+	NoVNC             string        `name:"novnc" help:"Folder with noVNC's files, the page for guests' screens." default:"/usr/share/novnc" type:"path"`
 	HostTTL           time.Duration `name:"host-ttl" help:"How long a host may be silent before it counts as down." default:"6s"`
 	GatewayTTL        time.Duration `name:"gateway-ttl" help:"How long a host that is a router's gateway, and its kernel, may be silent before its gateways go elsewhere." default:"400ms"`
 	GatewayGrace      time.Duration `name:"gateway-grace" help:"How long the agent of such a host may be away while the host itself is alive; less than --host-ttl." default:"3s"`
@@ -121,6 +125,7 @@ func (c *serverCmd) Run(ctx context.Context, log *slog.Logger) error {
 
 	<-ctx.Done()
 	log.Info("shutting down")
+	role.Consoles.Close()
 	role.Link.Close() // streams end, hosts go to another server
 	sctx, scancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer scancel()

@@ -136,6 +136,7 @@ var only = []struct {
 	{"go.etcd.io/etcd/", []string{"store", "store/embed", "store/storetest", wiring}, "only the store knows etcd (and the wiring, which dials an external one)"},
 	{"go.etcd.io/etcd/server/", []string{"store/embed"}, "only store/embed runs etcd"},
 	{"go.etcd.io/bbolt", []string{"agent"}, "the ledger is the agent's"},
+	{"github.com/gorilla/websocket", []string{"api/console", "cli"}, "WebSockets are the consoles'"},
 	{"github.com/tidwall/btree", []string{"store"}, "the mirror is the store's"},
 	{"google.golang.org/grpc/", []string{"link", "link/linkpb", "store"}, "the link is the only RPC (the store names etcd's request metadata)"},
 	{module + "/link/linkpb", []string{"link"}, "the envelope is the link's"},
