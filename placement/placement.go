@@ -57,6 +57,9 @@ type Host struct {
 	Capacity       Size // before over-commit
 	Used           Size // by every server that is on it, whatever its state
 	Link           Link
+	Hypervisor     string              // QEMU, LXC; "": it has not said
+	Features       []string            // of its processors, as libvirt names them, sorted
+	Aggregates     []map[string]string // the metadata of each aggregate that it is in
 }
 
 // limit gives what may be promised of the host in all.
@@ -76,6 +79,7 @@ type Request struct {
 	Arch    string   // "": any
 	Exclude []string // ids of hosts that have failed it
 	Need    Need
+	Wish    Wish
 }
 
 // Constraint is a reason to refuse a host.
@@ -94,11 +98,17 @@ const (
 	Disk         Constraint = "disk"
 )
 
+// constraints are all of them, in the order in which a refusal counts them up.
+var constraints = []Constraint{AskedHost, ExcludedHost, Down, Disabled, Zone, Architecture, Hypervisor, Trait, Aggregate, Tenant, Hint, Group,
+	VCPUs, Memory, Disk, Reach, Bandwidth}
+
 // words are what a tenant may read of a constraint.
 var words = map[Constraint]string{
 	AskedHost: "it is not the host asked for", ExcludedHost: "it could not start the server", Down: "it is down", Disabled: "it is disabled",
 	Zone: "it is in another availability zone", Architecture: "it has another architecture", VCPUs: "it has too few vCPUs free",
 	Memory: "it has too little memory free", Disk: "it has too little disk free",
+	Hypervisor: "it has another hypervisor than the image is for", Trait: "its processors have not the traits asked for", Aggregate: "it is in no aggregate that the flavor asks for",
+	Tenant: "it is kept for other projects", Hint: "a scheduler hint forbids it", Group: "the server group's policy forbids it",
 	Reach: "it does not reach a physical network of the server's ports", Bandwidth: "it has too little bandwidth left to promise",
 }
 
@@ -125,7 +135,7 @@ func (r *Refusal) Error() string {
 		count[x.Constraint]++
 	}
 	var parts []string
-	for _, c := range []Constraint{AskedHost, ExcludedHost, Down, Disabled, Zone, Architecture, VCPUs, Memory, Disk, Reach, Bandwidth} {
+	for _, c := range constraints {
 		if n := count[c]; n > 0 {
 			parts = append(parts, fmt.Sprintf("%d of %d: %s", n, len(r.Reasons), words[c]))
 		}
@@ -147,6 +157,7 @@ type Pool struct {
 	ratios Ratios
 	hosts  []*Host // by name
 	byID   map[string]*Host
+	groups map[string]*ServerGroup // that requests have named, with what was taken since
 }
 
 // NewPool makes a Pool. The hosts are the pool's from then on.
@@ -159,20 +170,23 @@ func NewPool(ratios Ratios, hosts []*Host) *Pool {
 	return p
 }
 
-// Place chooses the host for a request: of those that fit, the one with the most memory
-// free for promises; among equals the one with the most vCPUs free, then the first by name.
+// Place chooses the host for a request: of those that fit, the one that a soft policy of its
+// server group likes best; among equals the one with the most memory free for promises; then the one with the most vCPUs free, then the first by name.
 // It changes nothing; see Take. The error is a *Refusal.
 func (p *Pool) Place(req Request) (*Host, error) {
 	var best *Host
 	var room Size
+	var liked int
+	p.know(req.Wish.Group)
 	for _, h := range p.hosts {
 		if p.refuse(h, &req) != "" {
 			continue
 		}
 		limit := h.limit(p.ratios)
 		free := Size{VCPUs: limit.VCPUs - h.Used.VCPUs, MemoryMiB: limit.MemoryMiB - h.Used.MemoryMiB}
-		if best == nil || free.MemoryMiB > room.MemoryMiB || free.MemoryMiB == room.MemoryMiB && free.VCPUs > room.VCPUs {
-			best, room = h, free
+		like := p.likes(h, req.Wish.Group)
+		if best == nil || cmp.Or(cmp.Compare(like, liked), cmp.Compare(free.MemoryMiB, room.MemoryMiB), cmp.Compare(free.VCPUs, room.VCPUs)) > 0 {
+			best, room, liked = h, free, like
 		}
 	}
 	if best != nil {
@@ -191,6 +205,7 @@ func (p *Pool) Take(host string, req Request) {
 	if h := p.byID[host]; h != nil {
 		h.Used = h.Used.Add(req.Size)
 		h.Link.take(&req.Need)
+		p.join(h, req.Wish.Group)
 	}
 }
 
@@ -210,6 +225,11 @@ func (p *Pool) refuse(h *Host, req *Request) Constraint {
 		return Zone
 	case req.Arch != "" && req.Arch != h.Arch:
 		return Architecture
+	}
+	if c := p.forbids(h, &req.Wish); c != "" {
+		return c
+	}
+	switch {
 	// One server is never promised more CPUs or memory than the host has: over-commit is
 	// for the sum of many.
 	case h.Used.VCPUs+req.VCPUs > limit.VCPUs || req.VCPUs > h.Capacity.VCPUs:
@@ -248,6 +268,8 @@ func (p *Pool) detail(h *Host, req *Request, c Constraint) string {
 		return fmt.Sprintf("it is in %s, the request asks for %s", h.Zone, req.Zone)
 	case Architecture:
 		return fmt.Sprintf("it is %s, the image is for %s", h.Arch, req.Arch)
+	case Hypervisor, Trait, Aggregate, Tenant, Hint, Group:
+		return p.why(h, &req.Wish, c)
 	case VCPUs:
 		return amount("vCPUs", req.VCPUs, h.Used.VCPUs, limit.VCPUs, h.Capacity.VCPUs, h.Capacity.VCPUs, p.ratios.VCPU)
 	case Memory:
