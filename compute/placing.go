@@ -116,17 +116,13 @@ func RequestOf(r store.Reader, s *model.Server) placement.Request {
 			t.Flavor = *m.NewFlavor
 		}
 		// The host of its creation is asked for no more; a host of another hypervisor cannot take its guest.
-		req := placement.Request{Size: placement.SizeOf(t), Zone: s.Zone, Host: m.Want, Arch: s.Arch, Exclude: append([]model.ID{m.Source}, m.Failed...), Need: needOf(r, s)}
+		req := placement.Request{Size: placement.SizeOf(t), Zone: s.Zone, Host: m.Want, Arch: s.Arch, Exclude: append([]model.ID{m.Source}, m.Failed...), Need: needOf(r, s), Wish: wishOf(r, t)}
 		if source, ok := store.Hosts.Get(r, m.Source); ok && m.Kind != model.MoveEvacuate {
-			for h := range store.Hosts.All(r) {
-				if h.Capacity.HypervisorType != source.Capacity.HypervisorType {
-					req.Exclude = append(req.Exclude, h.ID)
-				}
-			}
+			req.Wish.Hypervisor = source.Capacity.HypervisorType
 		}
 		return req
 	}
-	return placement.Request{Size: placement.SizeOf(s), Zone: s.Zone, Host: s.WantHost, Arch: s.Arch, Exclude: s.Status.Failed, Need: needOf(r, s)}
+	return placement.Request{Size: placement.SizeOf(s), Zone: s.Zone, Host: s.WantHost, Arch: s.Arch, Exclude: s.Status.Failed, Need: needOf(r, s), Wish: wishOf(r, s)}
 }
 
 // needOf gives what a server's ports, and the subports of their trunks, need of a host.
@@ -173,7 +169,12 @@ func (c *Compute) Pool(r store.Reader) *placement.Pool {
 		}
 		used, _ := Used(r, h.ID) // by the index of hosts: half the time of one walk over all servers
 		used.DiskGiB += localVolumes(r, h.ID)
+		var aggregates []map[string]string
+		for a := range store.Aggregates.List(r, "host", h.ID) {
+			aggregates = append(aggregates, a.Metadata)
+		}
 		hosts = append(hosts, &placement.Host{
+			Hypervisor: h.Capacity.HypervisorType, Features: h.Capacity.Features, Aggregates: aggregates,
 			ID: h.ID, Name: h.Name, Zone: h.Zone, Up: store.HostUp(r, h), Disabled: h.Disabled, Arch: h.Capacity.Arch,
 			Capacity: placement.Size{VCPUs: h.Capacity.VCPUs, MemoryMiB: h.Capacity.MemoryMiB, DiskGiB: h.Capacity.DiskGiB}, Used: used,
 			Link: placement.Link{Networks: h.BridgeMappings, Capacity: h.Bandwidth, Promised: promised[h.ID]},

@@ -101,6 +101,7 @@ func (d *dialect) routes() []api.Route {
 	d.keyPairRoutes(route)
 	d.hypervisorRoutes(route)
 	d.serviceRoutes(route)
+	d.aggregateRoutes(route)
 	d.quotaRoutes(route)
 	d.consoleRoutes(route)
 	return out

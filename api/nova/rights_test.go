@@ -61,7 +61,7 @@ func TestRightsOfEveryRoute(t *testing.T) {
 			thing = group
 		}
 		real := strings.NewReplacer("{id}", thing, "{key}", "key", "{tag}", "t", "{port}", port, "{request}", request, "{network}", "wire",
-			"{project}", red, "{token}", "t", "{name}", "k", "{alias}", "os-keypairs").Replace(path)
+			"{project}", red, "{token}", "t", "{name}", "k", "{alias}", "os-keypairs", "{number}", "1").Replace(path)
 		version := "2.53"
 		if strings.HasPrefix(path, "/flavors") {
 			version = "2.55"

@@ -23,13 +23,11 @@ func (d *dialect) serviceRoutes(route adder) {
 	none := func(member string) api.Handler {
 		return func(c *api.Context) error { return c.JSON(http.StatusOK, object{member: []any{}}) }
 	}
-	route(http.MethodGet, "/os-aggregates", api.Admin, 1, none("aggregates"))
 	route(http.MethodGet, "/os-server-groups", api.Reader, 1, none("server_groups"))
 	// Nova's proxies of the network service's groups, which older clients look names up with.
 	route(http.MethodGet, "/os-security-groups", api.Reader, 1, d.listOwnGroups)
 	route(http.MethodGet, "/os-security-groups/{id}", api.Reader, 1, d.showGroup)
 	route(http.MethodPost, "/os-server-groups", api.Member, 1, func(*api.Context) error { return notOffered("A server group") })
-	route(http.MethodPost, "/os-aggregates", api.Admin, 1, func(*api.Context) error { return notOffered("A host aggregate") })
 }
 
 // heard gives when a host was last heard of.

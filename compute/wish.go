@@ -1,0 +1,53 @@
+package compute
+
+import (
+	"strings"
+
+	"yakumo/model"
+	"yakumo/placement"
+	"yakumo/store"
+)
+
+// wishOf gives what a server wants of its host beside room: by its flavor, its image, its hints and its group.
+// Servers that hints name and that the project does not own count as none.
+func wishOf(r store.Reader, s *model.Server) placement.Wish {
+	w := placement.Wish{Project: s.ProjectID, Specs: s.Flavor.ExtraSpecs}
+	if img, ok := store.Images.Get(r, s.ImageID); ok {
+		for _, name := range []string{"img_hv_type", "hypervisor_type"} {
+			if t := img.Properties[name]; t != "" && w.Hypervisor == "" {
+				w.Hypervisor = strings.ReplaceAll(strings.ToLower(t), "kvm", "qemu") // one hypervisor with and without the accelerator
+			}
+		}
+	}
+	hosts := func(hint string) (out []string) {
+		for _, id := range s.Hints[hint] {
+			if other, ok := store.Servers.Get(r, id); ok && other.ProjectID == s.ProjectID && other.Host != "" {
+				out = append(out, other.Host)
+			}
+		}
+		return out
+	}
+	if len(s.Hints) > 0 {
+		w.Same, w.Different, w.HasSame = hosts("same_host"), hosts("different_host"), len(s.Hints["same_host"]) > 0
+	}
+	if s.GroupID == "" {
+		return w
+	}
+	g, ok := store.ServerGroups.Get(r, s.GroupID)
+	if !ok {
+		return w
+	}
+	w.Group = &placement.ServerGroup{ID: g.ID, Policy: g.Policy, Max: g.Rules["max_server_per_host"], Hosts: map[string]int{}}
+	for m := range store.Servers.List(r, "group", g.ID) {
+		if m.ID == s.ID || m.Deleted {
+			continue
+		}
+		if m.Host != "" {
+			w.Group.Hosts[m.Host]++
+		}
+		if m.Move != nil && m.Move.Target != "" && m.Move.Target != m.Host {
+			w.Group.Hosts[m.Move.Target]++
+		}
+	}
+	return w
+}

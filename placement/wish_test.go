@@ -1,0 +1,122 @@
+package placement_test
+
+import (
+	"errors"
+	"fmt"
+	"testing"
+
+	"pgregory.net/rapid"
+
+	"yakumo/placement"
+)
+
+// TestWishes: each kind of wish, met and not met, with the constraint that is told.
+func TestWishes(t *testing.T) {
+	size := placement.Size{VCPUs: 1, MemoryMiB: 1}
+	plain := func(h *placement.Host) {
+		h.Capacity = placement.Size{VCPUs: 8, MemoryMiB: 4096, DiskGiB: 10}
+		h.Hypervisor, h.Features = "QEMU", []string{"avx2", "sse4.2"}
+		h.Aggregates = []map[string]string{{"ssd": "true,yes"}, {"rack": "7"}}
+	}
+	kept := func(h *placement.Host) {
+		plain(h)
+		h.Aggregates = []map[string]string{{"filter_tenant_id": "red, blue"}}
+	}
+	for name, c := range map[string]struct {
+		shape func(*placement.Host)
+		wish  placement.Wish
+		want  placement.Constraint
+	}{
+		"none":                      {plain, placement.Wish{}, ""},
+		"hypervisor":                {plain, placement.Wish{Hypervisor: "qemu"}, ""},
+		"other hypervisor":          {plain, placement.Wish{Hypervisor: "lxc"}, placement.Hypervisor},
+		"trait":                     {plain, placement.Wish{Specs: map[string]string{"trait:HW_CPU_X86_AVX2": "required"}}, ""},
+		"trait with a dot":          {plain, placement.Wish{Specs: map[string]string{"trait:HW_CPU_X86_SSE42": "required"}}, ""},
+		"trait that is not there":   {plain, placement.Wish{Specs: map[string]string{"trait:HW_CPU_X86_AVX512F": "required"}}, placement.Trait},
+		"trait of something else":   {plain, placement.Wish{Specs: map[string]string{"trait:STORAGE_DISK_SSD": "required"}}, placement.Trait},
+		"forbidden trait":           {plain, placement.Wish{Specs: map[string]string{"trait:HW_CPU_X86_AVX2": "forbidden"}}, placement.Trait},
+		"forbidden, not there":      {plain, placement.Wish{Specs: map[string]string{"trait:HW_CPU_X86_AVX512F": "forbidden"}}, ""},
+		"aggregate":                 {plain, placement.Wish{Specs: map[string]string{"aggregate_instance_extra_specs:ssd": "true"}}, ""},
+		"one of several":            {plain, placement.Wish{Specs: map[string]string{"aggregate_instance_extra_specs:rack": "<or> 6 <or> 7"}}, ""},
+		"aggregate of another kind": {plain, placement.Wish{Specs: map[string]string{"aggregate_instance_extra_specs:ssd": "no"}}, placement.Aggregate},
+		"unknown spec":              {plain, placement.Wish{Specs: map[string]string{"hw:cpu_policy": "shared"}}, ""},
+		"kept for it":               {kept, placement.Wish{Project: "blue"}, ""},
+		"kept for others":           {kept, placement.Wish{Project: "green"}, placement.Tenant},
+		"same host":                 {plain, placement.Wish{HasSame: true, Same: []string{"id-a"}}, ""},
+		"same as nobody":            {plain, placement.Wish{HasSame: true}, placement.Hint},
+		"different host":            {plain, placement.Wish{Different: []string{"id-a"}}, placement.Hint},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := placement.NewPool(placement.Ratios{}, []*placement.Host{host("a", c.shape)})
+			_, err := p.Place(placement.Request{Size: size, Wish: c.wish})
+			var r *placement.Refusal
+			switch {
+			case c.want == "" && err != nil:
+				t.Error(err)
+			case c.want != "" && (!errors.As(err, &r) || r.Reasons[0].Constraint != c.want || r.Reasons[0].Detail == string(c.want) || r.Error() == ""):
+				t.Errorf("refused for %v, want %s", err, c.want)
+			}
+		})
+	}
+}
+
+// TestPoliciesHold places members of random groups, and looks that hard policies were never broken, that a refusal
+// had no host that would have done, and that soft policies were followed where they could be.
+func TestPoliciesHold(t *testing.T) {
+	rapid.Check(t, func(rt *rapid.T) {
+		hosts := rapid.IntRange(1, 6).Draw(rt, "hosts")
+		var all []*placement.Host
+		for i := range hosts {
+			all = append(all, host(fmt.Sprint(i), func(h *placement.Host) {
+				h.Capacity = placement.Size{VCPUs: 100, MemoryMiB: rapid.IntRange(600, 4000).Draw(rt, "memory"), DiskGiB: 10}
+			}))
+		}
+		p := placement.NewPool(placement.Ratios{Memory: 1, ReservedMiB: -1}, all)
+		policies := []string{placement.Affinity, placement.AntiAffinity, placement.SoftAffinity, placement.SoftAntiAffinity}
+		policy := policies[rapid.IntRange(0, 3).Draw(rt, "policy")]
+		limit := rapid.IntRange(0, 3).Draw(rt, "max")
+		at := map[string]int{}
+		for range rapid.IntRange(1, 20).Draw(rt, "members") {
+			// As a controller does it: the group as the store has it, which is behind what the pool has placed.
+			req := placement.Request{Size: placement.Size{VCPUs: 1, MemoryMiB: 200}, Wish: placement.Wish{Group: &placement.ServerGroup{ID: "g", Policy: policy, Max: limit}}}
+			may := func(h *placement.Host) bool {
+				room := h.Used.MemoryMiB+200 <= h.Capacity.MemoryMiB
+				switch policy {
+				case placement.Affinity:
+					return room && (len(at) == 0 || at[h.ID] > 0)
+				case placement.AntiAffinity:
+					return room && at[h.ID] < max(1, limit)
+				}
+				return room
+			}
+			best := -1 << 20
+			some := false
+			like := func(h *placement.Host) int {
+				switch policy {
+				case placement.SoftAffinity:
+					return at[h.ID]
+				case placement.SoftAntiAffinity:
+					return -at[h.ID]
+				}
+				return 0
+			}
+			for _, h := range all {
+				if may(h) {
+					some, best = true, max(best, like(h))
+				}
+			}
+			h, err := p.Place(req)
+			if (err == nil) != some {
+				rt.Fatalf("placed: %v, %v; members %v", h, err, at)
+			}
+			if err != nil {
+				continue
+			}
+			if !may(h) || like(h) != best {
+				rt.Fatalf("%s: on %s with %d members, of %v", policy, h.ID, at[h.ID], at)
+			}
+			p.Take(h.ID, req)
+			at[h.ID]++
+		}
+	})
+}
