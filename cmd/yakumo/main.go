@@ -35,6 +35,7 @@ type root struct {
 	Host    cli.Host    `cmd:"" help:"Hosts of the cloud: make a join token, list, remove."`
 	Switch  cli.Switch  `cmd:"" help:"Switches without an agent, driven over the network: add, list, show, remove."`
 	Trace   cli.Trace   `cmd:"" help:"Explain what becomes of a packet: each stage, the row that decided, where it ends."`
+	Console cli.Console `cmd:"" help:"A server's serial console in this terminal; Ctrl-] leaves."`
 	Capture cli.Capture `cmd:"" help:"Capture what passes a port, as a pcap stream."`
 	Version versionCmd  `cmd:"" help:"Show the version."`
 
