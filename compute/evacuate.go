@@ -74,6 +74,9 @@ func (c *Compute) evacuate(tx *store.Tx, sc Scope, s *model.Server, r MoveReques
 		return err
 	}
 	s.Move = mv
+	if r.Off {
+		s.Power = model.PowerOff
+	}
 	return c.begin(tx, sc, s, "evacuate", TaskEvacuate)
 }
 
@@ -108,14 +111,16 @@ func (c *Compute) evacuated(tx *store.Tx, s *model.Server, host model.ID) error 
 	return c.note(tx, m.ID, func(r *model.Migration) { r.Status, r.Target = MigrationEarly, host })
 }
 
-// remade ends an evacuation: the new host has made the server.
-func (c *Compute) remade(tx *store.Tx, s *model.Server) error {
+// remade ends an evacuation: the new host has made the server, or could not (why).
+func (c *Compute) remade(tx *store.Tx, s *model.Server, status, why string) error {
 	for m := range store.Migrations.List(tx, "server", s.ID) {
-		if m.Kind == model.MoveEvacuate && m.Status == MigrationEarly && m.Target == s.Host {
-			if err := c.status(tx, m.ID, MigrationDone); err != nil {
-				return err
-			}
+		if m.Kind != model.MoveEvacuate || m.Status != MigrationEarly || m.Target != s.Host {
+			continue
+		}
+		if err := c.note(tx, m.ID, func(r *model.Migration) { r.Status, r.Message = status, why }); err != nil {
+			return err
 		}
 	}
-	return c.end(tx, s, "")
+	c.metrics.moves.WithLabelValues(string(model.MoveEvacuate), status).Inc()
+	return c.end(tx, s, why)
 }

@@ -69,17 +69,13 @@ func (c *Compute) status(tx *store.Tx, id model.ID, status string) error {
 	return c.note(tx, id, func(m *model.Migration) { m.Status = status })
 }
 
-// MigrationOf gives a migration of a server by its number or, with the number 0, by its id.
+// MigrationOf gives a migration of a server by its number.
 //
 // Errors: fault.NotFound in Nova's words.
-func MigrationOf(r store.Reader, server model.ID, number int64, id string) (*model.Migration, error) {
-	if number > 0 {
-		m, ok := store.Migrations.Claimed(r, model.MigrationClaim(number))
-		if ok && m.ServerID == server {
-			return m, nil
-		}
-	} else if m, ok := store.Migrations.Get(r, id); ok && m.ServerID == server {
-		return m, nil
+func MigrationOf(r store.Reader, server model.ID, number int64) (*model.Migration, error) {
+	m, ok := store.Migrations.Claimed(r, model.MigrationClaim(number))
+	if !ok || m.ServerID != server {
+		return nil, fault.New(fault.NotFound, "Migration %d not found for instance %s", number, server)
 	}
-	return nil, fault.New(fault.NotFound, "Migration %s not found for instance %s", id, server)
+	return m, nil
 }

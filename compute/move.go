@@ -14,6 +14,8 @@ type MoveRequest struct {
 	Host string
 	// Drain: the move is made to empty the source, and is confirmed by itself.
 	Drain bool
+	// Off: an evacuated server is off at its new host.
+	Off bool
 }
 
 // MoveLive moves a running server to another host without stopping it. Disks that both hosts reach are not copied,

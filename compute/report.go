@@ -238,7 +238,7 @@ func (c *Compute) settle(tx *store.Tx, s *model.Server, r *model.ServerReport, n
 		done = newest && s.Move == nil && st.Power == s.Power
 	case TaskEvacuate:
 		if newest && s.Move == nil && r.Phase == model.PhaseReady {
-			return c.remade(tx, s)
+			return c.remade(tx, s, MigrationDone, "")
 		}
 	case TaskReboot, TaskHardReboot:
 		done = newest && st.Reboots >= s.Reboots && st.Hard >= s.HardReboots && st.Power != model.PowerUnknown
@@ -322,6 +322,9 @@ func (c *Compute) failed(tx *store.Tx, s *model.Server, r *model.ServerReport) e
 		return c.reshelve(tx, s, f.Message)
 	}
 	st.Phase = model.PhaseError
+	if st.Task == TaskEvacuate {
+		return c.remade(tx, s, MigrationFailed, f.Message)
+	}
 	return c.end(tx, s, f.Message)
 }
 

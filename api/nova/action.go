@@ -43,6 +43,7 @@ func (d *dialect) actionTable() map[string]action {
 	d.imageActions(add)
 	d.stateActions(add)
 	d.consoleActions(add)
+	d.moveActions(add)
 	for _, name := range notYet {
 		add(name, action{run: func(*api.Context, any) error { return notOffered("The action " + name) }})
 	}
@@ -51,8 +52,7 @@ func (d *dialect) actionTable() map[string]action {
 
 // notYet are Nova's actions that this cloud does not offer yet.
 var notYet = []string{
-	"confirmResize", "evacuate", "migrate", "os-migrate",
-	"os-migrateLive", "resize", "revertResize", "addFloatingIp", "removeFloatingIp", "addFixedIp", "removeFixedIp",
+	"os-migrate", "addFloatingIp", "removeFloatingIp", "addFixedIp", "removeFixedIp",
 }
 
 // act serves POST servers/<id>/action: the body's one member says what is to be done.

@@ -12,6 +12,7 @@ import (
 	"net/netip"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -66,6 +67,8 @@ type cloud struct {
 	front   *api.Front
 	compute *compute.Compute
 	hosts   *hosts
+	wire    *computetest.Wire
+	busy    atomic.Bool // live moves do not end by themselves
 	image   string
 	network string // of red
 }
@@ -100,7 +103,7 @@ func serve(t testing.TB, s *store.Store) *cloud {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := &cloud{t: t, store: s, compute: comp, hosts: &hosts{by: map[model.ID]*computetest.Host{}}}
+	c := &cloud{t: t, store: s, compute: comp, hosts: &hosts{by: map[model.ID]*computetest.Host{}}, wire: &computetest.Wire{}}
 	front, err := api.New(api.Config{Store: s, Auth: callers(), Log: quiet, Services: []api.Service{
 		neutron.New(neutron.Config{Network: n}),
 		nova.New(nova.Config{Compute: comp, Network: n, Images: images.New(images.Config{Store: s, Blobs: blobs, Log: quiet}), Hosts: c.hosts}),
@@ -111,7 +114,7 @@ func serve(t testing.TB, s *store.Store) *cloud {
 	c.front = front
 	ctx, cancel := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
-	for _, ctl := range []reconcile.Controller{comp.Placer(), comp.Sweeper()} {
+	for _, ctl := range []reconcile.Controller{comp.Placer(), comp.Sweeper(), comp.Mover(), comp.Absence()} {
 		wg.Go(func() { reconcile.Run(ctx, reconcile.Config{Store: s, Identity: "t", Log: quiet}, ctl) })
 	}
 	t.Cleanup(func() { cancel(); wg.Wait() })
@@ -170,7 +173,7 @@ func (c *cloud) host(name string, opts ...func(*model.Host)) *computetest.Host {
 		}
 		return store.Heartbeats.Put(tx, &model.Heartbeat{HostID: h.ID, At: time.Now()})
 	})
-	f := computetest.Start(c.t, computetest.Config{Store: c.store, Sink: c.compute, Host: h.ID})
+	f := computetest.Start(c.t, computetest.Config{Store: c.store, Sink: c.compute, Host: h.ID, Wire: c.wire, Busy: func(*model.Server) bool { return c.busy.Load() }})
 	c.hosts.mu.Lock()
 	c.hosts.by[h.ID] = f
 	c.hosts.mu.Unlock()

@@ -97,6 +97,7 @@ func (d *dialect) routes() []api.Route {
 	}
 	d.serverRoutes(route)
 	d.serverParts(route)
+	d.migrationRoutes(route)
 	d.flavorRoutes(route)
 	d.keyPairRoutes(route)
 	d.hypervisorRoutes(route)

@@ -39,6 +39,7 @@ func TestRightsOfEveryRoute(t *testing.T) {
 		"POST /flavors/{id}/action":              object{"addTenantAccess": object{"tenant": blue}},
 		"PUT /os-services/{id}":                  object{"status": "disabled"},
 	}
+	bodies["POST /servers/{id}/migrations/{migration}/action"] = object{"force_complete": nil}
 	state := func() string {
 		return string(c.do("admin", "GET", "/servers/"+id, nil, "2.96").raw) + string(c.do("admin", "GET", "/servers/detail?all_tenants=1", nil, "2.96").raw) +
 			string(c.do("admin", "GET", "/flavors/detail?is_public=none", nil, "2.96").raw) + string(c.do("red", "GET", "/os-keypairs", nil).raw) +
@@ -61,7 +62,7 @@ func TestRightsOfEveryRoute(t *testing.T) {
 			thing = group
 		}
 		real := strings.NewReplacer("{id}", thing, "{key}", "key", "{tag}", "t", "{port}", port, "{request}", request, "{network}", "wire",
-			"{project}", red, "{token}", "t", "{name}", "k", "{alias}", "os-keypairs", "{number}", "1").Replace(path)
+			"{project}", red, "{token}", "t", "{name}", "k", "{alias}", "os-keypairs", "{number}", "1", "{migration}", "1").Replace(path)
 		version := "2.53"
 		if strings.HasPrefix(path, "/flavors") {
 			version = "2.55"

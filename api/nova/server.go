@@ -58,6 +58,14 @@ var taskStatus = map[string]struct {
 	compute.TaskReboot:     {"REBOOT", []string{compute.Active}},
 	compute.TaskHardReboot: {"HARD_REBOOT", []string{compute.Active}},
 	compute.TaskRebuild:    {"REBUILD", []string{compute.Active, compute.Stopped, compute.Errored}},
+
+	compute.TaskEvacuate:        {"REBUILD", []string{compute.Active, compute.Stopped, compute.Errored}},
+	compute.TaskMigrating:       {"MIGRATING", []string{compute.Active, compute.Paused}},
+	compute.TaskResizePrep:      {"RESIZE", []string{compute.Active, compute.Stopped}},
+	compute.TaskResizeMigrating: {"RESIZE", []string{compute.Active, compute.Stopped}},
+	compute.TaskResizeMigrated:  {"RESIZE", []string{compute.Active, compute.Stopped}},
+	compute.TaskResizeFinish:    {"RESIZE", []string{compute.Active, compute.Stopped}},
+	compute.TaskReverting:       {"REVERT_RESIZE", []string{compute.Active, compute.Stopped, compute.Resized}},
 }
 
 // hostHash lets a tenant tell whether two of its servers share a host, and no more.
