@@ -29,7 +29,10 @@ type ledger struct {
 	rows       map[model.RowID]model.HostRow
 	byDevice   map[model.ID]map[model.ID]bool // ports of a server
 	byParent   map[model.ID]map[model.ID]bool // subports of a trunk's port
+	byFloat    map[model.ID]map[model.ID]bool // floating addresses of a port
 	progress   map[model.ID]*progress         // never changed in place
+	shifts     map[model.ID]*shift            // by server; never changed in place
+	shifted    map[model.ID]*shift            // the same by port
 	capacity   *model.HostCapacity
 }
 
@@ -70,7 +73,7 @@ func openLedger(path string) (*ledger, error) {
 	}
 	l := &ledger{
 		db: db, rows: map[model.RowID]model.HostRow{}, byDevice: map[model.ID]map[model.ID]bool{}, byParent: map[model.ID]map[model.ID]bool{},
-		progress: map[model.ID]*progress{},
+		byFloat: map[model.ID]map[model.ID]bool{}, progress: map[model.ID]*progress{}, shifts: map[model.ID]*shift{}, shifted: map[model.ID]*shift{},
 	}
 	if err := db.Update(l.load); err != nil {
 		return nil, errors.Join(fmt.Errorf("read ledger %s: %w", path, err), db.Close())
@@ -105,6 +108,9 @@ func (l *ledger) load(tx *bbolt.Tx) error {
 	if err != nil {
 		return err
 	}
+	if err := l.loadShifts(tx); err != nil {
+		return err
+	}
 	return tx.Bucket(bucketProgress).ForEach(func(k, v []byte) error {
 		p := new(progress)
 		if err := json.Unmarshal(v, p); err != nil {
@@ -125,12 +131,18 @@ func (l *ledger) put(row model.HostRow) {
 		enter(l.byDevice, p.DeviceID, p.ID)
 		enter(l.byParent, p.Parent, p.ID)
 	}
+	if f, ok := row.(*model.HostFloating); ok {
+		enter(l.byFloat, f.PortID, f.ID)
+	}
 }
 
 func (l *ledger) drop(id model.RowID) {
 	if p, ok := l.rows[id].(*model.HostPort); ok {
 		leave(l.byDevice, p.DeviceID, p.ID)
 		leave(l.byParent, p.Parent, p.ID)
+	}
+	if f, ok := l.rows[id].(*model.HostFloating); ok {
+		leave(l.byFloat, f.PortID, f.ID)
 	}
 	delete(l.rows, id)
 }

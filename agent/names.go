@@ -38,6 +38,9 @@ func nameOf(row model.HostRow) (named, bool) {
 	var name string
 	switch r := row.(type) {
 	case *model.HostPort:
+		if r.Standby { // its peer's row names it
+			return n, false
+		}
 		n.network, name = r.NetworkID, r.HostName
 		for _, f := range r.FixedIPs {
 			n.addrs = append(n.addrs, f.Address.Unmap())

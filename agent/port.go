@@ -34,6 +34,8 @@ func isTapName(name string) bool {
 type wirer struct {
 	a    *Agent
 	wake chan struct{}
+	// applying is held from looking at rows to the data path's answer, so that nobody tells it what was true before. Before mu.
+	applying sync.Mutex
 
 	mu      sync.Mutex
 	pending map[model.RowID]bool // rows to look at
@@ -202,6 +204,9 @@ func (w *wirer) run(ctx context.Context) {
 // pass does what is to be done now. It tells whether ports wait for the data path, and
 // whether anything was new.
 func (w *wirer) pass(ctx context.Context, sweep bool) (waiting, progress bool) {
+	if err := w.settle(); err != nil {
+		w.problem(ctx, "", "note where a server's ports are", err)
+	}
 	w.mu.Lock()
 	full, pending := w.full, w.pending
 	w.full, w.pending = false, map[model.RowID]bool{}
@@ -249,24 +254,12 @@ func (w *wirer) again(full bool, pending map[model.RowID]bool) {
 
 // rows tells the data path what is wanted.
 func (w *wirer) rows(ctx context.Context, full bool, pending map[model.RowID]bool) error {
+	w.applying.Lock()
+	defer w.applying.Unlock()
 	if full {
-		var all []model.HostRow
-		for _, row := range w.a.ledger.all() {
-			if row.RowID().Kind != model.RowServer && w.wanted(row.RowID()) != nil {
-				all = append(all, row)
-			}
-		}
-		return w.a.cfg.Datapath.Prune(ctx, slices.Values(all))
+		return w.a.cfg.Datapath.Prune(ctx, slices.Values(w.everything()))
 	}
-	var upserts []model.HostRow
-	var removes []model.RowID
-	for id := range pending {
-		if row := w.wanted(id); row != nil {
-			upserts = append(upserts, row)
-		} else {
-			removes = append(removes, id)
-		}
-	}
+	upserts, removes := w.split(pending)
 	return w.a.cfg.Datapath.Apply(ctx, upserts, removes)
 }
 

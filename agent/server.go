@@ -196,6 +196,11 @@ func (a *Agent) converge(ctx context.Context, row *model.HostServer) error {
 		a.ports.look(a.portRows(row.ID, row))
 	}
 	if row.Move != nil {
+		if row.Move.Role == model.RoleTarget && power == hypervisor.Running {
+			if err := a.ports.activate(ctx, row); err != nil {
+				return err
+			}
+		}
 		if alone, err := a.moves.step(ctx, row, &p, power); alone || err != nil {
 			return err
 		}

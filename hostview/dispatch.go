@@ -337,8 +337,9 @@ func (c change) hostChanged(id model.ID, rs []*model.Host) {
 	type told struct {
 		zone, name string
 		channel    netip.AddrPort
+		tunnel     netip.Addr
 	}
-	if differ(rs, func(h *model.Host) told { return told{h.Zone, h.Name, h.Channel} }) { // the other host of a move is told of its peer
+	if differ(rs, func(h *model.Host) told { return told{h.Zone, h.Name, h.Channel, h.TunnelIP} }) { // the other host of a move is told of its peer
 		for s := range store.Servers.List(c.now, "host", id) {
 			for _, h := range hostsOfServer(s) {
 				c.host(h, row(model.RowServer, s.ID))

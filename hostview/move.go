@@ -55,7 +55,7 @@ func serverOn(snap store.Snapshot, s *model.Server, host model.ID) (*model.Serve
 		peer = m.Source
 	}
 	if h, ok := store.Hosts.Get(snap, peer); ok {
-		move.Peer = model.HostAt{HostID: h.ID, Name: h.Name, Channel: h.Channel}
+		move.Peer = model.HostAt{HostID: h.ID, Name: h.Name, Channel: h.Channel, TunnelIP: h.TunnelIP}
 	}
 	switch {
 	case m.Kind == model.MoveLive:

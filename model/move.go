@@ -159,6 +159,8 @@ type HostAt struct {
 	HostID  ID             `json:"host_id"`
 	Name    string         `json:"name"`
 	Channel netip.AddrPort `json:"channel"` // mutual TLS, certificates of the cloud's authority
+	// TunnelIP is where its tunnels end; told of the other host of a move alone.
+	TunnelIP netip.Addr `json:"tunnel_ip,omitzero"`
 }
 
 // MoveState is what a host made of its part of a move.
