@@ -34,6 +34,8 @@ type Link interface {
 	channel.Credentials
 	// Blob opens an image's bytes from offset on; see link.Client.
 	Blob(ctx context.Context, id model.ID, offset int64) (io.ReadCloser, error)
+	// Upload sends size bytes to be kept by the servers; see link.Client.
+	Upload(ctx context.Context, kind string, id model.ID, size int64, r io.Reader) error
 }
 
 // Taps makes the host's network devices. Names are those of tapName.
@@ -53,6 +55,11 @@ type DiskMaker interface {
 	// Overlay makes a copy-on-write disk at path, which must not exist, of size bytes over the
 	// file base of the given format ("raw" or "qcow2").
 	Overlay(ctx context.Context, path, base, format string, size int64) error
+	// Flatten makes a qcow2 at path, which must not exist, of what the qcow2 from holds, with its backing files' part;
+	// nobody writes to from meanwhile.
+	Flatten(ctx context.Context, path, from string) error
+	// Blank makes a raw disk at path, which must not exist, of size bytes with an empty file system.
+	Blank(ctx context.Context, path string, size int64) error
 }
 
 // Config makes an Agent. Dir, Link, Hypervisor, Datapath, Taps, TunnelIP and HostName have no default.
@@ -170,6 +177,7 @@ type Agent struct {
 	volumes  volumes
 	moves    moves
 	queue    *queue
+	uploads  *queue // of servers with copies to be sent
 	meta     *metadataService
 	serials  *serials
 	names    *names
@@ -180,6 +188,7 @@ type Agent struct {
 
 	mu    sync.Mutex
 	tries map[model.ID]*try               // servers that failed lately
+	saves map[model.ID]int                // images whose making has failed so often
 	sent  map[model.ID]model.ServerReport // newest report of each server
 	facts model.Host                      // as last told
 }
@@ -201,7 +210,7 @@ func New(cfg Config) (*Agent, error) {
 	}
 	a := &Agent{
 		cfg: cfg, log: cfg.Log, started: cfg.Now().UTC(), ledger: l, boots: make(chan struct{}, cfg.Boots),
-		tries: map[model.ID]*try{}, sent: map[model.ID]model.ServerReport{},
+		tries: map[model.ID]*try{}, saves: map[model.ID]int{}, sent: map[model.ID]model.ServerReport{},
 	}
 	a.link = cfg.Link(a)
 	a.channel = channel.NewServer(channel.ServerConfig{Credentials: a.link, Log: cfg.Log})
@@ -219,6 +228,7 @@ func New(cfg Config) (*Agent, error) {
 	}
 	a.dns = newDNSService(a)
 	a.queue = newQueue(a.reconcile)
+	a.uploads = newQueue(a.upload)
 	a.metrics = newMetrics(a)
 	if cfg.Metrics != nil {
 		if err := cfg.Metrics.Register(a.metrics); err != nil {
@@ -278,6 +288,7 @@ func (a *Agent) Run(ctx context.Context) error {
 		})
 	}
 	a.queue.open(ctx)
+	a.uploads.open(ctx)
 	wg.Go(func() { a.guests.run(ctx) })
 	wg.Go(func() { a.ports.run(ctx) })
 	wg.Go(func() { a.images.run(ctx) })
@@ -291,6 +302,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	cancel()
 	wg.Wait()
 	a.queue.close()
+	a.uploads.close()
 	a.captures.close()
 	return a.close()
 }

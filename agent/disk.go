@@ -3,6 +3,8 @@ package agent
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"os"
@@ -21,27 +23,69 @@ type QemuImg struct {
 
 // Overlay implements DiskMaker.
 func (q QemuImg) Overlay(ctx context.Context, path, base, format string, size int64) error {
-	name := q.Path
-	if name == "" {
-		name = "qemu-img"
-	}
 	// The base's format is told, never probed: a raw image may hold what looks like a qcow2 header.
-	cmd := exec.CommandContext(ctx, name, "create", "-q", "-f", "qcow2", "-F", format, "-b", base, path, strconv.FormatInt(size, 10))
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return fmt.Errorf("make disk %s: %w: %s", path, err, bytes.TrimSpace(out))
+	if err := q.run(ctx, "create", "-q", "-f", "qcow2", "-F", format, "-b", base, path, strconv.FormatInt(size, 10)); err != nil {
+		return fmt.Errorf("make disk %s: %w", path, err)
 	}
 	return nil
 }
 
+// Flatten implements DiskMaker.
+func (q QemuImg) Flatten(ctx context.Context, path, from string) error {
+	if err := q.run(ctx, "convert", "-q", "-f", "qcow2", "-O", "qcow2", from, path); err != nil {
+		return fmt.Errorf("copy disk %s: %w", from, err)
+	}
+	return nil
+}
+
+func (q QemuImg) run(ctx context.Context, args ...string) error {
+	name := q.Path
+	if name == "" {
+		name = "qemu-img"
+	}
+	out, err := exec.CommandContext(ctx, name, args...).CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("%w: %s", err, bytes.TrimSpace(out))
+	}
+	return nil
+}
+
+// Blank implements DiskMaker: mke2fs(8) makes the file system.
+func (q QemuImg) Blank(ctx context.Context, path string, size int64) error {
+	if err := sparse(path, size); err != nil {
+		return err
+	}
+	cmd := exec.CommandContext(ctx, "mke2fs", "-q", "-F", "-t", "ext4", "-L", ephemeralLabel, path)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("make a file system in %s: %w: %s", path, err, bytes.TrimSpace(out))
+	}
+	return nil
+}
+
+// ephemeralLabel is what Nova calls the file system of a server's first ephemeral disk.
+const ephemeralLabel = "ephemeral0"
+
+// sparse makes a file of size bytes that are zero.
+func sparse(path string, size int64) error {
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Truncate(size), f.Close())
+}
+
 // Files in a guest's folder.
 const (
-	diskFile    = "disk.qcow2"
-	driveFile   = "config.iso"
-	consoleFile = "console.log"
+	diskFile      = "disk.qcow2"
+	driveFile     = "config.iso"
+	consoleFile   = "console.log"
+	rescueFile    = "rescue.qcow2"
+	ephemeralFile = "ephemeral.raw"
+	swapFile      = "swap.raw"
 )
 
-// makeDisk makes a guest's disk from its image. It may be repeated until it has succeeded;
-// never afterwards, as the disk holds the guest's data then.
+// makeDisk makes a guest's disk from its image, in the place of one that there may be. It may be repeated until its
+// success is kept; never afterwards, as the disk holds the guest's data then.
 func (a *Agent) makeDisk(ctx context.Context, row *model.HostServer, image string) error {
 	size := int64(row.DiskGiB) << 30
 	if size == 0 {
@@ -50,8 +94,13 @@ func (a *Agent) makeDisk(ctx context.Context, row *model.HostServer, image strin
 	if size < row.Image.VirtualSize {
 		return fault.New(fault.Invalid, "The flavor's disk of %d GiB is too small for the image.", row.DiskGiB)
 	}
-	if row.Image.Format != "raw" && row.Image.Format != "qcow2" {
-		return fault.New(fault.Invalid, "An image of the format %q cannot be booted.", row.Image.Format)
+	return a.overlay(ctx, row, diskFile, row.Image, image, size)
+}
+
+// overlay makes the file name in a guest's folder a disk of size bytes over an image, which is in the cache at path.
+func (a *Agent) overlay(ctx context.Context, row *model.HostServer, name string, img model.ImageCopy, path string, size int64) error {
+	if img.Format != "raw" && img.Format != "qcow2" {
+		return fault.New(fault.Invalid, "An image of the format %q cannot be booted.", img.Format)
 	}
 	dir := a.dir(row.ID)
 	if err := os.MkdirAll(dir, 0o711); err != nil {
@@ -62,13 +111,75 @@ func (a *Agent) makeDisk(ctx context.Context, row *model.HostServer, image strin
 		return err
 	}
 	defer leave()
-	err = replace(filepath.Join(dir, diskFile), func(tmp string) error {
-		return a.cfg.Disks.Overlay(ctx, tmp, image, row.Image.Format, size)
+	err = replace(filepath.Join(dir, name), func(tmp string) error {
+		return a.cfg.Disks.Overlay(ctx, tmp, path, img.Format, size)
 	})
 	if err != nil {
 		return err
 	}
 	return syncDir(dir)
+}
+
+// makeExtras makes the ephemeral disk and the swap disk of a guest's flavor, where they are missing or of another size.
+// An ephemeral disk that was there and is not is an error: it held data.
+func (a *Agent) makeExtras(ctx context.Context, row *model.HostServer, p *progress) error {
+	if row.EphemeralGiB == 0 && row.SwapMiB == 0 {
+		return nil
+	}
+	if err := os.MkdirAll(a.dir(row.ID), 0o711); err != nil { // its root disk may be a volume
+		return fmt.Errorf("make the guest's folder: %w", err)
+	}
+	if row.EphemeralGiB > 0 {
+		path, size := filepath.Join(a.dir(row.ID), ephemeralFile), int64(row.EphemeralGiB)<<30
+		st, err := os.Stat(path)
+		switch {
+		case errors.Is(err, os.ErrNotExist) && p.Ephemeral > 0:
+			return fault.Wrap(fault.Invalid, err, "The server's ephemeral disk is lost.")
+		case errors.Is(err, os.ErrNotExist):
+			err = replace(path, func(tmp string) error { return a.cfg.Disks.Blank(ctx, tmp, size) })
+		case err == nil && st.Size() < size:
+			err = os.Truncate(path, size)
+		}
+		if err != nil {
+			return fmt.Errorf("ephemeral disk: %w", err)
+		}
+		if p.Ephemeral != row.EphemeralGiB {
+			p.Ephemeral = row.EphemeralGiB
+			if err := a.keep(row.ID, *p); err != nil {
+				return err
+			}
+		}
+	}
+	if row.SwapMiB > 0 {
+		path, size := filepath.Join(a.dir(row.ID), swapFile), int64(row.SwapMiB)<<20
+		if st, err := os.Stat(path); err != nil || st.Size() != size { // it holds nothing across starts
+			if err := replace(path, func(tmp string) error { return swapDisk(tmp, size) }); err != nil {
+				return fmt.Errorf("swap disk: %w", err)
+			}
+		}
+	}
+	return nil
+}
+
+// swapDisk makes a file of size bytes that Linux swaps to as it is: the header of version 1 (include/linux/swap.h of
+// the kernel) in the first page of 4096 bytes.
+func swapDisk(path string, size int64) error {
+	const page = 4096
+	if err := sparse(path, size); err != nil {
+		return err
+	}
+	header := make([]byte, page)
+	binary.LittleEndian.PutUint32(header[1024:], 1)
+	binary.LittleEndian.PutUint32(header[1028:], uint32(size/page-1)) // its last page
+	rand.Read(header[1036:1052])                                      // its UUID
+	copy(header[1052:1068], "swap1")                                  // its label
+	copy(header[page-10:], "SWAPSPACE2")
+	f, err := os.OpenFile(path, os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteAt(header, 0)
+	return errors.Join(err, f.Close())
 }
 
 // makeDrive makes a guest's config drive, where it wants one and has none.

@@ -14,8 +14,8 @@ import (
 	"yakumo/model"
 )
 
-// guest gives the definition of a server. Its disks are the root disk, then volumes in their order, and the config drive last,
-// as a guest numbers what it finds. errWaiting while a volume is not there yet.
+// guest gives the definition of a server. Its disks are the root disk, those of its flavor, volumes in their order, and
+// the config drive last, as a guest numbers what it finds; while it is rescued, the rescue disk comes before all. errWaiting while a volume is not there yet.
 func (a *Agent) guest(ctx context.Context, row *model.HostServer) (hypervisor.Guest, error) {
 	dir := a.dir(row.ID)
 	g := hypervisor.Guest{
@@ -24,6 +24,12 @@ func (a *Agent) guest(ctx context.Context, row *model.HostServer) (hypervisor.Gu
 	}
 	if ownRoot(row) {
 		g.Disks = append(g.Disks, hypervisor.Disk{Path: filepath.Join(dir, diskFile), Format: "qcow2", Serial: row.ID})
+	}
+	if row.EphemeralGiB > 0 {
+		g.Disks = append(g.Disks, hypervisor.Disk{Path: filepath.Join(dir, ephemeralFile), Format: "raw", Serial: "ephemeral0"})
+	}
+	if row.SwapMiB > 0 {
+		g.Disks = append(g.Disks, hypervisor.Disk{Path: filepath.Join(dir, swapFile), Format: "raw", Serial: "swap"})
 	}
 	for _, v := range row.Volumes {
 		d, err := a.volumes.disk(ctx, row.ID, v)
@@ -35,6 +41,9 @@ func (a *Agent) guest(ctx context.Context, row *model.HostServer) (hypervisor.Gu
 		} else {
 			g.Disks = append(g.Disks, d)
 		}
+	}
+	if p, _ := a.ledger.progressOf(row.ID); p.Rescue != nil {
+		g.Disks = append([]hypervisor.Disk{{Path: filepath.Join(dir, rescueFile), Format: "qcow2", Serial: "rescue"}}, g.Disks...)
 	}
 	if len(g.Disks) > 0 {
 		g.Disks[0].BootOrder = 1
@@ -65,8 +74,10 @@ func printable(s string) string {
 	return string(out)
 }
 
-// start makes a guest run once its ports carry traffic.
+// start makes a guest run once its ports carry traffic: from its disk, or on from where it was held.
 func (a *Agent) start(ctx context.Context, row *model.HostServer, p *progress) (hypervisor.Power, error) {
+	power, _ := a.guests.state(row.ID)
+	fresh := power != hypervisor.Running && power != hypervisor.Paused && power != hypervisor.Suspended
 	for _, n := range row.NICs {
 		if !a.ports.wired(n.PortID) {
 			return 0, fmt.Errorf("port %s is not wired yet: %w", n.PortID, errWaiting)
@@ -76,6 +87,9 @@ func (a *Agent) start(ctx context.Context, row *model.HostServer, p *progress) (
 	if _, err := os.Stat(disk); ownRoot(row) && errors.Is(err, os.ErrNotExist) {
 		// It holds what the guest has written; a fresh one would hide the loss.
 		return 0, fault.Wrap(fault.Invalid, err, "The server's disk is lost.")
+	}
+	if err := a.makeExtras(ctx, row, p); err != nil {
+		return 0, err
 	}
 	// Now that its ports are known: their addresses go on it.
 	if err := a.makeDrive(row); err != nil {
@@ -99,6 +113,9 @@ func (a *Agent) start(ctx context.Context, row *model.HostServer, p *progress) (
 	}
 	a.guests.did(row.ID, hypervisor.Running, began)
 	p.Started, p.BootID = true, a.cfg.BootID
+	if fresh {
+		p.NICs, p.Disks, p.Plugging = nicIDs(row), volumeIDs(row), nil
+	}
 	a.log.Info("a guest runs", "server", row.ID, "generation", row.Generation, "request_id", row.RequestID, "took", time.Since(began))
 	return hypervisor.Running, nil
 }

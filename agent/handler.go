@@ -84,12 +84,14 @@ func (a *Agent) allReports() ([]model.ServerReport, []model.PortReport) {
 	return servers, a.ports.reports()
 }
 
-// Answer implements link.Handler. The questions are "console", a model.ConsoleQuery; "capture", a
-// model.CaptureQuery; and "inject", a model.InjectQuery.
+// Answer implements link.Handler. The questions are "console", a model.ConsoleQuery; "diagnostics", a
+// model.DiagnosticsQuery; "capture", a model.CaptureQuery; and "inject", a model.InjectQuery.
 func (a *Agent) Answer(ctx context.Context, name string, body []byte) ([]byte, error) {
 	switch name {
 	case "console":
 		return a.console(ctx, body)
+	case "diagnostics":
+		return question(body, func(q model.DiagnosticsQuery) (model.Diagnostics, error) { return a.diagnostics(ctx, q) })
 	case "capture":
 		return question(body, func(q model.CaptureQuery) (model.CaptureAnswer, error) { return a.captures.ask(ctx, q) })
 	case "inject":

@@ -322,11 +322,17 @@ func (c *imageCache) used() map[model.ID]bool {
 	for _, row := range c.a.ledger.all() {
 		if s, ok := row.(*model.HostServer); ok && !s.Deleted {
 			used[s.Image.BlobID] = true
+			if s.Rescue != nil {
+				used[s.Rescue.Image.BlobID] = true
+			}
 		}
 	}
 	for _, p := range c.a.ledger.allProgress() {
 		if p.Blob != "" && !p.Gone {
 			used[p.Blob] = true
+		}
+		if p.Rescue != nil && !p.Gone {
+			used[p.Rescue.Image.BlobID] = true
 		}
 	}
 	c.mu.Lock()

@@ -50,12 +50,23 @@ type progress struct {
 	StoppedHard int64       `json:"stopped_hard,omitempty"`
 	// Started tells that the wish to run has been served: a guest that is off all the same
 	// has gone off by itself and is left so.
-	Started bool           `json:"started,omitempty"`
-	BootID  string         `json:"boot_id,omitempty"` // the host's, when it was started
-	Fault   *model.Fault   `json:"fault,omitempty"`   // why Generation could not be served
-	Steps   []model.StepAt `json:"steps,omitempty"`
-	Unwired bool           `json:"unwired,omitempty"` // deleted, and its guest is gone: its ports must go
-	Gone    bool           `json:"gone,omitempty"`    // nothing is left
+	Started bool        `json:"started,omitempty"`
+	Wanted  model.Power `json:"wanted,omitempty"` // the power that was wanted of Generation
+	// Rebuilds is the count of rebuilds that its disk is of; Rescue, where not nil, the rescue whose disk is there.
+	Rebuilds int64         `json:"rebuilds,omitempty"`
+	Rescue   *model.Rescue `json:"rescue,omitempty"`
+	// Ephemeral is the size in GiB of the ephemeral disk that was made.
+	Ephemeral int `json:"ephemeral,omitempty"`
+	// NICs and Disks are the ports and volumes that the guest has; Plugging those that may be on their way into it.
+	NICs     []model.ID           `json:"nics,omitempty"`
+	Disks    []model.ID           `json:"disks,omitempty"`
+	Plugging []model.ID           `json:"plugging,omitempty"`
+	Saved    []model.UploadReport `json:"saved,omitempty"`   // images of its disk, made or begun
+	BootID   string               `json:"boot_id,omitempty"` // the host's, when it was started
+	Fault    *model.Fault         `json:"fault,omitempty"`   // why Generation could not be served
+	Steps    []model.StepAt       `json:"steps,omitempty"`
+	Unwired  bool                 `json:"unwired,omitempty"` // deleted, and its guest is gone: its ports must go
+	Gone     bool                 `json:"gone,omitempty"`    // nothing is left
 }
 
 var (

@@ -293,12 +293,16 @@ func (w *wirer) taps(ctx context.Context, all bool, pending map[model.RowID]bool
 		}
 	}
 	away := false // the switch is: do not wait for it once a port
+	held := sync.OnceValue(w.a.ledger.held)
 	for id := range pending {
 		if id.Kind != model.RowPort || ctx.Err() != nil {
 			continue
 		}
 		row, _ := w.wanted(id).(*model.HostPort)
 		if row == nil {
+			if held()[id.Key] {
+				continue // a guest has it still; whoever takes it away looks here again
+			}
 			if err := w.unplug(ctx, id.Key); err != nil {
 				w.problem(ctx, id.Key, "remove the port", err)
 			}
@@ -321,6 +325,9 @@ func (w *wirer) taps(ctx context.Context, all bool, pending map[model.RowID]bool
 		wanted[p.tap] = true
 	}
 	w.mu.Unlock()
+	for id := range held() {
+		wanted[tapName(id)] = true
+	}
 	for name := range here {
 		if isTapName(name) && !wanted[name] {
 			w.a.log.Info("a tap that no port needs is removed", "tap", name)

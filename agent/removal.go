@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"slices"
 	"time"
 
 	"yakumo/hypervisor"
@@ -19,19 +20,17 @@ func (a *Agent) portRows(id model.ID, row *model.HostServer) []model.RowID {
 	return rows
 }
 
-// portIDs gives the ports of a server, by its row and by theirs.
+// portIDs gives the ports of a server, by its row, by theirs, and by what its guest has.
 func (a *Agent) portIDs(id model.ID, row *model.HostServer) []model.ID {
 	ids := a.ledger.portsOf(id)
-	if row == nil {
-		return ids
+	p, _ := a.ledger.progressOf(id)
+	more := slices.Concat(p.NICs, p.Plugging)
+	if row != nil {
+		more = append(more, nicIDs(row)...)
 	}
-	have := map[model.ID]bool{}
-	for _, p := range ids {
-		have[p] = true
-	}
-	for _, n := range row.NICs {
-		if !have[n.PortID] {
-			ids = append(ids, n.PortID)
+	for _, port := range more {
+		if !slices.Contains(ids, port) {
+			ids = append(ids, port)
 		}
 	}
 	return ids
@@ -54,6 +53,7 @@ func (a *Agent) remove(ctx context.Context, id model.ID, row *model.HostServer) 
 	if _, known := a.guests.state(id); !known {
 		return errWaiting
 	}
+	a.uploads.interrupt(id)
 	began := time.Now()
 	if err := a.cfg.Hypervisor.Remove(ctx, id); err != nil {
 		return fmt.Errorf("remove guest: %w", err)

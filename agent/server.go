@@ -101,7 +101,8 @@ func (a *Agent) failed(id model.ID, row *model.HostServer, generation int64, err
 	}
 	pause = min(pause, a.cfg.Repeat.Max)
 	t.notBefore = time.Now().Add(pause)
-	final := kind == fault.Invalid || t.counted >= a.cfg.Repeat.Limit
+	var aside *asideError
+	final := (kind == fault.Invalid || t.counted >= a.cfg.Repeat.Limit) && !errors.As(err, &aside)
 	a.mu.Unlock()
 	log := a.log.With("server", id, "generation", generation, "err", err)
 	if row != nil {
@@ -155,6 +156,7 @@ func (a *Agent) now() time.Time { return a.cfg.Now().UTC() }
 func words(row *model.HostServer) string {
 	r := *row
 	r.Generation, r.RequestID, r.Power, r.Reboots, r.HardReboots, r.ObservedReboots, r.ObservedHard = 0, "", "", 0, 0, 0, 0
+	r.ObservedRebuilds, r.ObservedRescue, r.Sealed, r.LeaseSeconds = 0, 0, "", 0
 	b, err := json.Marshal(r)
 	if err != nil {
 		return "" // not possible: it came as JSON
@@ -169,7 +171,14 @@ func (a *Agent) begin(row *model.HostServer, power hypervisor.Power) progress {
 	if _, err := os.Stat(filepath.Join(a.dir(row.ID), diskFile)); err == nil {
 		// The ledger was lost, the disk was not: progress is on disk before a disk is made.
 		p.Phase, p.Disk = model.PhaseReady, true
-		p.Started, p.BootID = power == hypervisor.Running || power == hypervisor.Paused, a.cfg.BootID
+		p.Started, p.BootID = power == hypervisor.Running || power == hypervisor.Paused || power == hypervisor.Suspended, a.cfg.BootID
+		p.Rebuilds = row.ObservedRebuilds
+	}
+	if _, err := os.Stat(filepath.Join(a.dir(row.ID), rescueFile)); err == nil {
+		p.Rescue = &model.Rescue{Revision: row.ObservedRescue}
+		if row.Rescue != nil && row.Rescue.Revision == row.ObservedRescue {
+			p.Rescue = row.Rescue
+		}
 	}
 	return p
 }
@@ -216,6 +225,12 @@ func (a *Agent) converge(ctx context.Context, row *model.HostServer) error {
 			return err
 		}
 	}
+	if err := a.rebuild(ctx, row, &p, &power); err != nil {
+		return err
+	}
+	if err := a.rescue(ctx, row, &p, &power); err != nil {
+		return err
+	}
 	if p.Phase != model.PhaseReady && p.Phase != model.PhaseStarting {
 		p.Phase, p.Fault = model.PhaseStarting, nil
 		beginStep(&p, model.StepStart, a.now())
@@ -224,45 +239,7 @@ func (a *Agent) converge(ctx context.Context, row *model.HostServer) error {
 		}
 	}
 	a.decideStart(row, &p, power)
-	on := power == hypervisor.Running || power == hypervisor.Paused
-	hard, soft := row.HardReboots > p.Hard, row.Reboots > p.Reboots
-	var err error
-	switch {
-	case row.Power == model.PowerOff: // a reboot of what is to be off is served by that
-		if on {
-			power, err = a.stop(ctx, row.ID, a.cfg.Grace)
-		}
-		p.Started = false
-	case hard:
-		if p.StoppedHard < row.HardReboots {
-			if _, err = a.stop(ctx, row.ID, 0); err != nil {
-				return err
-			}
-			p.StoppedHard = row.HardReboots
-			if err = a.keep(row.ID, p); err != nil {
-				return err
-			}
-		}
-		power, err = a.start(ctx, row, &p)
-	case soft && on || soft && p.StoppedSoft >= row.Reboots || soft && power == hypervisor.Crashed:
-		if p.StoppedSoft < row.Reboots {
-			if _, err = a.stop(ctx, row.ID, a.cfg.Grace); err != nil {
-				return err
-			}
-			p.StoppedSoft = row.Reboots
-			if err = a.keep(row.ID, p); err != nil {
-				return err
-			}
-		}
-		power, err = a.start(ctx, row, &p)
-	case !p.Started && power != hypervisor.Running:
-		power, err = a.start(ctx, row, &p)
-	default:
-		p.Started = true
-		if on && p.BootID != a.cfg.BootID {
-			p.BootID = a.cfg.BootID
-		}
-	}
+	power, err := a.bringPower(ctx, row, &p, power)
 	if err != nil {
 		return err
 	}
@@ -272,9 +249,68 @@ func (a *Agent) converge(ctx context.Context, row *model.HostServer) error {
 			beginStep(&p, model.StepUse, a.now())
 		}
 	}
-	p.Phase, p.Fault, p.Generation, p.Words = model.PhaseReady, nil, row.Generation, words(row)
+	if p.Phase != model.PhaseReady || p.Generation != row.Generation {
+		p.Fault = nil // else it is of what is done beside
+	}
+	p.Phase, p.Generation, p.Words, p.Wanted = model.PhaseReady, row.Generation, words(row), row.Power
 	p.Reboots, p.Hard = max(p.Reboots, row.Reboots), max(p.Hard, row.HardReboots)
-	return a.observe(row.ID, p, power)
+	if power != hypervisor.Running && power != hypervisor.Paused && power != hypervisor.Suspended {
+		p.NICs, p.Disks, p.Plugging, p.Fault = nicIDs(row), volumeIDs(row), nil, nil // its next start takes them
+	}
+	if err := a.observe(row.ID, p, power); err != nil {
+		return err
+	}
+	return a.beside(ctx, row, &p, power)
+}
+
+// bringPower makes a guest have the power that is wanted, by way of the reboots that are. It gives the power that it
+// has then: one that is off where it should be held was not put off by us, and stays so.
+func (a *Agent) bringPower(ctx context.Context, row *model.HostServer, p *progress, power hypervisor.Power) (hypervisor.Power, error) {
+	on := power == hypervisor.Running || power == hypervisor.Paused
+	hard, soft := row.HardReboots > p.Hard, row.Reboots > p.Reboots
+	var err error
+	switch {
+	case row.Power == model.PowerOff: // a reboot of what is to be off is served by that
+		if on || power == hypervisor.Suspended {
+			power, err = a.stop(ctx, row.ID, a.cfg.Grace)
+		}
+		p.Started = false
+	case hard:
+		if p.StoppedHard < row.HardReboots {
+			if power, err = a.stop(ctx, row.ID, 0); err != nil {
+				return power, err
+			}
+			p.StoppedHard = row.HardReboots
+			if err = a.keep(row.ID, *p); err != nil {
+				return power, err
+			}
+		}
+		power, err = a.start(ctx, row, p)
+	case soft && on || soft && p.StoppedSoft >= row.Reboots || soft && power == hypervisor.Crashed:
+		if p.StoppedSoft < row.Reboots {
+			if power, err = a.stop(ctx, row.ID, a.cfg.Grace); err != nil {
+				return power, err
+			}
+			p.StoppedSoft = row.Reboots
+			if err = a.keep(row.ID, *p); err != nil {
+				return power, err
+			}
+		}
+		power, err = a.start(ctx, row, p)
+	case row.Power == model.PowerRunning && !p.Started && power != hypervisor.Running:
+		power, err = a.start(ctx, row, p)
+	default:
+		if row.Power == model.PowerRunning {
+			p.Started = true
+		}
+		if on && p.BootID != a.cfg.BootID {
+			p.BootID = a.cfg.BootID
+		}
+	}
+	if err != nil {
+		return power, err
+	}
+	return a.holdGuest(ctx, row, power)
 }
 
 // decideStart forgets that the wish to run was served, where it is wished anew: by a new
@@ -284,7 +320,7 @@ func (a *Agent) decideStart(row *model.HostServer, p *progress, power hypervisor
 	if !p.Started || power == hypervisor.Running || row.Power != model.PowerRunning {
 		return
 	}
-	asked := row.Generation > p.Generation && (words(row) == p.Words || row.Generation-p.Generation > 1)
+	asked := row.Generation > p.Generation && (words(row) == p.Words || row.Generation-p.Generation > 1 || p.Wanted != "" && p.Wanted != row.Power)
 	hostStarted := p.BootID != a.cfg.BootID && p.Power == model.PowerRunning
 	if asked || hostStarted || power == hypervisor.Absent || p.Phase != model.PhaseReady {
 		p.Started = false
@@ -303,13 +339,15 @@ func powerOf(p hypervisor.Power) model.Power {
 		return model.PowerRunning
 	case hypervisor.Paused:
 		return model.PowerPaused
+	case hypervisor.Suspended:
+		return model.PowerSuspended
 	case hypervisor.Crashed:
 		return model.PowerCrashed
 	}
 	return model.PowerOff
 }
 
-// keep saves and reports progress where it is new. What a guest's first sign of life has
+// keep saves and reports progress where it is new. What a guest's first sign of life and uploads have
 // written meanwhile stays.
 func (a *Agent) keep(id model.ID, p progress) error {
 	old, ok := a.ledger.progressOf(id)
@@ -318,6 +356,7 @@ func (a *Agent) keep(id model.ID, p progress) error {
 			endStep(&p, model.StepUse, use.FinishedAt, "")
 		}
 	}
+	p.Saved = mergeSaved(p.Saved, old.Saved)
 	if !ok || !reflect.DeepEqual(old, p) {
 		if err := a.ledger.save(id, p); err != nil {
 			return err
@@ -334,17 +373,14 @@ func (a *Agent) fetch(ctx context.Context, row *model.HostServer, p *progress) e
 	if err := a.keep(row.ID, *p); err != nil {
 		return err
 	}
-	image, release, err := a.images.hold(ctx, row.Image)
-	if err != nil {
-		return err
-	}
-	defer release()
-	if err := a.makeDisk(ctx, row, image); err != nil {
-		return err
+	if ownRoot(row) {
+		if err := a.freshDisk(ctx, row); err != nil {
+			return err
+		}
 	}
 	now := a.now()
 	endStep(p, model.StepFetch, now, "")
-	p.Disk, p.Phase = true, model.PhaseStarting
+	p.Disk, p.Rebuilds, p.Phase = true, row.Rebuilds, model.PhaseStarting
 	beginStep(p, model.StepStart, now)
 	return a.keep(row.ID, *p)
 }

@@ -78,13 +78,16 @@ type serverSide struct {
 	cut                 map[model.ID]int // a stream of the blob ends after so many bytes
 	reads               []int64          // offsets asked for
 	factsNew            int
+	uploads             map[string]string // by kind and id
+	refuse              map[model.ID]error
+	sends               int
 	channel.Credentials // nil: the host is alone
 }
 
 func newServerSide() *serverSide {
 	return &serverSide{
 		servers: map[model.ID]model.ServerReport{}, ports: map[model.ID]model.PortReport{}, blobs: map[model.ID][]byte{},
-		phases: map[model.ID][]model.Phase{}, cut: map[model.ID]int{},
+		phases: map[model.ID][]model.Phase{}, cut: map[model.ID]int{}, uploads: map[string]string{}, refuse: map[model.ID]error{},
 	}
 }
 
@@ -167,6 +170,33 @@ func (s *serverSide) Blob(ctx context.Context, id model.ID, offset int64) (io.Re
 	return io.NopCloser(bytes.NewReader(data)), nil
 }
 
+// Upload keeps what is sent, but for what refuses says.
+func (s *serverSide) Upload(_ context.Context, kind string, id model.ID, size int64, r io.Reader) error {
+	b, err := io.ReadAll(r)
+	if err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.sends++
+	switch {
+	case s.down:
+		return fault.New(fault.Unavailable, "The servers cannot take an upload now.")
+	case s.refuse[id] != nil:
+		return s.refuse[id]
+	case int64(len(b)) != size:
+		return fault.New(fault.Invalid, "The upload has %d bytes of %d.", len(b), size)
+	}
+	s.uploads[kind+"/"+id] = string(b)
+	return nil
+}
+
+func (s *serverSide) uploaded(image model.ID) string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.uploads[link.UploadImage+"/"+image]
+}
+
 // world is what outlives an agent: a host that runs nothing, its switch and its taps.
 type world struct {
 	dir  string
@@ -177,6 +207,8 @@ type world struct {
 	taps *fakeTaps
 	boot string // the host's boot id
 	made atomic.Int64
+	// prepare, where not nil, changes an agent before it runs.
+	prepare func(*Agent)
 }
 
 // worldT is a *testing.T or a *rapid.T.
@@ -247,6 +279,21 @@ func (w *world) Overlay(_ context.Context, path, base, format string, size int64
 	return os.WriteFile(path, fmt.Appendf(nil, "%s %d over %s", format, size, data), 0o600)
 }
 
+// Flatten implements DiskMaker.
+func (w *world) Flatten(_ context.Context, path, from string) error {
+	data, err := os.ReadFile(from)
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(path, append([]byte("flat "), data...), 0o600)
+}
+
+// Blank implements DiskMaker.
+func (w *world) Blank(_ context.Context, path string, size int64) error {
+	w.made.Add(1)
+	return sparse(path, size)
+}
+
 // running is one life of an agent.
 type running struct {
 	*Agent
@@ -274,6 +321,9 @@ func (w *world) start(t worldT, change func(*Config)) *running {
 	a, err := New(cfg)
 	if err != nil {
 		t.Fatal(err)
+	}
+	if w.prepare != nil {
+		w.prepare(a)
 	}
 	r := &running{Agent: a, ended: make(chan error, 1), dp: dp}
 	var ctx context.Context

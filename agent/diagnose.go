@@ -1,0 +1,50 @@
+package agent
+
+import (
+	"context"
+	"time"
+
+	"yakumo/fault"
+	"yakumo/hypervisor"
+	"yakumo/model"
+)
+
+// diagnostics asks what a guest that is on has used.
+func (a *Agent) diagnostics(ctx context.Context, q model.DiagnosticsQuery) (model.Diagnostics, error) {
+	row := a.ledger.server(q.ServerID)
+	if row == nil || row.Deleted {
+		return model.Diagnostics{}, fault.New(fault.NotFound, "Instance %s could not be found.", q.ServerID)
+	}
+	d, ok := a.cfg.Hypervisor.(hypervisor.Diagnoser)
+	if !ok {
+		return model.Diagnostics{}, fault.New(fault.NotImplemented, "The hypervisor of this host counts nothing.")
+	}
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	x, err := d.Diagnostics(ctx, q.ServerID)
+	if err != nil {
+		return model.Diagnostics{}, err
+	}
+	out := model.Diagnostics{Driver: "libvirt", UptimeSecs: int64(x.Uptime / time.Second), MemoryMiB: x.MemoryMiB, UsedMiB: x.UsedMiB}
+	if c, known := a.ledger.lastCapacity(); known {
+		out.Hypervisor = "qemu"
+		if c.Accelerator == "kvm" {
+			out.Hypervisor = "kvm"
+		}
+		if c.HypervisorType != "QEMU" {
+			out.Driver, out.Hypervisor = c.HypervisorType, c.HypervisorType
+		}
+	}
+	for _, t := range x.CPUTime {
+		out.CPUNanos = append(out.CPUNanos, int64(t))
+	}
+	for _, c := range x.Disks {
+		out.Disks = append(out.Disks, model.DiskCounters{
+			ReadBytes: c.ReadBytes, ReadRequests: c.ReadRequests, WriteBytes: c.WriteBytes, WriteRequests: c.WriteRequests, Errors: c.Errors,
+		})
+	}
+	for _, c := range x.NICs {
+		out.NICs = append(out.NICs, model.NICCounters(c))
+	}
+	return out, nil
+}

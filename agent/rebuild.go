@@ -1,0 +1,94 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"yakumo/hypervisor"
+	"yakumo/model"
+)
+
+// freshDisk gets the image and makes the root disk from it.
+func (a *Agent) freshDisk(ctx context.Context, row *model.HostServer) error {
+	image, release, err := a.images.hold(ctx, row.Image)
+	if err != nil {
+		return err
+	}
+	defer release()
+	return a.makeDisk(ctx, row, image)
+}
+
+// turnOff makes a guest be off whose disks are about to change.
+func (a *Agent) turnOff(ctx context.Context, row *model.HostServer, power *hypervisor.Power) (err error) {
+	switch *power {
+	case hypervisor.Running:
+		*power, err = a.stop(ctx, row.ID, a.cfg.Grace) // its volumes stay, and are to be whole
+	case hypervisor.Paused, hypervisor.Suspended:
+		*power, err = a.stop(ctx, row.ID, 0)
+	}
+	return err
+}
+
+// rebuild gives a guest a fresh root disk where one was asked for. Until the new count is kept the disk may be of the
+// old one or of the new, each of them whole, and no guest is started; so all of it may be repeated.
+func (a *Agent) rebuild(ctx context.Context, row *model.HostServer, p *progress, power *hypervisor.Power) error {
+	if row.Rebuilds <= p.Rebuilds {
+		return nil
+	}
+	image, release, err := "", func() {}, error(nil)
+	if ownRoot(row) { // first, so that the guest is off for no longer than it must be
+		if image, release, err = a.images.hold(ctx, row.Image); err != nil {
+			return err
+		}
+	}
+	defer release()
+	if err := a.turnOff(ctx, row, power); err != nil {
+		return err
+	}
+	if ownRoot(row) {
+		if err := a.makeDisk(ctx, row, image); err != nil {
+			return err
+		}
+	}
+	// Made anew at the next start, of what is wanted now.
+	if err := os.Remove(filepath.Join(a.dir(row.ID), driveFile)); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("config drive: %w", err)
+	}
+	p.Rebuilds, p.Blob, p.Started, p.Fault = row.Rebuilds, row.Image.BlobID, false, nil
+	a.log.Info("a server has a fresh disk", "server", row.ID, "generation", row.Generation, "request_id", row.RequestID)
+	return a.keep(row.ID, *p)
+}
+
+// rescue makes the rescue disk that is wanted, or removes one that is not any more. The guest is off meanwhile, and is
+// started only once that is kept.
+func (a *Agent) rescue(ctx context.Context, row *model.HostServer, p *progress, power *hypervisor.Power) error {
+	want, have := row.Rescue, p.Rescue
+	if want == nil && have == nil || want != nil && have != nil && want.Revision == have.Revision {
+		return nil
+	}
+	if want != nil {
+		image, release, err := a.images.hold(ctx, want.Image)
+		if err != nil {
+			return err
+		}
+		defer release()
+		if err := a.turnOff(ctx, row, power); err != nil {
+			return err
+		}
+		if err := a.overlay(ctx, row, rescueFile, want.Image, image, want.Image.VirtualSize); err != nil {
+			return err
+		}
+	} else {
+		if err := a.turnOff(ctx, row, power); err != nil {
+			return err
+		}
+		if err := os.Remove(filepath.Join(a.dir(row.ID), rescueFile)); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return fmt.Errorf("remove the rescue disk: %w", err)
+		}
+	}
+	p.Rescue, p.Started, p.Fault = want, false, nil
+	return a.keep(row.ID, *p)
+}
