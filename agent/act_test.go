@@ -2,9 +2,7 @@ package agent
 
 import (
 	"context"
-	"crypto/sha512"
 	"encoding/binary"
-	"encoding/hex"
 	"encoding/json"
 	"os"
 	"path/filepath"
@@ -152,24 +150,11 @@ func TestPausedAndSuspended(t *testing.T) {
 	}
 }
 
-// another makes one more image.
-func (g *stage) another(text string) model.ImageCopy {
-	sum := sha512.Sum512([]byte(text))
-	img := model.ImageCopy{
-		ImageID: model.NewID(), BlobID: model.NewID(), Format: "raw", Size: int64(len(text)), VirtualSize: int64(len(text)),
-		HashAlgo: "sha512", HashValue: hex.EncodeToString(sum[:]),
-	}
-	g.side.mu.Lock()
-	defer g.side.mu.Unlock()
-	g.side.blobs[img.BlobID] = []byte(text)
-	return img
-}
-
 func TestRebuild(t *testing.T) {
 	g := newStage(t, fake.Behaviour{Greeting: "hello\n"}, func(s *model.HostServer) { s.ConfigDrive = true })
 	drive := g.disk(t, driveFile)
 	g.want(t, func(s *model.HostServer) {
-		s.Rebuilds, s.Image, s.Metadata = 1, g.another("another image"), map[string]string{"role": "rebuilt"}
+		s.Rebuilds, s.Image, s.Metadata = 1, g.addImage("another image"), map[string]string{"role": "rebuilt"}
 	})
 	if r := g.settles(t, model.PowerRunning); r.Rebuilds != 1 || r.Fault != nil {
 		t.Errorf("report %+v", r)
@@ -192,12 +177,12 @@ func TestRebuild(t *testing.T) {
 		t.Error("a rebuild was done twice")
 	}
 	// One that is off stays off.
-	g.want(t, func(s *model.HostServer) { s.Rebuilds, s.Image = 2, g.another("a third") })
+	g.want(t, func(s *model.HostServer) { s.Rebuilds, s.Image = 2, g.addImage("a third") })
 	if r := g.settles(t, model.PowerOff); r.Rebuilds != 2 || !strings.HasSuffix(g.disk(t, diskFile), "over a third") {
 		t.Errorf("report %+v, disk %q", r, g.disk(t, diskFile))
 	}
 	// An image that is nowhere leaves the disk.
-	lost := g.another("lost")
+	lost := g.addImage("lost")
 	g.side.mu.Lock()
 	delete(g.side.blobs, lost.BlobID)
 	g.side.mu.Unlock()
@@ -211,7 +196,7 @@ func TestRescue(t *testing.T) {
 	g := newStage(t, fake.Behaviour{Greeting: "hello\n"}, nil)
 	own := g.disk(t, diskFile)
 	for n := range int64(2) {
-		g.want(t, func(s *model.HostServer) { s.Rescue = &model.Rescue{Image: g.another("rescuer"), Revision: n + 7} })
+		g.want(t, func(s *model.HostServer) { s.Rescue = &model.Rescue{Image: g.addImage("rescuer"), Revision: n + 7} })
 		if r := g.settles(t, model.PowerRunning); r.Rescue != n+7 {
 			t.Errorf("report %+v", r)
 		}

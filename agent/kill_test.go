@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"iter"
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -19,6 +21,7 @@ import (
 	"yakumo/fault"
 	"yakumo/hypervisor"
 	"yakumo/hypervisor/fake"
+	"yakumo/link"
 	"yakumo/model"
 )
 
@@ -76,6 +79,22 @@ func (m mortalHypervisor) Stop(ctx context.Context, id string, grace time.Durati
 	return m.f.call(func() error { return m.Driver.Stop(ctx, id, grace) })
 }
 
+func (m mortalHypervisor) Pause(ctx context.Context, id string) error {
+	return m.f.call(func() error { return m.Driver.(hypervisor.Pauser).Pause(ctx, id) })
+}
+func (m mortalHypervisor) Suspend(ctx context.Context, id string) error {
+	return m.f.call(func() error { return m.Driver.(hypervisor.Suspender).Suspend(ctx, id) })
+}
+func (m mortalHypervisor) Plug(ctx context.Context, g hypervisor.Guest) error {
+	return m.f.call(func() error { return m.Driver.(hypervisor.Plugger).Plug(ctx, g) })
+}
+func (m mortalHypervisor) Grow(ctx context.Context, id, serial string, size int64) error {
+	return m.f.call(func() error { return m.Driver.(hypervisor.Plugger).Grow(ctx, id, serial, size) })
+}
+func (m mortalHypervisor) CopyDisk(ctx context.Context, id, serial, path string) error {
+	return m.f.call(func() error { return m.Driver.(hypervisor.Copier).CopyDisk(ctx, id, serial, path) })
+}
+
 type mortalDatapath struct {
 	datapath.Driver
 	f *fuse
@@ -115,6 +134,22 @@ func (m mortalDisks) Overlay(ctx context.Context, path, base, format string, siz
 	return m.f.call(func() error { return m.DiskMaker.Overlay(ctx, path, base, format, size) })
 }
 
+func (m mortalDisks) Flatten(ctx context.Context, path, from string) error {
+	return m.f.call(func() error { return m.DiskMaker.Flatten(ctx, path, from) })
+}
+func (m mortalDisks) Blank(ctx context.Context, path string, size int64) error {
+	return m.f.call(func() error { return m.DiskMaker.Blank(ctx, path, size) })
+}
+
+type mortalLink struct {
+	Link
+	f *fuse
+}
+
+func (m mortalLink) Upload(ctx context.Context, kind string, id model.ID, size int64, r io.Reader) error {
+	return m.f.call(func() error { return m.Link.Upload(ctx, kind, id, size, r) })
+}
+
 // TestKilled kills agents at random points of random lives of servers, starts new ones, and
 // in the end finds the world as the rows want it.
 func TestKilled(t *testing.T) {
@@ -127,20 +162,24 @@ func TestKilled(t *testing.T) {
 		w := newWorld(dir, fake.HostConfig{Guests: fake.Behaviour{Greeting: "start\n"}})
 		c := newCloud(w.side)
 		servers := map[model.ID]*model.HostServer{}
-		ports := map[model.ID]*model.HostPort{}
+		ports, spare := map[model.ID]*model.HostPort{}, map[model.ID]*model.HostPort{}
+		images := []model.ImageCopy{c.image, w.addImage("a second image"), w.addImage("a third image")}
 		var order, deleted []model.ID
 		generation := int64(1)
 		rows := func() []model.HostRow {
 			all := c.base()
 			for _, id := range order {
 				all = append(all, servers[id], ports[id])
+				if len(servers[id].NICs) > 1 {
+					all = append(all, spare[id])
+				}
 			}
 			return all
 		}
 		next := func(s *model.HostServer) { servers[s.ID] = s }
 		act := func() {
 			generation++
-			kind := rapid.IntRange(0, 5).Draw(t, "act")
+			kind := rapid.IntRange(0, 10).Draw(t, "act")
 			if len(order) == 0 {
 				kind = 0
 			}
@@ -149,6 +188,8 @@ func TestKilled(t *testing.T) {
 				s.ConfigDrive = rapid.Bool().Draw(t, "drive")
 				order = append(order, s.ID)
 				servers[s.ID], ports[s.ID] = s, p
+				_, spare[s.ID] = c.server()
+				spare[s.ID].DeviceID = s.ID
 				return
 			}
 			id := rapid.SampledFrom(order).Draw(t, "server")
@@ -156,6 +197,8 @@ func TestKilled(t *testing.T) {
 			if s.Deleted {
 				return
 			}
+			r := w.side.server(id)
+			runs := r.Generation == s.Generation && r.Phase == model.PhaseReady && r.Power == model.PowerRunning
 			switch kind {
 			case 1:
 				next(with(s, func(s *model.HostServer) { s.Power = model.PowerOff }))
@@ -168,6 +211,32 @@ func TestKilled(t *testing.T) {
 			case 5:
 				next(with(s, func(s *model.HostServer) { s.Deleted = true }))
 				deleted = append(deleted, id)
+			case 6: // as the API allows
+				if held := rapid.SampledFrom([]model.Power{model.PowerPaused, model.PowerSuspended}).Draw(t, "held"); runs {
+					next(with(s, func(s *model.HostServer) { s.Power = held }))
+				}
+			case 7:
+				next(with(s, func(s *model.HostServer) {
+					s.Rebuilds++
+					s.Image, s.Power = images[int(s.Rebuilds)%len(images)], model.PowerRunning
+				}))
+			case 8:
+				next(with(s, func(s *model.HostServer) {
+					if s.Power = model.PowerRunning; s.Rescue == nil {
+						s.Rescue = &model.Rescue{Image: images[1], Revision: s.Generation}
+					} else {
+						s.Rescue = nil
+					}
+				}))
+			case 9:
+				next(with(s, func(s *model.HostServer) {
+					n := spare[id]
+					if s.NICs = s.NICs[:1:1]; len(servers[id].NICs) == 1 {
+						s.NICs = append(s.NICs, model.HostNIC{PortID: n.ID, MAC: n.MAC, MTU: 1450})
+					}
+				}))
+			case 10:
+				next(with(s, func(s *model.HostServer) { s.Saving = append(slices.Clone(s.Saving), model.NewID()) }))
 			}
 		}
 		lives := rapid.IntRange(1, 4).Draw(t, "lives")
@@ -181,6 +250,8 @@ func TestKilled(t *testing.T) {
 				c.Datapath = mortalDatapath{c.Datapath, f}
 				c.Taps = mortalTaps{c.Taps, f}
 				c.Disks = mortalDisks{c.Disks, f}
+				attach := c.Link
+				c.Link = func(h link.Handler) Link { return mortalLink{attach(h), f} }
 			})
 			closed := make(chan error, 1)
 			go func() { <-dead; closed <- a.ledger.close() }()
@@ -223,6 +294,11 @@ func TestKilled(t *testing.T) {
 		a := w.start(t, nil)
 		defer a.stop(t)
 		generation++
+		for _, id := range order {
+			if servers[id].Power == model.PowerSuspended { // it keeps the devices that it has
+				next(with(servers[id], func(s *model.HostServer) { s.Power = model.PowerRunning }))
+			}
+		}
 		w.side.apply(t, full(generation, rows()...))
 		for _, id := range order {
 			s := servers[id]
@@ -232,21 +308,21 @@ func TestKilled(t *testing.T) {
 				continue
 			}
 			r := w.settled(t, id, s.Generation, model.PhaseReady, s.Power)
-			if r.Reboots != s.Reboots || r.Hard != s.HardReboots || r.Fault != nil {
+			if r.Reboots != s.Reboots || r.Hard != s.HardReboots || r.Rebuilds != s.Rebuilds || (r.Rescue != 0) != (s.Rescue != nil) {
 				t.Fatalf("server %s: report %+v", id, r)
 			}
 			if got := powerOf(w.power(t, id)); got != s.Power {
 				t.Fatalf("server %s is %s, want %s", id, got, s.Power)
 			}
-			if _, err := os.Stat(filepath.Join(dir, "servers", id, diskFile)); err != nil {
-				t.Fatal(err)
-			}
+			w.whole(t, s)
 			waitFor(t, "its port to be wired", func() bool { return a.dp.Installed(ports[id].ID) })
 		}
 		var want []string
 		for _, id := range order {
-			if !servers[id].Deleted {
-				want = append(want, tapName(ports[id].ID))
+			if s := servers[id]; !s.Deleted {
+				for _, n := range s.NICs {
+					want = append(want, tapName(n.PortID))
+				}
 			} else if a.dp.Installed(ports[id].ID) {
 				t.Fatalf("port of deleted server %s is wired", id)
 			}
@@ -267,6 +343,52 @@ func TestKilled(t *testing.T) {
 		if parts, err := filepath.Glob(filepath.Join(dir, "images", "*.part")); err != nil || len(parts) > 0 {
 			t.Fatalf("unfinished downloads: %v %v", parts, err)
 		}
+	})
+}
+
+// whole waits until a server's disks, devices and images are those that are wanted, and nothing else.
+func (w *world) whole(t worldT, s *model.HostServer) {
+	t.Helper()
+	dir := filepath.Join(w.dir, "servers", s.ID)
+	w.side.mu.Lock()
+	image := string(w.side.blobs[s.Image.BlobID])
+	w.side.mu.Unlock()
+	disk, err := os.ReadFile(filepath.Join(dir, diskFile))
+	if err != nil || !strings.HasSuffix(string(disk), "over "+image) {
+		t.Fatalf("server %s: disk %.60q of image %.20q, %v", s.ID, disk, image, err)
+	}
+	if _, err := os.Stat(filepath.Join(dir, rescueFile)); os.IsNotExist(err) != (s.Rescue == nil) {
+		t.Fatalf("server %s: rescue %v, its disk: %v", s.ID, s.Rescue, err)
+	}
+	disks := 1
+	if s.ConfigDrive {
+		disks++
+	}
+	if s.Rescue != nil {
+		disks++
+	}
+	waitFor(t, "server "+s.ID+" to have its devices", func() bool {
+		live, on := w.host.Live(s.ID)
+		var nics []model.ID
+		for _, n := range live.NICs {
+			nics = append(nics, n.ID)
+		}
+		r := w.side.server(s.ID)
+		return r.Fault == nil && sameSet(r.NICs, nicIDs(s)) && (!on || sameSet(nics, nicIDs(s)) && len(live.Disks) == disks)
+	})
+	waitFor(t, "server "+s.ID+" to be saved", func() bool {
+		saved := w.side.server(s.ID).Saved
+		return len(saved) == len(s.Saving) && !slices.ContainsFunc(saved, func(u model.UploadReport) bool { return !u.Done })
+	})
+	for _, id := range s.Saving {
+		// Made of the disk of then: of any image.
+		if data := w.side.uploaded(id); !strings.Contains(data, " over ") || strings.Contains(strings.TrimPrefix(data, "flat "), "flat ") {
+			t.Fatalf("server %s: image %.60q", s.ID, data)
+		}
+	}
+	waitFor(t, "the copies of server "+s.ID+" to be gone", func() bool {
+		left, err := filepath.Glob(filepath.Join(dir, "saving-*"))
+		return err == nil && len(left) == 0
 	})
 }
 

@@ -381,6 +381,7 @@ func (a *Agent) fetch(ctx context.Context, row *model.HostServer, p *progress) e
 	now := a.now()
 	endStep(p, model.StepFetch, now, "")
 	p.Disk, p.Rebuilds, p.Phase = true, row.Rebuilds, model.PhaseStarting
+	p.NICs, p.Disks = nicIDs(row), volumeIDs(row) // what it starts with
 	beginStep(p, model.StepStart, now)
 	return a.keep(row.ID, *p)
 }

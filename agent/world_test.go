@@ -367,6 +367,19 @@ func (w *world) power(t worldT, id model.ID) hypervisor.Power {
 	return hypervisor.Absent
 }
 
+// addImage makes one more image.
+func (w *world) addImage(text string) model.ImageCopy {
+	sum := sha512.Sum512([]byte(text))
+	img := model.ImageCopy{
+		ImageID: model.NewID(), BlobID: model.NewID(), Format: "raw", Size: int64(len(text)), VirtualSize: int64(len(text)),
+		HashAlgo: "sha512", HashValue: hex.EncodeToString(sum[:]),
+	}
+	w.side.mu.Lock()
+	defer w.side.mu.Unlock()
+	w.side.blobs[img.BlobID] = []byte(text)
+	return img
+}
+
 // cloud makes rows of one network with a group.
 type cloud struct {
 	network *model.HostNetwork

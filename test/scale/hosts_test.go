@@ -246,3 +246,11 @@ type noDisks struct{}
 func (noDisks) Overlay(_ context.Context, path, _, _ string, _ int64) error {
 	return os.WriteFile(path, nil, 0o600)
 }
+
+func (noDisks) Flatten(_ context.Context, path, _ string) error {
+	return os.WriteFile(path, nil, 0o600)
+}
+
+func (noDisks) Blank(_ context.Context, path string, _ int64) error {
+	return os.WriteFile(path, nil, 0o600)
+}
