@@ -14,6 +14,10 @@ type Host struct {
 	Token  hostToken  `cmd:"" help:"Make a one-time token with which a host joins: yakumo agent --join-token TOKEN."`
 	List   hostList   `cmd:"" help:"List the hosts."`
 	Remove hostRemove `cmd:"" help:"Forget a host that has no servers."`
+
+	Drain   hostDrain   `cmd:"" help:"Move every server of a host away, running ones without stopping them, and give it no new ones."`
+	Undrain hostUndrain `cmd:"" help:"End a drain: the host takes servers again."`
+	Fence   hostFence   `cmd:"" help:"Say that a host that is not heard of is off for certain, so that its servers may run elsewhere."`
 }
 
 type hostToken struct {
@@ -58,6 +62,8 @@ type HostInfo struct {
 	Zone     string `json:"zone"`
 	Up       bool   `json:"up"`
 	Disabled bool   `json:"disabled"`
+	Draining bool   `json:"draining"`
+	Fenced   bool   `json:"fenced"`
 	TunnelIP string `json:"tunnel_ip"`
 	// BridgeMappings gives the host's provider bridge for each physical network.
 	BridgeMappings map[string]string `json:"bridge_mappings"`
@@ -72,11 +78,15 @@ type HostInfo struct {
 	} `json:"capacity"`
 }
 
-// State is up, down or disabled.
+// State is up or down, and what an administrator said of the host.
 func (h HostInfo) State() string {
 	switch {
+	case !h.Up && h.Fenced:
+		return "down, fenced"
 	case !h.Up:
 		return "down"
+	case h.Draining:
+		return "up, draining"
 	case h.Disabled:
 		return "up, disabled"
 	}

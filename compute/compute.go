@@ -69,6 +69,10 @@ type Config struct {
 	// MoveWait is how long the hosts of a move may take to make ready, default 10 minutes; MoveHurry how long a live
 	// move copies before it is asked to end soon at the price of a pause, default 15 minutes.
 	MoveWait, MoveHurry time.Duration
+	// DrainAtOnce is how many servers of a host are moved away at a time, default 2; DrainPause how long one waits after
+	// a move that has failed, default 10 s.
+	DrainAtOnce int
+	DrainPause  time.Duration
 	// DeadAfter is how long a host may not be heard of, after it counts as down, before moves are given up for it; default 20 s.
 	DeadAfter time.Duration
 	Metrics   prometheus.Registerer // nil: none
@@ -114,6 +118,12 @@ func New(cfg Config) *Compute {
 	}
 	if cfg.MoveHurry == 0 {
 		cfg.MoveHurry = 15 * time.Minute
+	}
+	if cfg.DrainAtOnce == 0 {
+		cfg.DrainAtOnce = 2
+	}
+	if cfg.DrainPause == 0 {
+		cfg.DrainPause = 10 * time.Second
 	}
 	if cfg.DeadAfter == 0 {
 		cfg.DeadAfter = 20 * time.Second

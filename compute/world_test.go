@@ -50,7 +50,7 @@ func worldOn(t testing.TB, s *store.Store) *world {
 		none[k] = -1
 	}
 	n := network.New(network.Config{Log: quiet, Defaults: map[string]int{"network": -1, "subnet": -1, "port": -1, "security_group": -1, "security_group_rule": -1}})
-	w := &world{t: t, s: s, net: n, c: compute.New(compute.Config{Store: s, Ports: n, Log: quiet, Defaults: none, DeadAfter: 20 * time.Millisecond}),
+	w := &world{t: t, s: s, net: n, c: compute.New(compute.Config{Store: s, Ports: n, Log: quiet, Defaults: none, DeadAfter: 20 * time.Millisecond, DrainPause: 10 * time.Millisecond}),
 		wire:   &computetest.Wire{},
 		flavor: model.Flavor{ID: "1", Name: "tiny", VCPUs: 1, MemoryMiB: 128, DiskGiB: 1, Public: true}}
 	return w
@@ -83,7 +83,7 @@ func (w *world) update(f func(tx *store.Tx) error) {
 func (w *world) run(identity string) (stop func()) {
 	ctx, cancel := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
-	for _, ctl := range []reconcile.Controller{w.c.Placer(), w.c.Sweeper(), w.c.Mover(), w.c.Absence()} {
+	for _, ctl := range []reconcile.Controller{w.c.Placer(), w.c.Sweeper(), w.c.Mover(), w.c.Absence(), w.c.Drainer()} {
 		wg.Go(func() {
 			reconcile.Run(ctx, reconcile.Config{Store: w.s, Identity: identity, TTL: time.Second, MinBackoff: time.Millisecond, Log: quiet}, ctl)
 		})

@@ -3,7 +3,7 @@
 // and what tenants need to understand their network: traces and captures. It is JSON over
 // HTTP with Keystone's tokens; every route but those two is an administrator's.
 //
-// It reads and writes hosts and join tokens. May import: api, fault, model, store, trace. Must
+// It reads and writes hosts and join tokens. May import: api, compute, fault, model, store, trace. Must
 // not import: another dialect, link, agent.
 package native
 
@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"yakumo/api"
+	"yakumo/compute"
 	"yakumo/fault"
 	"yakumo/model"
 	"yakumo/store"
@@ -26,6 +27,7 @@ type Config struct {
 	Token   func(ctx context.Context, hostName string, ttl time.Duration) (string, error)
 	Version string
 	Tracer  Tracer
+	Compute *compute.Compute
 }
 
 type dialect struct{ cfg Config }
@@ -42,6 +44,10 @@ func New(cfg Config) api.Service {
 			{Method: "GET", Pattern: "/v1/hosts", Access: api.Admin, Handle: d.listHosts},
 			{Method: "GET", Pattern: "/v1/hosts/{host}", Access: api.Admin, Handle: d.showHost},
 			{Method: "DELETE", Pattern: "/v1/hosts/{host}", Access: api.Admin, Handle: d.deleteHost},
+			{Method: "POST", Pattern: "/v1/hosts/{host}/drain", Access: api.Admin, Handle: d.drain},
+			{Method: "GET", Pattern: "/v1/hosts/{host}/drain", Access: api.Admin, Handle: d.showDrain},
+			{Method: "DELETE", Pattern: "/v1/hosts/{host}/drain", Access: api.Admin, Handle: d.undrain},
+			{Method: "POST", Pattern: "/v1/hosts/{host}/fence", Access: api.Admin, Handle: d.fence},
 			{Method: "POST", Pattern: "/v1/switches", Access: api.Admin, Handle: d.createSwitch},
 			{Method: "GET", Pattern: "/v1/switches", Access: api.Admin, Handle: d.listSwitches},
 			{Method: "GET", Pattern: "/v1/switches/{host}", Access: api.Admin, Handle: d.showSwitch},
@@ -96,6 +102,8 @@ type Host struct {
 	Zone        string `json:"zone"`
 	Up          bool   `json:"up"`
 	Disabled    bool   `json:"disabled"`
+	Draining    bool   `json:"draining"`
+	Fenced      bool   `json:"fenced"` // confirmed to be off
 	TunnelIP    string `json:"tunnel_ip"`
 	UnderlayMTU int    `json:"underlay_mtu"`
 	// BridgeMappings gives the host's provider bridge for each physical network.
@@ -109,7 +117,7 @@ type Host struct {
 
 func show(snap store.Reader, h *model.Host) Host {
 	_, up := store.Heartbeats.Get(snap, h.ID)
-	v := Host{ID: h.ID, Name: h.Name, Zone: h.Zone, Up: up && !h.ForcedDown, Disabled: h.Disabled, UnderlayMTU: h.Underlay, BridgeMappings: h.Bridges(), Version: h.Version,
+	v := Host{ID: h.ID, Name: h.Name, Zone: h.Zone, Up: up && !h.ForcedDown, Disabled: h.Disabled, Draining: h.Draining, Fenced: !h.FencedAt.IsZero(), UnderlayMTU: h.Underlay, BridgeMappings: h.Bridges(), Version: h.Version,
 		Servers: store.Servers.Count(snap, "host", h.ID), Ports: store.Ports.Count(snap, "host", h.ID), Capacity: h.Capacity, StartedAt: h.StartedAt}
 	if h.TunnelIP.IsValid() {
 		v.TunnelIP = h.TunnelIP.String()

@@ -15,6 +15,7 @@ import (
 
 	"yakumo/api"
 	"yakumo/api/native"
+	"yakumo/compute"
 	"yakumo/fault"
 	"yakumo/model"
 	"yakumo/store"
@@ -56,7 +57,7 @@ func newCloud(t *testing.T) *cloud {
 	t.Helper()
 	c := &cloud{t: t, st: storetest.New(t)}
 	front, err := api.New(api.Config{Store: c.st, Auth: tokens{}, Log: slog.New(slog.DiscardHandler), Services: []api.Service{
-		native.New(native.Config{Version: "1.2.3", Tracer: tracer{c}, Token: func(_ context.Context, host string, ttl time.Duration) (string, error) {
+		native.New(native.Config{Version: "1.2.3", Compute: compute.New(compute.Config{Store: c.st}), Tracer: tracer{c}, Token: func(_ context.Context, host string, ttl time.Duration) (string, error) {
 			if host == "bad name" {
 				return "", fault.New(fault.Invalid, "The host name cannot be used.")
 			}
@@ -142,7 +143,7 @@ func TestRights(t *testing.T) {
 			t.Errorf("%s %s as administrator gives %d: %v", r.Method, path, code, body)
 		}
 	}
-	if routes != 12 || len(c.made) != 1 {
+	if routes != 16 || len(c.made) != 1 {
 		t.Errorf("%d routes; %d tokens made, the administrator's alone was to be", routes, len(c.made))
 	}
 }

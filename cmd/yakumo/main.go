@@ -32,7 +32,7 @@ type root struct {
 	Server  serverCmd   `cmd:"" help:"Run a server: the API, the controllers, and etcd unless it is elsewhere."`
 	Agent   agentCmd    `cmd:"" help:"Run a host's agent: guests and their network."`
 	Lab     labCmd      `cmd:"" help:"A whole cloud on this machine: several hosts in namespaces."`
-	Host    cli.Host    `cmd:"" help:"Hosts of the cloud: make a join token, list, remove."`
+	Host    cli.Host    `cmd:"" help:"Hosts of the cloud: make a join token, list, drain, fence, remove."`
 	Switch  cli.Switch  `cmd:"" help:"Switches without an agent, driven over the network: add, list, show, remove."`
 	Trace   cli.Trace   `cmd:"" help:"Explain what becomes of a packet: each stage, the row that decided, where it ends."`
 	Console cli.Console `cmd:"" help:"A server's serial console in this terminal; Ctrl-] leaves."`

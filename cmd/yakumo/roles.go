@@ -117,7 +117,7 @@ func newServerRole(ctx context.Context, p serverParts) (*serverRole, error) {
 		nova.New(nova.Config{Compute: comp, Network: net, Images: img, Hosts: hosts}),
 		neutron.New(neutron.Config{Network: net}),
 		consoles.Service(),
-		native.New(native.Config{Version: version, Tracer: &trace.Tracer{Store: st, Views: views, Env: pipeline.DefaultEnv(), Ask: hosts.Ask}, Token: func(ctx context.Context, host string, ttl time.Duration) (string, error) {
+		native.New(native.Config{Version: version, Compute: comp, Tracer: &trace.Tracer{Store: st, Views: views, Env: pipeline.DefaultEnv(), Ask: hosts.Ask}, Token: func(ctx context.Context, host string, ttl time.Duration) (string, error) {
 			return link.NewJoinToken(ctx, st, authority, host, ttl, time.Now())
 		}}),
 	}})
@@ -153,6 +153,7 @@ func newServerRole(ctx context.Context, p serverParts) (*serverRole, error) {
 		func(ctx context.Context) { reconcile.Run(ctx, rc, vols.Sweeper()) },
 		func(ctx context.Context) { reconcile.Run(ctx, rc, comp.Mover()) },
 		func(ctx context.Context) { reconcile.Run(ctx, rc, comp.Absence()) },
+		func(ctx context.Context) { reconcile.Run(ctx, rc, comp.Drainer()) },
 		func(ctx context.Context) { reconcile.Run(ctx, rc, net.GatewayPlacer()) },
 		func(ctx context.Context) { reconcile.Run(ctx, rc, net.AddressFormer()) },
 		remote.Run,
