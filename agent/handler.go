@@ -85,7 +85,8 @@ func (a *Agent) allReports() ([]model.ServerReport, []model.PortReport) {
 }
 
 // Answer implements link.Handler. The questions are "console", a model.ConsoleQuery; "diagnostics", a
-// model.DiagnosticsQuery; "capture", a model.CaptureQuery; and "inject", a model.InjectQuery.
+// model.DiagnosticsQuery; "capture", a model.CaptureQuery; "inject", a model.InjectQuery; and "inventory", nothing, for a
+// model.Inventory.
 func (a *Agent) Answer(ctx context.Context, name string, body []byte) ([]byte, error) {
 	switch name {
 	case "console":
@@ -94,6 +95,8 @@ func (a *Agent) Answer(ctx context.Context, name string, body []byte) ([]byte, e
 		return question(body, func(q model.DiagnosticsQuery) (model.Diagnostics, error) { return a.diagnostics(ctx, q) })
 	case "capture":
 		return question(body, func(q model.CaptureQuery) (model.CaptureAnswer, error) { return a.captures.ask(ctx, q) })
+	case "inventory":
+		return question(body, func(q struct{}) (model.Inventory, error) { return a.inventory(ctx, q) })
 	case "inject":
 		return question(body, func(q model.InjectQuery) (struct{}, error) { return struct{}{}, a.inject(ctx, q) })
 	}

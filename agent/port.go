@@ -16,12 +16,8 @@ import (
 // tapPrefix begins the names of all taps of the agent.
 const tapPrefix = "yk"
 
-// tapName gives the name of a port's tap device: 15 characters, as many as Linux allows.
-func tapName(port model.ID) string {
-	const digits = 13
-	hex := strings.ReplaceAll(port, "-", "")
-	return tapPrefix + hex[:min(digits, len(hex))]
-}
+// tapName gives the name of a port's tap device.
+func tapName(port model.ID) string { return model.TapName(port) }
 
 // isTapName tells whether a device is one of the agent's taps; the data path's own devices
 // begin with the same two letters.

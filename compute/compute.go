@@ -173,19 +173,9 @@ func Used(r store.Reader, host model.ID) (placement.Size, int) {
 	var sum placement.Size
 	n := 0
 	for s := range store.Servers.List(r, "host", host) {
-		sum, n = sum.Add(sizeOn(s, host)), n+1
+		sum, n = sum.Add(placement.SizeOn(s, host)), n+1
 	}
 	return sum, n
-}
-
-// sizeOn gives what a server takes of a host: of both hosts of a move, with the flavor that it has there.
-func sizeOn(s *model.Server, host model.ID) placement.Size {
-	if s.Move == nil {
-		return placement.SizeOf(s)
-	}
-	t := *s
-	t.Flavor = *s.Move.On(host, &s.Flavor)
-	return placement.SizeOf(&t)
 }
 
 // copyOf gives a copy of a server that may be changed. Maps and slices are replaced, never

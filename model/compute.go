@@ -1,6 +1,9 @@
 package model
 
-import "time"
+import (
+	"strings"
+	"time"
+)
 
 // ServerGroup says which servers stand together and which apart.
 type ServerGroup struct {
@@ -49,4 +52,25 @@ type ConsoleToken struct {
 	ProjectID ID        `json:"project_id"`
 	Kind      string    `json:"kind"` // vnc or serial
 	ExpiresAt time.Time `json:"expires_at"`
+}
+
+// Inventory is what a host really has, by its own look: the answer to the question "inventory".
+type Inventory struct {
+	Guests  []GuestAt `json:"guests"`            // of this cloud
+	Folders []ID      `json:"folders"`           // of guests' files: servers' ids
+	Taps    []string  `json:"taps"`              // names of devices made for ports
+	Volumes []ID      `json:"volumes,omitempty"` // of local engines
+}
+
+// GuestAt is a guest as its hypervisor sees it.
+type GuestAt struct {
+	ID    ID    `json:"id"`
+	Power Power `json:"power"`
+}
+
+// TapName gives the name of a port's device on its host: 15 characters, as many as Linux allows.
+func TapName(port ID) string {
+	const digits = 13
+	hex := strings.ReplaceAll(port, "-", "")
+	return "yk" + hex[:min(digits, len(hex))]
 }

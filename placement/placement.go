@@ -48,6 +48,16 @@ func SizeOf(s *model.Server) Size {
 	return Size{s.Flavor.VCPUs, s.Flavor.MemoryMiB, model.RootGiB(s)}
 }
 
+// SizeOn gives what a server takes of a host: of both hosts of a move, with the flavor that it has there.
+func SizeOn(s *model.Server, host model.ID) Size {
+	if s.Move == nil {
+		return SizeOf(s)
+	}
+	t := *s
+	t.Flavor = *s.Move.On(host, &s.Flavor)
+	return SizeOf(&t)
+}
+
 // Host is a candidate.
 type Host struct {
 	ID, Name, Zone string
@@ -63,11 +73,14 @@ type Host struct {
 }
 
 // limit gives what may be promised of the host in all.
-func (h *Host) limit(r Ratios) Size {
+func (h *Host) limit(r Ratios) Size { return Limit(h.Capacity, r) }
+
+// Limit gives what may be promised in all of a host with the capacity.
+func Limit(capacity Size, r Ratios) Size {
 	return Size{
-		VCPUs:     int(float64(h.Capacity.VCPUs) * r.VCPU),
-		MemoryMiB: int(float64(max(0, h.Capacity.MemoryMiB-r.ReservedMiB)) * r.Memory),
-		DiskGiB:   int(float64(h.Capacity.DiskGiB) * r.Disk),
+		VCPUs:     int(float64(capacity.VCPUs) * r.VCPU),
+		MemoryMiB: int(float64(max(0, capacity.MemoryMiB-r.ReservedMiB)) * r.Memory),
+		DiskGiB:   int(float64(capacity.DiskGiB) * r.Disk),
 	}
 }
 

@@ -3,7 +3,7 @@
 // and what tenants need to understand their network: traces and captures. It is JSON over
 // HTTP with Keystone's tokens; every route but those two is an administrator's.
 //
-// It reads and writes hosts and join tokens. May import: api, compute, fault, model, store, trace. Must
+// It reads and writes hosts and join tokens. May import: api, check, compute, fault, model, store, trace. Must
 // not import: another dialect, link, agent.
 package native
 
@@ -27,6 +27,7 @@ type Config struct {
 	Token   func(ctx context.Context, hostName string, ttl time.Duration) (string, error)
 	Version string
 	Tracer  Tracer
+	Checker Checker
 	Compute *compute.Compute
 }
 
@@ -52,6 +53,7 @@ func New(cfg Config) api.Service {
 			{Method: "GET", Pattern: "/v1/switches", Access: api.Admin, Handle: d.listSwitches},
 			{Method: "GET", Pattern: "/v1/switches/{host}", Access: api.Admin, Handle: d.showSwitch},
 			{Method: "DELETE", Pattern: "/v1/switches/{host}", Access: api.Admin, Handle: d.deleteSwitch},
+			{Method: "GET", Pattern: "/v1/check", Access: api.Admin, Handle: d.check},
 			// Tenants' own: a packet of their port, explained or sent; what passes their port.
 			{Method: "POST", Pattern: "/v1/traces", Access: api.Member, Handle: d.trace},
 			{Method: "GET", Pattern: "/v1/ports/{id}/capture", Access: api.Member, Handle: d.capture},

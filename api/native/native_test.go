@@ -15,6 +15,7 @@ import (
 
 	"yakumo/api"
 	"yakumo/api/native"
+	"yakumo/check"
 	"yakumo/compute"
 	"yakumo/fault"
 	"yakumo/model"
@@ -57,7 +58,7 @@ func newCloud(t *testing.T) *cloud {
 	t.Helper()
 	c := &cloud{t: t, st: storetest.New(t)}
 	front, err := api.New(api.Config{Store: c.st, Auth: tokens{}, Log: slog.New(slog.DiscardHandler), Services: []api.Service{
-		native.New(native.Config{Version: "1.2.3", Compute: compute.New(compute.Config{Store: c.st}), Tracer: tracer{c}, Token: func(_ context.Context, host string, ttl time.Duration) (string, error) {
+		native.New(native.Config{Version: "1.2.3", Checker: &check.Checker{Store: c.st, Again: time.Millisecond}, Compute: compute.New(compute.Config{Store: c.st}), Tracer: tracer{c}, Token: func(_ context.Context, host string, ttl time.Duration) (string, error) {
 			if host == "bad name" {
 				return "", fault.New(fault.Invalid, "The host name cannot be used.")
 			}
@@ -143,7 +144,7 @@ func TestRights(t *testing.T) {
 			t.Errorf("%s %s as administrator gives %d: %v", r.Method, path, code, body)
 		}
 	}
-	if routes != 16 || len(c.made) != 1 {
+	if routes != 17 || len(c.made) != 1 {
 		t.Errorf("%d routes; %d tokens made, the administrator's alone was to be", routes, len(c.made))
 	}
 }
@@ -236,5 +237,23 @@ func TestHosts(t *testing.T) {
 	c.host("id-new", "a") // the name is free again
 	if code, out := c.call("", "GET", "/yakumo/v1", ""); code != 200 || out["version"] != "1.2.3" {
 		t.Errorf("version: %d %v", code, out)
+	}
+}
+
+// TestCheck: what contradicts itself is told, with the rule that it breaks.
+func TestCheck(t *testing.T) {
+	c := newCloud(t)
+	code, body := c.call("admin", "GET", "/yakumo/v1/check", "")
+	if r, _ := body["check"].(map[string]any); code != 200 || len(r["findings"].([]any)) != 0 {
+		t.Fatalf("an empty cloud: %d %v", code, body)
+	}
+	if _, err := c.st.Update(t.Context(), func(tx *store.Tx) error {
+		return store.Ports.Put(tx, &model.Port{Meta: model.NewMeta("p", "lost", time.Now()), NetworkID: "none", MAC: "fa:16:3e:00:00:01"})
+	}); err != nil {
+		t.Fatal(err)
+	}
+	code, body = c.call("admin", "GET", "/yakumo/v1/check", "")
+	if r, _ := body["check"].(map[string]any); code != 200 || !strings.Contains(fmt.Sprint(r["findings"]), "port-network-exists") {
+		t.Fatalf("a port of no network: %d %v", code, body)
 	}
 }

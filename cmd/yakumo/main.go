@@ -36,6 +36,7 @@ type root struct {
 	Switch  cli.Switch  `cmd:"" help:"Switches without an agent, driven over the network: add, list, show, remove."`
 	Trace   cli.Trace   `cmd:"" help:"Explain what becomes of a packet: each stage, the row that decided, where it ends."`
 	Console cli.Console `cmd:"" help:"A server's serial console in this terminal; Ctrl-] leaves."`
+	Check   cli.Check   `cmd:"" help:"Look for what must never be: rows, guests, disks and taps that contradict each other."`
 	Capture cli.Capture `cmd:"" help:"Capture what passes a port, as a pcap stream."`
 	Version versionCmd  `cmd:"" help:"Show the version."`
 

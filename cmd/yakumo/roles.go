@@ -22,6 +22,7 @@ import (
 	"yakumo/api/native"
 	"yakumo/api/neutron"
 	"yakumo/api/nova"
+	"yakumo/check"
 	"yakumo/compute"
 	"yakumo/datapath"
 	"yakumo/datapath/ovs"
@@ -117,7 +118,7 @@ func newServerRole(ctx context.Context, p serverParts) (*serverRole, error) {
 		nova.New(nova.Config{Compute: comp, Network: net, Images: img, Hosts: hosts}),
 		neutron.New(neutron.Config{Network: net}),
 		consoles.Service(),
-		native.New(native.Config{Version: version, Compute: comp, Tracer: &trace.Tracer{Store: st, Views: views, Env: pipeline.DefaultEnv(), Ask: hosts.Ask}, Token: func(ctx context.Context, host string, ttl time.Duration) (string, error) {
+		native.New(native.Config{Version: version, Checker: &check.Checker{Store: st, Ratios: comp.Ratios(), Ask: hosts.Ask}, Compute: comp, Tracer: &trace.Tracer{Store: st, Views: views, Env: pipeline.DefaultEnv(), Ask: hosts.Ask}, Token: func(ctx context.Context, host string, ttl time.Duration) (string, error) {
 			return link.NewJoinToken(ctx, st, authority, host, ttl, time.Now())
 		}}),
 	}})

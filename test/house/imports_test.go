@@ -12,7 +12,7 @@ var layers = [][]string{
 	{"fault", "model"},
 	{"openflow", "ovsdb", "store"},
 	{"reconcile", "link", "channel", "hostview", "hypervisor", "datapath", "block"},
-	{"identity", "images", "network", "compute", "placement", "trace", "switches", "volume"},
+	{"identity", "images", "network", "compute", "placement", "trace", "switches", "volume", "check"},
 	{"api", "agent", "web", "cli"},
 	{"lab", "cmd"},
 	{"test"},
@@ -20,7 +20,8 @@ var layers = [][]string{
 
 // beside lists the imports within a layer, each with its reason.
 var beside = map[string][]string{
-	"hostview": {"link"},      // it makes the views that the link sends
+	"hostview": {"link"}, // it makes the views that the link sends
+	"check":    {"placement"},
 	"compute":  {"placement"}, // a pure library; ports are reached through compute's own interface
 	"cmd":      {"lab"},       // the command that starts a lab
 }
@@ -49,10 +50,10 @@ var never = map[string][]string{
 	"placement": {"store", "reconcile", "link", "hostview", "hypervisor", "datapath", "openflow", "ovsdb"},
 	"api":       {"link", "hostview", "hypervisor", "datapath", "openflow", "ovsdb"},
 	// The agent knows rows, the link and the two seams.
-	"agent": {"store", "reconcile", "hostview", "openflow", "ovsdb", "identity", "images", "network", "compute", "placement", "trace", "volume"},
+	"agent": {"store", "reconcile", "hostview", "openflow", "ovsdb", "identity", "images", "network", "compute", "placement", "trace", "volume", "check"},
 	// Commands are clients of the API.
-	"cli": {"store", "reconcile", "link", "hostview", "hypervisor", "datapath", "openflow", "ovsdb", "identity", "images", "network", "compute", "placement", "trace", "volume"},
-	"web": {"store", "reconcile", "link", "hostview", "hypervisor", "datapath", "openflow", "ovsdb", "identity", "images", "network", "compute", "placement", "trace", "volume"},
+	"cli": {"store", "reconcile", "link", "hostview", "hypervisor", "datapath", "openflow", "ovsdb", "identity", "images", "network", "compute", "placement", "trace", "volume", "check"},
+	"web": {"store", "reconcile", "link", "hostview", "hypervisor", "datapath", "openflow", "ovsdb", "identity", "images", "network", "compute", "placement", "trace", "volume", "check"},
 }
 
 func rank(u string) int {
@@ -107,7 +108,7 @@ func TestWithinFolders(t *testing.T) {
 			to := inside(imp)
 			switch {
 			case to == "":
-			case from == "api" && slices.Contains([]string{"identity", "images", "network", "compute", "placement", "trace", "volume"}, unit(to)):
+			case from == "api" && slices.Contains([]string{"identity", "images", "network", "compute", "placement", "trace", "volume", "check"}, unit(to)):
 				t.Errorf("api imports %s: the front serves any part; only a dialect knows one", to)
 			case strings.HasPrefix(from, "api/") && strings.HasPrefix(to, "api/"):
 				t.Errorf("%s imports %s: dialects do not know each other", from, to)
