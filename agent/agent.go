@@ -60,6 +60,14 @@ type DiskMaker interface {
 	Flatten(ctx context.Context, path, from string) error
 	// Blank makes a raw disk at path, which must not exist, of size bytes with an empty file system.
 	Blank(ctx context.Context, path string, size int64) error
+	// Empty makes a disk at path, which must not exist, of size bytes with nothing on it.
+	Empty(ctx context.Context, path, format string, size int64) error
+	// Rebase has an overlay (qcow2) be one of the file base of the given format, which holds the same as its base so far.
+	Rebase(ctx context.Context, path, base, format string) error
+	// Resize makes a disk that nobody uses size bytes long, which must not be less than it is.
+	Resize(ctx context.Context, path, format string, size int64) error
+	// Size gives the size of a disk in bytes, as a guest sees it, also of one that is in use.
+	Size(ctx context.Context, path, format string) (int64, error)
 }
 
 // Config makes an Agent. Dir, Link, Hypervisor, Datapath, Taps, TunnelIP and HostName have no default.
@@ -84,6 +92,7 @@ type Config struct {
 	Resolvers  []string                     // who is asked for names that are not of guests: host or host:port; none: those of /etc/resolv.conf; "none": nobody
 	Channel    netip.AddrPort               // where other hosts' agents reach this one; invalid: nowhere, so that no guest moves here or away
 	Peers      func() (net.Listener, error) // opens Channel; default: a TCP listener
+	PostCopy   bool                         // a guest that is hurried may run elsewhere before its memory is there: a break is its end then
 	Metrics    prometheus.Registerer        // nil: none
 	Log        *slog.Logger                 // default slog.Default
 	BootID     string                       // of the host's kernel; default /proc/sys/kernel/random/boot_id
@@ -175,7 +184,7 @@ type Agent struct {
 	ports    *wirer
 	captures *captures
 	volumes  volumes
-	moves    moves
+	moves    *mover
 	queue    *queue
 	uploads  *queue // of servers with copies to be sent
 	meta     *metadataService
@@ -219,7 +228,8 @@ func New(cfg Config) (*Agent, error) {
 	a.guests = newObserver(a)
 	a.ports = newWirer(a)
 	a.captures = newCaptures(a)
-	a.volumes, a.moves = noVolumes{}, noMoves{}
+	a.volumes = noVolumes{}
+	a.moves = newMover(a)
 	a.meta = newMetadataService(a)
 	a.serials = newSerials(a)
 	a.names = newNames()
@@ -287,6 +297,7 @@ func (a *Agent) Run(ctx context.Context) error {
 			}
 		})
 	}
+	a.moves.ctx = ctx
 	a.queue.open(ctx)
 	a.uploads.open(ctx)
 	wg.Go(func() { a.guests.run(ctx) })
@@ -303,6 +314,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	wg.Wait()
 	a.queue.close()
 	a.uploads.close()
+	a.moves.close()
 	a.captures.close()
 	return a.close()
 }

@@ -7,6 +7,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -72,6 +73,52 @@ func sparse(path string, size int64) error {
 		return err
 	}
 	return errors.Join(f.Truncate(size), f.Close())
+}
+
+// Empty implements DiskMaker.
+func (q QemuImg) Empty(ctx context.Context, path, format string, size int64) error {
+	if err := q.run(ctx, "create", "-q", "-f", format, path, strconv.FormatInt(size, 10)); err != nil {
+		return fmt.Errorf("make disk %s: %w", path, err)
+	}
+	return nil
+}
+
+// Rebase implements DiskMaker.
+func (q QemuImg) Rebase(ctx context.Context, path, base, format string) error {
+	if err := q.run(ctx, "rebase", "-q", "-u", "-f", "qcow2", "-F", format, "-b", base, path); err != nil {
+		return fmt.Errorf("put disk %s on another base: %w", path, err)
+	}
+	return nil
+}
+
+// Resize implements DiskMaker.
+func (q QemuImg) Resize(ctx context.Context, path, format string, size int64) error {
+	if err := q.run(ctx, "resize", "-q", "-f", format, path, strconv.FormatInt(size, 10)); err != nil {
+		return fmt.Errorf("grow disk %s: %w", path, err)
+	}
+	return nil
+}
+
+// Size implements DiskMaker. It reads the file itself: qemu-img would ask for a lock that a running guest holds.
+func (QemuImg) Size(_ context.Context, path, format string) (int64, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return 0, err
+	}
+	defer f.Close()
+	if format == "raw" {
+		info, err := f.Stat()
+		if err != nil {
+			return 0, err
+		}
+		return info.Size(), nil
+	}
+	// docs/interop/qcow2.txt of QEMU: magic in bytes 0 to 3, the size of the disk in bytes 24 to 31.
+	var head [32]byte
+	if _, err := io.ReadFull(f, head[:]); err != nil || string(head[:4]) != "QFI\xfb" || format != "qcow2" {
+		return 0, errors.Join(fmt.Errorf("%s is no image of the format %q", path, format), err)
+	}
+	return int64(binary.BigEndian.Uint64(head[24:])), nil
 }
 
 // Files in a guest's folder.

@@ -67,6 +67,14 @@ type progress struct {
 	Steps    []model.StepAt       `json:"steps,omitempty"`
 	Unwired  bool                 `json:"unwired,omitempty"` // deleted, and its guest is gone: its ports must go
 	Gone     bool                 `json:"gone,omitempty"`    // nothing is left
+
+	// Move is what is said of the host's part of the move that the server is in.
+	Move *model.MoveReport `json:"move,omitempty"`
+	// Sending tells that the guest may be on its way to the other host, and Held that it may run there already and is paused
+	// here until that is known. Arrived tells that it has come to run here, whatever its ports' rows say yet.
+	Sending bool `json:"sending,omitempty"`
+	Held    bool `json:"held,omitempty"`
+	Arrived bool `json:"arrived,omitempty"`
 }
 
 var (

@@ -54,6 +54,9 @@ func (a *Agent) remove(ctx context.Context, id model.ID, row *model.HostServer) 
 		return errWaiting
 	}
 	a.uploads.interrupt(id)
+	if err := a.moves.rest(ctx, id, nil, &p, 0); err != nil {
+		return err
+	}
 	began := time.Now()
 	if err := a.cfg.Hypervisor.Remove(ctx, id); err != nil {
 		return fmt.Errorf("remove guest: %w", err)

@@ -205,14 +205,11 @@ func (a *Agent) converge(ctx context.Context, row *model.HostServer) error {
 		a.ports.look(a.portRows(row.ID, row))
 	}
 	if row.Move != nil {
-		if row.Move.Role == model.RoleTarget && power == hypervisor.Running {
-			if err := a.ports.activate(ctx, row); err != nil {
-				return err
-			}
-		}
 		if alone, err := a.moves.step(ctx, row, &p, power); alone || err != nil {
 			return err
 		}
+	} else if err := a.moves.rest(ctx, row.ID, row, &p, power); err != nil {
+		return err
 	}
 	if p.Phase == model.PhaseError && p.Generation == row.Generation {
 		if power == hypervisor.Absent {
@@ -257,6 +254,7 @@ func (a *Agent) converge(ctx context.Context, row *model.HostServer) error {
 	if power != hypervisor.Running && power != hypervisor.Paused && power != hypervisor.Suspended {
 		p.NICs, p.Disks, p.Plugging, p.Fault = nicIDs(row), volumeIDs(row), nil, nil // its next start takes them
 	}
+	a.moves.settled(row, &p)
 	if err := a.observe(row.ID, p, power); err != nil {
 		return err
 	}

@@ -294,6 +294,37 @@ func (w *world) Blank(_ context.Context, path string, size int64) error {
 	return sparse(path, size)
 }
 
+// Empty implements DiskMaker.
+func (w *world) Empty(_ context.Context, path, _ string, size int64) error { return sparse(path, size) }
+
+// Rebase implements DiskMaker.
+func (w *world) Rebase(_ context.Context, path, base, _ string) error {
+	_, err := os.Stat(base)
+	if err == nil {
+		_, err = os.Stat(path)
+	}
+	return err
+}
+
+// Resize implements DiskMaker: the file says so behind what it says.
+func (w *world) Resize(_ context.Context, path, _ string, size int64) error {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return err
+	}
+	data, _, _ = bytes.Cut(data, []byte("\nresized "))
+	return os.WriteFile(path, fmt.Appendf(data, "\nresized %d", size), 0o600)
+}
+
+// Size implements DiskMaker.
+func (w *world) Size(_ context.Context, path, _ string) (int64, error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return 0, err
+	}
+	return info.Size(), nil
+}
+
 // running is one life of an agent.
 type running struct {
 	*Agent

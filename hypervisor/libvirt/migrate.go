@@ -201,15 +201,10 @@ func (d *Driver) Send(ctx context.Context, id string, to hypervisor.Passage) err
 	}
 	call.params(args).u32(0).u32(flags) // no cookie
 	// What ctx ends goes on in libvirtd; so it is aborted, and waited for.
-	stop := context.AfterFunc(ctx, func() {
-		aborting, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
-		defer cancel()
-		if err := d.Abort(aborting, id); err != nil {
-			d.log.Warn("a move cannot be aborted", "server", id, "error", err)
-		}
-	})
+	over := make(chan struct{})
+	go d.abortWith(ctx, id, over)
 	_, err = c.call(context.WithoutCancel(ctx), procMigratePerform3, call)
-	stop()
+	close(over)
 	if err != nil && gates.finish.uncertain() {
 		return d.holdBack(context.WithoutCancel(ctx), id, ref, err)
 	}
@@ -219,6 +214,30 @@ func (d *Driver) Send(ctx context.Context, id string, to hypervisor.Passage) err
 		d.feed.Publish(hypervisor.State{ID: id, Power: hypervisor.Absent, Reason: "migrated away", Since: time.Now()})
 	}
 	return d.sent(ctx, id, err)
+}
+
+// abortWith aborts a move when ctx ends, again and again until it is over: at some points of it libvirt has nothing to abort.
+func (d *Driver) abortWith(ctx context.Context, id string, over <-chan struct{}) {
+	select {
+	case <-over:
+		return
+	case <-ctx.Done():
+	}
+	tick := time.NewTicker(100 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		aborting, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
+		err := d.Abort(aborting, id)
+		cancel()
+		if err != nil {
+			d.log.Warn("a move cannot be aborted; it is tried again", "server", id, "error", err)
+		}
+		select {
+		case <-over:
+			return
+		case <-tick.C:
+		}
+	}
 }
 
 // sent says what became of a move whose call has ended with err.

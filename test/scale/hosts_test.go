@@ -241,7 +241,7 @@ func (noTaps) Remove(context.Context, string) error           { return nil }
 func (noTaps) List(context.Context, string) ([]string, error) { return nil, nil }
 func (noTaps) MTU(context.Context, netip.Addr) (int, error)   { return 1500, nil }
 
-type noDisks struct{}
+type noDisks struct{ agent.QemuImg }
 
 func (noDisks) Overlay(_ context.Context, path, _, _ string, _ int64) error {
 	return os.WriteFile(path, nil, 0o600)
