@@ -48,10 +48,10 @@ func (r *running) serves(p *model.HostPort) string {
 	return strings.Join(found, "+")
 }
 
-// moving makes a server of the cloud one that moves.
+// moving makes a server of the cloud one that moves, to or from a host that does not answer; the agent does not begin to send it.
 func moving(s *model.HostServer, role model.MoveRole, id model.ID) *model.HostServer {
 	return with(s, func(s *model.HostServer) {
-		s.Move = &model.HostMove{ID: id, Kind: model.MoveLive, Role: role, Stage: model.MoveRunning, Peer: model.HostAt{HostID: "other", TunnelIP: elsewhere}}
+		s.Move = &model.HostMove{ID: id, Kind: model.MoveLive, Role: role, Stage: model.MovePreparing, Peer: model.HostAt{HostID: "other", TunnelIP: elsewhere}}
 	})
 }
 
