@@ -47,6 +47,7 @@ type cloud struct {
 	servers []model.ID // one guest on each host, whose device all ports there are
 	tenants []*tenant
 	net     *network.Network
+	compute *compute.Compute
 	macs    uint32
 	child   *child
 	auth    *link.Authority
@@ -89,7 +90,8 @@ func newCloud(t *testing.T) *cloud {
 		t.Fatal(err)
 	}
 	t.Cleanup(st.Close)
-	return &cloud{t: t, st: st, views: hostview.NewEngine(st, log), net: network.New(network.Config{}), now: time.Now().UTC()}
+	net := network.New(network.Config{})
+	return &cloud{t: t, st: st, views: hostview.NewEngine(st, log), net: net, compute: compute.New(compute.Config{Store: st, Ports: net, Log: log}), now: time.Now().UTC()}
 }
 
 // folder makes a folder that goes with the test.
@@ -125,7 +127,7 @@ func (c *cloud) listen() string {
 	blob := func(w http.ResponseWriter, r *http.Request, _ string) {
 		http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(image))
 	}
-	s, err := link.NewServer(link.ServerConfig{Store: c.st, Authority: c.auth, Views: c.views, Sink: compute.New(compute.Config{Store: c.st, Ports: c.net, Log: log}),
+	s, err := link.NewServer(link.ServerConfig{Store: c.st, Authority: c.auth, Views: c.views, Sink: c.compute,
 		Blob: blob, Identity: "scale", URL: "https://" + l.Addr().String(), HostTTL: 30 * time.Second, Log: log})
 	if err != nil {
 		c.t.Fatal(err)
@@ -155,9 +157,10 @@ func (c *cloud) serve(n int) {
 	}
 	c.child = startHosts(c.t, o)
 	c.meet(n)
+	c.inhabit()
 }
 
-// meet looks up the hosts that have joined, and gives each a guest.
+// meet looks up the hosts that have joined.
 func (c *cloud) meet(n int) {
 	c.t.Helper()
 	for i := range n {
@@ -170,6 +173,11 @@ func (c *cloud) meet(n int) {
 		}
 		c.hosts = append(c.hosts, h.ID)
 	}
+}
+
+// inhabit gives each host a guest.
+func (c *cloud) inhabit() {
+	c.t.Helper()
 	sum := sha512.Sum512(image)
 	c.put(len(c.hosts), 100, func(tx *store.Tx, i int) error {
 		srv := &model.Server{Meta: model.NewMeta("admin", hostName(i), c.now), Host: c.hosts[i], HostName: hostName(i), Power: model.PowerRunning,
