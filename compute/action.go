@@ -75,8 +75,14 @@ func eventOf(action string) string {
 
 // end finishes the action that runs, where one does. details is empty where it succeeded.
 func (c *Compute) end(tx *store.Tx, s *model.Server, details string) error {
-	old := actionOf(tx, s.ID, s.Status.Action)
+	request := s.Status.Action
 	s.Status.Task, s.Status.Action = "", ""
+	return c.conclude(tx, s, request, details)
+}
+
+// conclude ends the action of a request, where there is one. details is empty where it succeeded.
+func (c *Compute) conclude(tx *store.Tx, s *model.Server, request, details string) error {
+	old := actionOf(tx, s.ID, request)
 	if old == nil {
 		return nil
 	}

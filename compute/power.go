@@ -31,6 +31,11 @@ func allow(sc Scope, s *model.Server, action string, states, tasks []string) err
 	return nil
 }
 
+// Touchable refuses an action of the dialect's own on a server that is not running, paused, suspended or stopped, has a task, or is locked.
+func (c *Compute) Touchable(sc Scope, s *model.Server, action string) error {
+	return allow(sc, s, action, []string{Active, Paused, Suspended, Stopped}, nil)
+}
+
 func unlocked(sc Scope, s *model.Server) error {
 	if s.Locked && !sc.Admin {
 		return fault.New(fault.Conflict, "Instance %s is locked", s.ID)

@@ -98,6 +98,7 @@ func Usage(r store.Reader, project model.ID) map[string]int {
 		out[QuotaCores] += cores
 		out[QuotaRAM] += ram
 	}
+	out[QuotaServerGroups] = store.ServerGroups.Count(r, "project", project)
 	return out
 }
 

@@ -194,6 +194,9 @@ func (c *Compute) settle(tx *store.Tx, s *model.Server, r *model.ServerReport, n
 	st := &s.Status
 	off := st.Power == model.PowerOff || st.Power == model.PowerCrashed
 	done := false
+	if err := c.plugged(tx, s, r.NICs, newest, off); err != nil {
+		return err
+	}
 	saved, failure, err := c.saved(tx, s, r.Saved)
 	if err != nil {
 		return err
@@ -287,6 +290,14 @@ func (c *Compute) failed(tx *store.Tx, s *model.Server, r *model.ServerReport) e
 	if r.Fault != nil {
 		f = *r.Fault
 		f.At = f.At.UTC()
+	}
+	if len(s.Plugging) > 0 && st.Task == "" && st.Phase == model.PhaseReady {
+		for _, p := range s.Plugging {
+			if err := c.finishPlug(tx, s, p, f.Message); err != nil {
+				return err
+			}
+		}
+		return nil
 	}
 	if undo, ok := failing[st.Task]; ok && st.Phase == model.PhaseReady {
 		undo(s)

@@ -43,6 +43,9 @@ type NewServer struct {
 	DiskConfig  string
 	Reservation string
 	LaunchIndex int
+	GroupID     model.ID            // of its server group; Join allowed it
+	Hints       map[string][]string // the scheduler hints as they were given
+	PortTags    map[model.ID]string // device tags, by port
 	// Received is when the request came in.
 	Received time.Time
 }
@@ -71,7 +74,7 @@ func (c *Compute) Create(tx *store.Tx, sc Scope, n NewServer) (*model.Server, er
 		UserData: n.UserData, ConfigDrive: n.ConfigDrive, Metadata: cloneMap(n.Metadata), Zone: n.Zone, WantHost: n.Host,
 		HostName: n.HostName, Ports: n.Ports, Power: model.PowerRunning, AccessIPv4: n.AccessIPv4, AccessIPv6: n.AccessIPv6,
 		DiskConfig: n.DiskConfig, Reservation: n.Reservation, LaunchIndex: n.LaunchIndex, RequestID: sc.RequestID,
-		Arch: archOf(n.Image),
+		Arch: archOf(n.Image), GroupID: n.GroupID, Hints: n.Hints, PortTags: n.PortTags,
 	}
 	s.ID, s.Description = n.ID, n.Description
 	s.Tags = slices.Sorted(slices.Values(n.Tags))

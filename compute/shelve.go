@@ -1,6 +1,7 @@
 package compute
 
 import (
+	"errors"
 	"slices"
 
 	"yakumo/fault"
@@ -86,7 +87,7 @@ func (c *Compute) offload(tx *store.Tx, s *model.Server) error {
 		s.Image = img.Copy()
 		s.Rebuilds++ // a host that it comes back to makes a fresh disk
 	}
-	if err := c.unbind(tx, s); err != nil {
+	if err := errors.Join(c.unplug(tx, s), c.unbind(tx, s)); err != nil {
 		return err
 	}
 	if err := c.releaseVolumes(tx, s, true); err != nil {

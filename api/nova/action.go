@@ -44,15 +44,8 @@ func (d *dialect) actionTable() map[string]action {
 	d.stateActions(add)
 	d.consoleActions(add)
 	d.moveActions(add)
-	for _, name := range notYet {
-		add(name, action{run: func(*api.Context, any) error { return notOffered("The action " + name) }})
-	}
+	d.addressActions(add)
 	return table
-}
-
-// notYet are Nova's actions that this cloud does not offer yet.
-var notYet = []string{
-	"os-migrate", "addFloatingIp", "removeFloatingIp", "addFixedIp", "removeFixedIp",
 }
 
 // act serves POST servers/<id>/action: the body's one member says what is to be done.

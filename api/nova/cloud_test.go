@@ -98,7 +98,8 @@ func serve(t testing.TB, s *store.Store) *cloud {
 	t.Helper()
 	quiet := slog.New(slog.DiscardHandler)
 	n := network.New(network.Config{Log: quiet, Defaults: map[string]int{"network": -1, "subnet": -1, "port": -1, "security_group": -1, "security_group_rule": -1}})
-	comp := compute.New(compute.Config{Store: s, Ports: n, Log: quiet})
+	imgs := images.New(images.Config{Store: s, Log: quiet})
+	comp := compute.New(compute.Config{Store: s, Ports: n, Images: imgs, Log: quiet})
 	blobs, err := files.New(files.Config{Dir: t.TempDir()})
 	if err != nil {
 		t.Fatal(err)

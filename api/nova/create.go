@@ -2,6 +2,7 @@ package nova
 
 import (
 	"encoding/base64"
+	"maps"
 	"math/rand/v2"
 	"net/http"
 	"net/netip"
@@ -131,10 +132,9 @@ func readCreate(c *api.Context) (*wanted, error) {
 		return nil, err
 	}
 	o := body["server"].(object)
-	for _, k := range []string{"os:scheduler_hints", "OS-SCH-HNT:scheduler_hints"} {
-		if h, _ := body[k].(object); len(h) > 0 {
-			return nil, badRequest("Scheduler hints are not offered by this cloud yet.")
-		}
+	hints := object{}
+	for _, k := range []string{"OS-SCH-HNT:scheduler_hints", "os:scheduler_hints"} {
+		maps.Copy(hints, orNone(body[k]))
 	}
 	w := &wanted{image: str(o, "imageRef"), flavor: plain(o["flavorRef"]), key: str(o, "key_name"), name: strings.TrimSpace(str(o, "name"))}
 	if s, ok := o["flavorRef"].(string); ok {
@@ -160,6 +160,9 @@ func readCreate(c *api.Context) (*wanted, error) {
 		}
 	}
 	if err := w.bootFrom(o); err != nil {
+		return nil, err
+	}
+	if err := w.hints(hints); err != nil {
 		return nil, err
 	}
 	w.Description, w.UserData = str(o, "description"), str(o, "user_data")
@@ -193,6 +196,12 @@ func readCreate(c *api.Context) (*wanted, error) {
 	}
 	w.reservation = truth(o, "return_reservation_id")
 	return w, w.networks(c, o)
+}
+
+// orNone gives an object that may be missing.
+func orNone(v any) object {
+	o, _ := v.(object)
+	return o
 }
 
 // lastPart gives the id at the end of a reference, which may be a URL.
@@ -276,8 +285,6 @@ func (w *wanted) networks(c *api.Context, o object) error {
 				e.fixed, _ = netip.ParseAddr(s)
 			}
 			switch {
-			case e.tag != "":
-				return badRequest("Device tags are not offered by this cloud yet.")
 			case e.port != "" && e.fixed.IsValid():
 				return badRequest("Specified Fixed IP '%s' cannot be used with port '%s': the two cannot be specified together.", e.fixed, e.port)
 			case e.port == "" && e.network == "":
@@ -402,6 +409,11 @@ func (d *dialect) create(tx *store.Tx, c *api.Context, sc compute.Scope, w *want
 	if err != nil {
 		return nil, 0, err
 	}
+	if w.GroupID != "" {
+		if err := d.c.Join(tx, sc, w.GroupID, count-first); err != nil {
+			return nil, 0, err
+		}
+	}
 	groups, err := d.groupIDs(tx, c, w.groups)
 	if err != nil {
 		return nil, 0, err
@@ -427,6 +439,12 @@ func (d *dialect) create(tx *store.Tx, c *api.Context, sc compute.Scope, w *want
 				return nil, 0, err
 			}
 			n.Ports = append(n.Ports, p.ID)
+			if e.tag != "" {
+				if n.PortTags == nil {
+					n.PortTags = map[model.ID]string{}
+				}
+				n.PortTags[p.ID] = e.tag
+			}
 		}
 		s, err := d.c.Create(tx, sc, n)
 		if err != nil {

@@ -105,6 +105,7 @@ func (d *dialect) routes() []api.Route {
 	d.aggregateRoutes(route)
 	d.quotaRoutes(route)
 	d.consoleRoutes(route)
+	d.groupRoutes(route)
 	return out
 }
 

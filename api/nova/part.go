@@ -43,8 +43,9 @@ func (d *dialect) serverParts(route adder) {
 	route(http.MethodGet, "/servers/{id}/os-security-groups", api.Reader, 1, d.listGroups)
 	route(http.MethodGet, "/servers/{id}/os-interface", api.Reader, 1, d.listInterfaces)
 	route(http.MethodGet, "/servers/{id}/os-interface/{port}", api.Reader, 1, d.showInterface)
-	route(http.MethodPost, "/servers/{id}/os-interface", api.Member, 1, d.owned(notOffered("Attaching an interface")))
-	route(http.MethodDelete, "/servers/{id}/os-interface/{port}", api.Member, 1, d.owned(notOffered("Detaching an interface")))
+	route(http.MethodPost, "/servers/{id}/os-interface", api.Member, 1, d.attachInterface)
+	route(http.MethodDelete, "/servers/{id}/os-interface/{port}", api.Member, 1, d.detachInterface)
+	route(http.MethodGet, "/servers/{id}/diagnostics", api.Admin, 1, d.diagnostics)
 	route(http.MethodGet, "/servers/{id}/os-volume_attachments", api.Reader, 1, func(c *api.Context) error {
 		if _, _, err := d.serverOf(c); err != nil {
 			return err
@@ -329,43 +330,6 @@ func groupRule(r store.Reader, x *model.SecurityRule) object {
 		o["ip_range"] = object{"cidr": "0.0.0.0/0"}
 	}
 	return o
-}
-
-func interfaceOf(c *api.Context, p *model.Port) object {
-	ips := []object{}
-	for _, f := range p.FixedIPs {
-		ips = append(ips, object{"subnet_id": f.SubnetID, "ip_address": f.Address.String()})
-	}
-	o := object{"port_state": cmp.Or(p.Status.State, model.PortDown), "fixed_ips": ips, "port_id": p.ID, "net_id": p.NetworkID, "mac_addr": p.MAC}
-	if at(c, 70) {
-		o["tag"] = nil
-	}
-	return o
-}
-
-func (d *dialect) listInterfaces(c *api.Context) error {
-	snap, s, err := d.serverOf(c)
-	if err != nil {
-		return err
-	}
-	out := []object{}
-	for _, p := range portsOf(snap, s) {
-		out = append(out, interfaceOf(c, p))
-	}
-	return c.JSON(http.StatusOK, object{"interfaceAttachments": out})
-}
-
-func (d *dialect) showInterface(c *api.Context) error {
-	snap, s, err := d.serverOf(c)
-	if err != nil {
-		return err
-	}
-	for _, p := range portsOf(snap, s) {
-		if p.ID == c.Param("port") {
-			return c.JSON(http.StatusOK, object{"interfaceAttachment": interfaceOf(c, p)})
-		}
-	}
-	return fault.New(fault.NotFound, "Instance %s does not have a port with id %s", s.ID, clip(c.Param("port")))
 }
 
 // actionsOf gives the actions of a server, the newest first. Those of one that is gone

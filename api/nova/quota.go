@@ -133,7 +133,7 @@ func (d *dialect) limits(c *api.Context) error {
 		"maxTotalInstances": q[compute.QuotaInstances], "maxTotalCores": q[compute.QuotaCores], "maxTotalRAMSize": q[compute.QuotaRAM],
 		"maxTotalKeypairs": q[compute.QuotaKeyPairs], "maxServerMeta": q[compute.QuotaMetadata], "maxServerGroups": q[compute.QuotaServerGroups],
 		"maxServerGroupMembers": q[compute.QuotaGroupMembers], "totalInstancesUsed": used[compute.QuotaInstances],
-		"totalCoresUsed": used[compute.QuotaCores], "totalRAMUsed": used[compute.QuotaRAM], "totalServerGroupsUsed": 0,
+		"totalCoresUsed": used[compute.QuotaCores], "totalRAMUsed": used[compute.QuotaRAM], "totalServerGroupsUsed": used[compute.QuotaServerGroups],
 	}
 	if !at(c, 36) {
 		o["maxSecurityGroups"], o["maxSecurityGroupRules"], o["totalSecurityGroupsUsed"] = q[compute.QuotaGroups], q[compute.QuotaGroupRules], 0

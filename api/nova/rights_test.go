@@ -22,7 +22,10 @@ func TestRightsOfEveryRoute(t *testing.T) {
 	group := c.rows("red", "/servers/"+id+"/os-security-groups")[0]["id"].(string)
 	request := c.rows("red", "/servers/"+id+"/os-instance-actions")[0]["request_id"].(string)
 	c.must(201, "red", "POST", "/os-keypairs", object{"keypair": object{"name": "k", "public_key": publicKey}}, "2.2")
+	set := c.must(200, "red", "POST", "/os-server-groups", object{"server_group": object{"name": "g", "policies": []string{"affinity"}}})["id"].(string)
 	bodies := map[string]any{
+		"POST /os-server-groups":                 object{"server_group": object{"name": "x", "policies": []string{"affinity"}}},
+		"POST /servers/{id}/os-interface":        object{"interfaceAttachment": object{"net_id": c.network}},
 		"POST /servers":                          object{"server": object{"name": "x", "imageRef": c.image, "flavorRef": "1"}},
 		"PUT /servers/{id}":                      object{"server": object{"name": "x"}},
 		"POST /servers/{id}/action":              object{"os-stop": nil},
@@ -43,6 +46,7 @@ func TestRightsOfEveryRoute(t *testing.T) {
 	state := func() string {
 		return string(c.do("admin", "GET", "/servers/"+id, nil, "2.96").raw) + string(c.do("admin", "GET", "/servers/detail?all_tenants=1", nil, "2.96").raw) +
 			string(c.do("admin", "GET", "/flavors/detail?is_public=none", nil, "2.96").raw) + string(c.do("red", "GET", "/os-keypairs", nil).raw) +
+			string(c.do("admin", "GET", "/os-server-groups?all_projects=1", nil).raw) + string(c.do("red", "GET", "/servers/"+id+"/os-interface", nil).raw) +
 			string(c.do("admin", "GET", "/os-services", nil, "2.96").raw) + string(c.do("admin", "GET", "/os-quota-sets/"+red, nil, "2.96").raw)
 	}
 	before, checked := state(), 0
@@ -60,6 +64,8 @@ func TestRightsOfEveryRoute(t *testing.T) {
 			thing = h.ID()
 		case strings.HasPrefix(path, "/os-security-groups"):
 			thing = group
+		case strings.HasPrefix(path, "/os-server-groups"):
+			thing = set
 		}
 		real := strings.NewReplacer("{id}", thing, "{key}", "key", "{tag}", "t", "{port}", port, "{request}", request, "{network}", "wire",
 			"{project}", red, "{token}", "t", "{name}", "k", "{alias}", "os-keypairs", "{number}", "1", "{migration}", "1").Replace(path)
@@ -109,7 +115,8 @@ func TestRightsOfEveryRoute(t *testing.T) {
 			}
 			continue
 		}
-		if strings.HasPrefix(path, "/servers/{id}") || strings.HasPrefix(path, "/os-keypairs/{name}") || strings.HasPrefix(path, "/os-security-groups/{id}") {
+		if strings.HasPrefix(path, "/servers/{id}") || strings.HasPrefix(path, "/os-keypairs/{name}") || strings.HasPrefix(path, "/os-security-groups/{id}") ||
+			strings.HasPrefix(path, "/os-server-groups/{id}") {
 			if got := try("blue"); got != 404 {
 				t.Errorf("%s of another project: %d", name, got)
 			}

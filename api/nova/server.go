@@ -318,7 +318,10 @@ func nonNil[T any](l []T) []T {
 func (v *viewer) one(s *model.Server) object {
 	o := v.full(s)
 	if at(v.c, 71) {
-		o["server_groups"] = []any{}
+		o["server_groups"] = []string{}
+		if _, ok := store.ServerGroups.Get(v.r, s.GroupID); ok {
+			o["server_groups"] = []string{s.GroupID}
+		}
 	}
 	return o
 }

@@ -503,7 +503,7 @@ func TestBodiesAreChecked(t *testing.T) {
 		{with("tags", []string{strings.Repeat("x", 61)}), "is too long", "2.52"},
 		{with("hostname", "a b"), "does not match", "2.90"},
 		{with("hostname", "a.b"), "does not match", "2.90"},
-		{object{"server": ok(), "os:scheduler_hints": object{"group": model.NewID()}}, "not offered", "2.1"},
+		{object{"server": ok(), "os:scheduler_hints": object{"group": model.NewID()}}, "could not be found", "2.1"},
 		{with("block_device_mapping_v2", []object{{"source_type": "volume", "destination_type": "volume", "boot_index": 0, "uuid": model.NewID()}}), "block storage", "2.1"},
 		{with("block_device_mapping_v2", []object{{"source_type": "image", "destination_type": "volume", "boot_index": 0, "uuid": c.image, "volume_size": 1}}), "block storage", "2.1"},
 		{with("block_device_mapping_v2", []object{{"source_type": "nonsense"}}), "is not one of", "2.1"},

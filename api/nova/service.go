@@ -19,15 +19,9 @@ func (d *dialect) serviceRoutes(route adder) {
 	route(http.MethodPut, "/os-services/{id}", api.Admin, 1, d.updateService)
 	route(http.MethodGet, "/os-availability-zone", api.Reader, 1, func(c *api.Context) error { return d.listZones(c, false) })
 	route(http.MethodGet, "/os-availability-zone/detail", api.Admin, 1, func(c *api.Context) error { return d.listZones(c, true) })
-	// There are none of these yet; clients that list them are told so.
-	none := func(member string) api.Handler {
-		return func(c *api.Context) error { return c.JSON(http.StatusOK, object{member: []any{}}) }
-	}
-	route(http.MethodGet, "/os-server-groups", api.Reader, 1, none("server_groups"))
 	// Nova's proxies of the network service's groups, which older clients look names up with.
 	route(http.MethodGet, "/os-security-groups", api.Reader, 1, d.listOwnGroups)
 	route(http.MethodGet, "/os-security-groups/{id}", api.Reader, 1, d.showGroup)
-	route(http.MethodPost, "/os-server-groups", api.Member, 1, func(*api.Context) error { return notOffered("A server group") })
 }
 
 // heard gives when a host was last heard of.
