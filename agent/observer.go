@@ -99,6 +99,7 @@ func (o *observer) follow(ctx context.Context, watch <-chan hypervisor.State) {
 				return
 			}
 			if o.take(s) {
+				o.moved(ctx, s)
 				o.a.queue.add(s.ID)
 			}
 		case <-tick.C:
@@ -106,6 +107,19 @@ func (o *observer) follow(ctx context.Context, watch <-chan hypervisor.State) {
 		case <-o.ask:
 			o.list(ctx)
 		}
+	}
+}
+
+// moved has the ports of a guest that moves follow it at once, before its turn comes. What fails here is done then.
+func (o *observer) moved(ctx context.Context, s hypervisor.State) {
+	row := o.a.ledger.server(s.ID)
+	if row == nil || row.Move == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, o.a.cfg.Resync/25) // others' events must not wait for a switch that is away
+	defer cancel()
+	if err := o.a.ports.follow(ctx, row, s.Power); err != nil {
+		o.a.log.Warn("the ports of a guest that moves have not followed it yet", "server", s.ID, "err", err)
 	}
 }
 

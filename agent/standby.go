@@ -8,16 +8,32 @@ import (
 	"slices"
 
 	"yakumo/fault"
+	"yakumo/hypervisor"
 	"yakumo/model"
 )
 
 // What a move says to the network. Whoever does a host's part of a move calls, on the target, activate when the guest
-// runs here; on the source, depart when its guest stands still for good, or has left, and stay when it goes on
-// here after all. Each takes one change of the switch, and may be called again and again. The switch is told before the
-// ledger is: after a kill in between, the guest still runs where it runs, and the call is repeated.
+// runs here; on the source, depart when its guest stands still or has left, and stay when it goes on here after
+// all. follow does so by the hypervisor's events, before the server's turn comes. Each takes one change of the
+// switch, and may be called again and again. The switch is told before the ledger is: after a kill in between,
+// the guest still runs where it runs, and the call is repeated.
 //
 // Frames that come between depart and activate wait in the guest's device on the target, where its hypervisor
 // finds them. What of this the servers' rows do not say yet stays in force until they do.
+
+// follow has a server's ports follow its guest in a move. row.Move is not nil.
+func (w *wirer) follow(ctx context.Context, row *model.HostServer, power hypervisor.Power) error {
+	runs := power == hypervisor.Running
+	switch {
+	case row.Move.Role == model.RoleTarget && runs:
+		return w.activate(ctx, row)
+	case row.Move.Role == model.RoleTarget || row.Move.Kind != model.MoveLive || row.Move.Stage != model.MoveRunning:
+		return nil // a cold guest stands still for long, and nobody waits for an answer of it
+	case runs:
+		return w.stay(ctx, row)
+	}
+	return w.depart(ctx, row)
+}
 
 // activate makes the ports of a server that stood by ports as any other: its guest runs here. Without such ports it does nothing.
 //
@@ -85,6 +101,9 @@ func (w *wirer) carried(server model.ID) []model.ID {
 func (w *wirer) shiftTo(ctx context.Context, server model.ID, s *shift) error {
 	w.applying.Lock()
 	defer w.applying.Unlock()
+	if row := w.a.ledger.server(server); s != nil && (len(s.Ports) == 0 || row == nil || row.Move == nil || row.Move.ID != s.Move) {
+		return nil // the servers have said something else meanwhile
+	}
 	changed := map[model.RowID]bool{}
 	for _, x := range []*shift{w.a.ledger.shiftOf(server), s} {
 		if x != nil {

@@ -11,6 +11,7 @@ import (
 	"pgregory.net/rapid"
 
 	dpfake "yakumo/datapath/fake"
+	"yakumo/hypervisor"
 	"yakumo/hypervisor/fake"
 	"yakumo/model"
 )
@@ -53,6 +54,11 @@ func moving(s *model.HostServer, role model.MoveRole, id model.ID) *model.HostSe
 	return with(s, func(s *model.HostServer) {
 		s.Move = &model.HostMove{ID: id, Kind: model.MoveLive, Role: role, Stage: model.MovePreparing, Peer: model.HostAt{HostID: "other", TunnelIP: elsewhere}}
 	})
+}
+
+// leaving makes a server one that is sent to another host.
+func leaving(s *model.HostServer) *model.HostServer {
+	return with(moving(s, model.RoleSource, "m1"), func(s *model.HostServer) { s.Move.Stage = model.MoveRunning })
 }
 
 // TestActivate: a port that stood by is served from the moment on that the agent says so, through kills, until the
@@ -125,27 +131,15 @@ func TestDepart(t *testing.T) {
 	settings := func(cfg *Config) { cfg.Now = func() time.Time { return time.Now().Add(late) } }
 	a := w.start(t, settings)
 	s, p := c.server()
+	s.Power = model.PowerOff
 	w.side.apply(t, full(5, c.network, c.group, s, p))
-	w.settled(t, s.ID, 1, model.PhaseReady, model.PowerRunning)
-	away := moving(s, model.RoleSource, "m1")
+	w.settled(t, s.ID, 1, model.PhaseReady, model.PowerOff)
+	away := leaving(s)
 	w.side.apply(t, change(6, away))
-	for range 2 {
-		if err := a.ports.depart(t.Context(), away); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if got := a.serves(p); got != "moved+standby+away" {
-		t.Fatalf("after the guest has left: %s", got)
-	}
-	if err := a.ports.stay(t.Context(), away); err != nil {
-		t.Fatal(err)
-	}
-	if got := a.serves(p); got != "here" {
-		t.Fatalf("after it has stayed: %s", got)
-	}
 	if err := a.ports.depart(t.Context(), away); err != nil {
 		t.Fatal(err)
 	}
+	waitFor(t, "the port to be left", func() bool { return a.serves(p) == "moved+standby+away" })
 	a.stop(t)
 	a = w.start(t, settings)
 	waitFor(t, "the port to be left after a restart", func() bool { return a.serves(p) == "moved+standby+away" })
@@ -168,6 +162,34 @@ func TestDepart(t *testing.T) {
 	a = w.start(t, settings)
 	defer func() { a.stop(t) }()
 	waitFor(t, "the end of sending on", func() bool { return a.ledger.shiftOf(s.ID) == nil && a.serves(p) == "" && a.dp.Counters().Rows == 0 })
+}
+
+// TestPortsFollowTheGuest: the hypervisor's word alone moves the ports.
+func TestPortsFollowTheGuest(t *testing.T) {
+	w := newWorld(t.TempDir(), fake.HostConfig{})
+	c := newCloud(w.side)
+	a := w.startFor(t)
+	s, p := c.server()
+	s.Power = model.PowerOff // so that nobody else has a word to say
+	w.side.apply(t, full(5, c.network, c.group, s, p))
+	w.settled(t, s.ID, 1, model.PhaseReady, model.PowerOff)
+	w.side.apply(t, change(6, leaving(s)))
+	says := func(power hypervisor.Power, want string) {
+		t.Helper()
+		a.guests.moved(t.Context(), hypervisor.State{ID: s.ID, Power: power})
+		waitFor(t, "the port to be "+want, func() bool { return a.serves(p) == want })
+	}
+	for range 2 {
+		says(hypervisor.Paused, "moved+standby+away")
+		says(hypervisor.Absent, "moved+standby+away")
+		says(hypervisor.Running, "here")
+	}
+	ready := *p
+	ready.Standby = true
+	w.side.apply(t, full(7, c.network, c.group, moving(s, model.RoleTarget, "m2"), &ready, peerOf(p, elsewhere)))
+	waitFor(t, "the port to stand by", func() bool { return a.serves(p) == "standby+away" })
+	says(hypervisor.Paused, "standby+away")
+	says(hypervisor.Running, "here")
 }
 
 // TestShiftEndsWithTheRows: whatever moves, kills and rows come in whatever order, once the servers' rows have
