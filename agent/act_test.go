@@ -421,6 +421,24 @@ func TestFlavorDisks(t *testing.T) {
 	}
 }
 
+// The flavor's specs and the image's properties reach the hypervisor; one that cannot be fails the boot in its own words.
+func TestSpecs(t *testing.T) {
+	g := newStage(t, fake.Behaviour{}, func(s *model.HostServer) {
+		s.ExtraSpecs, s.Image.Hardware = map[string]string{"hw:cpu_cores": "1"}, map[string]string{"hw_vif_model": "e1000"}
+	})
+	live, _ := g.host.Live(g.s.ID)
+	if len(live.Specs) != 2 || live.Specs["hw:cpu_cores"] != "1" || live.Specs["hw_vif_model"] != "e1000" {
+		t.Errorf("specs %v", live.Specs)
+	}
+	s, p := g.c.server()
+	s.ExtraSpecs = map[string]string{"hw:watchdog_action": "explode"}
+	g.gen++
+	g.side.apply(t, change(g.gen, s, p))
+	if r := g.faulty(t, s.ID, 1); !strings.Contains(r.Fault.Message, `hw:watchdog_action is "explode"`) {
+		t.Errorf("fault %+v", r.Fault)
+	}
+}
+
 func TestDiagnosticsAnswer(t *testing.T) {
 	g := newStage(t, fake.Behaviour{}, nil)
 	ask := func(id model.ID) (d model.Diagnostics, err error) {

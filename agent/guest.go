@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -21,6 +22,13 @@ func (a *Agent) guest(ctx context.Context, row *model.HostServer) (hypervisor.Gu
 	g := hypervisor.Guest{
 		ID: row.ID, Name: "yk-" + row.ID, Title: printable(row.Name), Project: row.ProjectID, User: row.UserID,
 		VCPUs: row.VCPUs, MemoryMiB: row.MemoryMiB, ConsoleLog: filepath.Join(dir, consoleFile), Display: !a.cfg.NoDisplay,
+	}
+	if len(row.Image.Hardware)+len(row.ExtraSpecs) > 0 {
+		g.Specs = maps.Clone(row.Image.Hardware)
+		if g.Specs == nil {
+			g.Specs = map[string]string{}
+		}
+		maps.Copy(g.Specs, row.ExtraSpecs)
 	}
 	if ownRoot(row) {
 		g.Disks = append(g.Disks, hypervisor.Disk{Path: filepath.Join(dir, diskFile), Format: "qcow2", Serial: row.ID})

@@ -65,7 +65,8 @@ func (g Guest) Check() error {
 		}
 		macs[strings.ToLower(n.MAC)], taps[n.Tap] = true, true
 	}
-	return nil
+	_, err := g.Tuning()
+	return err
 }
 
 func (d Disk) check(g Guest) error {

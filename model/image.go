@@ -1,6 +1,9 @@
 package model
 
-import "time"
+import (
+	"strings"
+	"time"
+)
 
 // Image states, as in the Image API v2.
 const (
@@ -83,6 +86,8 @@ type ImageCopy struct {
 	VirtualSize int64  `json:"virtual_size"`
 	HashAlgo    string `json:"hash_algo"` // sha512
 	HashValue   string `json:"hash_value"`
+	// Hardware are the image's properties that say what machine it wants: those whose names begin with "hw_".
+	Hardware map[string]string `json:"hardware,omitempty"`
 }
 
 // NewestFirst gives a key under which images sort by creation, the newest first, then by
@@ -93,6 +98,19 @@ func (i *Image) NewestFirst() string { return newestFirst(i.CreatedAt, i.ID) }
 func (i *Image) Copy() ImageCopy {
 	return ImageCopy{
 		ImageID: i.ID, BlobID: i.BlobID, Format: i.DiskFormat, Size: i.Size, VirtualSize: i.VirtualSize,
-		HashAlgo: i.HashAlgo, HashValue: i.HashValue,
+		HashAlgo: i.HashAlgo, HashValue: i.HashValue, Hardware: hardware(i.Properties),
 	}
+}
+
+// hardware gives the properties that say what machine an image wants, nil for none.
+func hardware(properties map[string]string) (out map[string]string) {
+	for k, v := range properties {
+		if strings.HasPrefix(k, "hw_") {
+			if out == nil {
+				out = map[string]string{}
+			}
+			out[k] = v
+		}
+	}
+	return out
 }

@@ -70,3 +70,13 @@ func TestImagesSortNewestFirst(t *testing.T) {
 		}
 	}
 }
+
+func TestImageCopyHasHardware(t *testing.T) {
+	img := model.Image{Properties: map[string]string{"hw_disk_bus": "scsi", "os_distro": "debian", "note": "x"}}
+	if got := img.Copy().Hardware; len(got) != 1 || got["hw_disk_bus"] != "scsi" {
+		t.Errorf("%v", got)
+	}
+	if got := (&model.Image{Properties: map[string]string{"note": "x"}}).Copy().Hardware; got != nil {
+		t.Errorf("%v", got)
+	}
+}

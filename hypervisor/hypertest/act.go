@@ -3,6 +3,7 @@ package hypertest
 import (
 	"context"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -318,4 +319,28 @@ func testDiagnostics(t *testing.T, h Host) {
 		len(got.Disks) != 1 || got.Disks[0].Serial != g.Disks[0].Serial || len(got.NICs) != 1 || got.NICs[0].MAC != g.NICs[0].MAC {
 		t.Errorf("diagnostics %+v", got)
 	}
+}
+
+// testSpecs has the extra specs that no guest can have refused in clear words, and unknown ones left alone.
+func testSpecs(t *testing.T, h Host) {
+	d, ctx := h.Open(t), testContext(t)
+	for spec, bad := range map[string]string{
+		"hw:cpu_cores": "many", "hw:cpu_threads": "3", "hw:cpu_policy": "mine", "hw:watchdog_action": "explode", "hw_disk_bus": "mfm",
+		"hw_vif_model": "tin-can", "hw:mem_page_size": "7", "quota:cpu_shares": "-1", "quota:disk_read_iops_sec": "fast", "quota:vif_inbound_average": "x",
+	} {
+		g := h.Guest(t)
+		g.VCPUs, g.Specs = 4, map[string]string{spec: bad}
+		err := d.Ensure(ctx, g)
+		wantKind(t, err, fault.Invalid)
+		if text, _ := fault.Text(err); !strings.Contains(text, spec) || !strings.Contains(text, bad) {
+			t.Errorf("%s=%s is refused with %q", spec, bad, text)
+		}
+	}
+	g := h.Guest(t)
+	g.VCPUs = 4
+	g.Specs = map[string]string{
+		"hw:cpu_sockets": "2", "hw:cpu_threads": "2", "hw:cpu_policy": "shared", "hw:watchdog_action": "reset", "hw:mem_page_size": "small",
+		"quota:disk_total_iops_sec": "1000", "hw_rng:allowed": "False", "aggregate_instance_extra_specs:ssd": "true", "hw_qemu_guest_agent": "yes",
+	}
+	started(t, d, g)
 }

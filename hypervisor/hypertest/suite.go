@@ -82,6 +82,7 @@ func Run(t *testing.T, h Host) {
 		{"Grow", testGrow},
 		{"CopyDisk", testCopyDisk},
 		{"Diagnostics", testDiagnostics},
+		{"Specs", testSpecs},
 	} {
 		t.Run(c.name, func(t *testing.T) { c.run(t, h) })
 	}

@@ -22,7 +22,9 @@ type domainXML struct {
 	Title      string       `xml:"title,omitempty"`
 	Metadata   *metadataXML `xml:"metadata"`
 	Memory     sizeXML      `xml:"memory"`
+	Backing    *backingXML  `xml:"memoryBacking"`
 	VCPU       int          `xml:"vcpu"`
+	CPUTune    *cpuTuneXML  `xml:"cputune"`
 	Sysinfo    sysinfoXML   `xml:"sysinfo"`
 	OS         osXML        `xml:"os"`
 	Features   featuresXML  `xml:"features"`
@@ -104,10 +106,11 @@ type tcgXML struct {
 }
 
 type cpuXML struct {
-	Mode  string    `xml:"mode,attr"`
-	Match string    `xml:"match,attr,omitempty"`
-	Check string    `xml:"check,attr,omitempty"`
-	Model *modelXML `xml:"model"`
+	Mode     string       `xml:"mode,attr"`
+	Match    string       `xml:"match,attr,omitempty"`
+	Check    string       `xml:"check,attr,omitempty"`
+	Model    *modelXML    `xml:"model"`
+	Topology *topologyXML `xml:"topology"`
 }
 
 type modelXML struct {
@@ -135,19 +138,21 @@ type devicesXML struct {
 	Graphics    *graphicsXML    `xml:"graphics"`
 	Video       videoXML        `xml:"video"`
 	Balloon     typedXML        `xml:"memballoon"`
-	RNG         rngXML          `xml:"rng"`
+	RNG         *rngXML         `xml:"rng"`
+	Watchdog    *watchdogXML    `xml:"watchdog"`
 }
 
 type diskXML struct {
-	Type     string    `xml:"type,attr"`
-	Device   string    `xml:"device,attr"`
-	Driver   driverXML `xml:"driver"`
-	Source   sourceXML `xml:"source"`
-	Target   targetXML `xml:"target"`
-	ReadOnly *emptyXML `xml:"readonly"`
-	Shared   *emptyXML `xml:"shareable"`
-	Serial   string    `xml:"serial,omitempty"`
-	Boot     *orderXML `xml:"boot"`
+	Type     string     `xml:"type,attr"`
+	Device   string     `xml:"device,attr"`
+	Driver   driverXML  `xml:"driver"`
+	Source   sourceXML  `xml:"source"`
+	Target   targetXML  `xml:"target"`
+	ReadOnly *emptyXML  `xml:"readonly"`
+	Shared   *emptyXML  `xml:"shareable"`
+	Serial   string     `xml:"serial,omitempty"`
+	Boot     *orderXML  `xml:"boot"`
+	IOTune   *ioTuneXML `xml:"iotune"`
 }
 
 type sourceXML struct {
@@ -196,13 +201,14 @@ type controllerXML struct {
 }
 
 type interfaceXML struct {
-	Type   string    `xml:"type,attr"`
-	MAC    addrXML   `xml:"mac"`
-	Target targetXML `xml:"target"`
-	Model  typeXML   `xml:"model"`
-	Driver driverXML `xml:"driver"`
-	MTU    *mtuXML   `xml:"mtu"`
-	Boot   *orderXML `xml:"boot"`
+	Type      string        `xml:"type,attr"`
+	MAC       addrXML       `xml:"mac"`
+	Target    targetXML     `xml:"target"`
+	Model     typeXML       `xml:"model"`
+	Driver    driverXML     `xml:"driver"`
+	MTU       *mtuXML       `xml:"mtu"`
+	Boot      *orderXML     `xml:"boot"`
+	Bandwidth *bandwidthXML `xml:"bandwidth"`
 }
 
 type addrXML struct {
@@ -252,8 +258,9 @@ type graphicsXML struct {
 }
 
 type rngXML struct {
-	Model   string     `xml:"model,attr"`
-	Backend backendXML `xml:"backend"`
+	Model   string      `xml:"model,attr"`
+	Rate    *rngRateXML `xml:"rate"`
+	Backend backendXML  `xml:"backend"`
 }
 
 type backendXML struct {
@@ -337,7 +344,9 @@ func domain(g hypervisor.Guest, p platform) domainXML {
 	if model != "" {
 		d.CPU.Model = &modelXML{Fallback: "forbid", Name: model}
 	}
-	d.Devices = devices(g, p)
+	tuning, _ := g.Tuning() // which has been checked
+	d.Devices = devices(tuned(g, tuning), p)
+	d.tune(tuning)
 	for _, n := range g.NICs {
 		d.Metadata.Guest.Ports = append(d.Metadata.Guest.Ports, portXML{ID: n.ID, MAC: strings.ToLower(n.MAC), Tap: n.Tap})
 	}
@@ -351,7 +360,7 @@ func devices(g hypervisor.Guest, p platform) devicesXML {
 		Serial:      serialXML{Type: "pty", Target: targetXML{Type: "isa-serial", Port: "0"}},
 		Video:       videoXML{Model: videoModelXML{Type: "none"}},
 		Balloon:     typedXML{Model: "virtio"},
-		RNG:         rngXML{Model: "virtio", Backend: backendXML{Model: "random", Path: "/dev/urandom"}},
+		RNG:         &rngXML{Model: "virtio", Backend: backendXML{Model: "random", Path: "/dev/urandom"}},
 	}
 	if g.Display {
 		v.display(g.Specs)

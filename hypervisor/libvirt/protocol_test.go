@@ -354,6 +354,27 @@ func TestDigestTellsDefinitionsApart(t *testing.T) {
 	}
 }
 
+// Specs that need what not every kernel has: traffic control, control groups, huge pages.
+func TestSpecsInDefinition(t *testing.T) {
+	g := sample()
+	g.Specs = map[string]string{
+		"quota:vif_inbound_average": "5000", "quota:vif_outbound_burst": "700", "quota:cpu_shares": "512", "quota:cpu_period": "2000", "quota:cpu_quota": "1000",
+		"hw:mem_page_size": "2MB",
+	}
+	text, _, err := definition(g, platform{accelerator: "tcg"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{
+		`<bandwidth><inbound average="5000"></inbound><outbound average="1" burst="700"></outbound></bandwidth>`,
+		`<cputune><shares>512</shares><period>2000</period><quota>1000</quota></cputune>`, `<memoryBacking><hugepages><page size="2048" unit="KiB"></page></hugepages></memoryBacking>`,
+	} {
+		if !strings.Contains(text, want) {
+			t.Errorf("the definition lacks %s: %s", want, text)
+		}
+	}
+}
+
 func TestRecordIsReadBack(t *testing.T) {
 	g := sample()
 	r, err := parseRecord(`<guest digest="d"><project>p</project><consoleLog>/g/console.log</consoleLog>` +

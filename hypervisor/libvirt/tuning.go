@@ -1,0 +1,121 @@
+package libvirt
+
+import (
+	"slices"
+
+	"yakumo/hypervisor"
+)
+
+// What a guest's specs become in its definition.
+
+type topologyXML struct {
+	Sockets int `xml:"sockets,attr"`
+	Cores   int `xml:"cores,attr"`
+	Threads int `xml:"threads,attr"`
+}
+
+type backingXML struct {
+	Pages []pageXML `xml:"hugepages>page"`
+}
+
+type pageXML struct {
+	Size int    `xml:"size,attr"`
+	Unit string `xml:"unit,attr"`
+}
+
+type cpuTuneXML struct {
+	Shares int `xml:"shares,omitempty"`
+	Period int `xml:"period,omitempty"`
+	Quota  int `xml:"quota,omitempty"`
+}
+
+type ioTuneXML struct {
+	TotalBytes int `xml:"total_bytes_sec,omitempty"`
+	ReadBytes  int `xml:"read_bytes_sec,omitempty"`
+	WriteBytes int `xml:"write_bytes_sec,omitempty"`
+	TotalIOPS  int `xml:"total_iops_sec,omitempty"`
+	ReadIOPS   int `xml:"read_iops_sec,omitempty"`
+	WriteIOPS  int `xml:"write_iops_sec,omitempty"`
+}
+
+type bandwidthXML struct {
+	In  *rateXML `xml:"inbound"`
+	Out *rateXML `xml:"outbound"`
+}
+
+type rateXML struct {
+	Average int `xml:"average,attr,omitempty"`
+	Peak    int `xml:"peak,attr,omitempty"`
+	Burst   int `xml:"burst,attr,omitempty"`
+}
+
+type watchdogXML struct {
+	Model  string `xml:"model,attr"`
+	Action string `xml:"action,attr"`
+}
+
+type rngRateXML struct {
+	Bytes  int `xml:"bytes,attr"`
+	Period int `xml:"period,attr,omitempty"`
+}
+
+// tuned gives g with the disks that its specs ask for.
+func tuned(g hypervisor.Guest, t hypervisor.Tuning) hypervisor.Guest {
+	if t.DiskBus == "" {
+		return g
+	}
+	g.Disks = slices.Clone(g.Disks)
+	for i := range g.Disks {
+		if d := &g.Disks[i]; d.Bus == "" && d.Device != "cdrom" {
+			d.Bus = t.DiskBus
+		}
+	}
+	return g
+}
+
+// tune puts the rest of what the specs ask for into the definition.
+func (d *domainXML) tune(t hypervisor.Tuning) {
+	if t.Sockets > 0 {
+		d.CPU.Topology = &topologyXML{t.Sockets, t.Cores, t.Threads}
+	}
+	if t.HugePageKiB > 0 {
+		d.Backing = &backingXML{Pages: []pageXML{{t.HugePageKiB, "KiB"}}}
+	}
+	if t.CPUShares > 0 || t.CPUPeriod > 0 || t.CPUQuota > 0 {
+		d.CPUTune = &cpuTuneXML{t.CPUShares, t.CPUPeriod, t.CPUQuota}
+	}
+	v := &d.Devices
+	if t.Watchdog != "" {
+		v.Watchdog = &watchdogXML{"i6300esb", t.Watchdog}
+	}
+	switch {
+	case t.NoRandom:
+		v.RNG = nil
+	case t.RandomBytes > 0:
+		v.RNG.Rate = &rngRateXML{t.RandomBytes, t.RandomPeriod}
+	}
+	if t.Disk != nil {
+		for i := range v.Disks {
+			v.Disks[i].IOTune = &ioTuneXML{
+				TotalBytes: t.Disk["total_bytes_sec"], ReadBytes: t.Disk["read_bytes_sec"], WriteBytes: t.Disk["write_bytes_sec"],
+				TotalIOPS: t.Disk["total_iops_sec"], ReadIOPS: t.Disk["read_iops_sec"], WriteIOPS: t.Disk["write_iops_sec"],
+			}
+		}
+	}
+	for i := range v.Interfaces {
+		n := &v.Interfaces[i]
+		if t.CardModel != "" && t.CardModel != "virtio" {
+			n.Model.Type, n.Driver, n.MTU = t.CardModel, driverXML{}, nil
+		}
+		if t.In != (hypervisor.Rate{}) || t.Out != (hypervisor.Rate{}) {
+			n.Bandwidth = &bandwidthXML{rate(t.In), rate(t.Out)}
+		}
+	}
+}
+
+func rate(r hypervisor.Rate) *rateXML {
+	if r == (hypervisor.Rate{}) {
+		return nil
+	}
+	return &rateXML{max(r.Average, 1), r.Peak, r.Burst} // libvirt wants an average
+}

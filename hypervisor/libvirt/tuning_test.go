@@ -1,0 +1,59 @@
+package libvirt_test
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"testing"
+
+	"yakumo/hypervisor"
+	"yakumo/hypervisor/hypertest"
+	"yakumo/hypervisor/libvirt/libvirttest"
+)
+
+// TestSpecs starts a guest with every spec that needs nothing of the kernel, and looks at what QEMU was told.
+func TestSpecs(t *testing.T) {
+	h := host{libvirttest.Start(t)}
+	d, ctx := h.driver(t), t.Context()
+	g := h.guest(t, libvirttest.Sector{Greeting: hypertest.Greeting})
+	g.VCPUs = 4
+	g.NICs = []hypervisor.NIC{{ID: hypertest.NewID(), MAC: "fa:16:3e:00:00:01", Tap: h.Tap(t), MTU: 1450}}
+	g.Disks = append(g.Disks, h.Disk(t))
+	g.Specs = map[string]string{
+		"hw:cpu_sockets": "1", "hw:cpu_cores": "2", "hw:cpu_threads": "2", "hw:watchdog_action": "poweroff", "hw_disk_bus": "scsi", "hw_vif_model": "e1000e",
+		"quota:disk_read_iops_sec": "111", "quota:disk_write_bytes_sec": "22222222", "hw_rng:rate_bytes": "333", "hw_rng:rate_period": "44",
+	}
+	if err := errors.Join(d.Ensure(ctx, g), d.Start(ctx, g.ID)); err != nil {
+		t.Fatal(err)
+	}
+	cmdline, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", h.GuestPID(t, g.Name)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	args := string(bytes.ReplaceAll(cmdline, []byte{0}, []byte{'\n'}))
+	for _, want := range []string{"sockets=1,dies=1,cores=2,threads=2", "i6300esb", "poweroff", "scsi-hd", "e1000e", `"max-bytes":333`, `"period":44`} {
+		if !strings.Contains(args, want) {
+			t.Errorf("QEMU was not told %q", want)
+		}
+	}
+	if t.Failed() {
+		t.Log(args)
+	}
+	// A disk on that bus is plugged in while the guest runs.
+	more := g
+	more.Disks = append(g.Disks[:2:2], h.Disk(t))
+	if err := d.Plug(ctx, more); err != nil {
+		t.Error(err)
+	}
+
+	g.Specs = map[string]string{"hw_rng:allowed": "False", "hw:mem_page_size": "small"}
+	if err := errors.Join(d.Stop(ctx, g.ID, 0), d.Ensure(ctx, g), d.Start(ctx, g.ID)); err != nil {
+		t.Fatal(err)
+	}
+	cmdline, err = os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", h.GuestPID(t, g.Name)))
+	if err != nil || bytes.Contains(cmdline, []byte("virtio-rng")) || bytes.Contains(cmdline, []byte("watchdog")) {
+		t.Errorf("%v: QEMU was told %s", err, cmdline)
+	}
+}

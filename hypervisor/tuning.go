@@ -1,0 +1,178 @@
+package hypervisor
+
+import (
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// Tuning is what a guest's Specs ask for beyond its size, read and checked. The zero Tuning asks for nothing. Names and
+// values of specs are those of Nova's flavors ("hw:…", "quota:…") and of Glance's image properties ("hw_…"):
+// https://docs.openstack.org/nova/latest/configuration/extra-specs.html; a flavor's word counts before an image's.
+type Tuning struct {
+	// Sockets, Cores and Threads multiply to the guest's processors; all are 0 where nothing is asked for.
+	Sockets, Cores, Threads int
+	HugePageKiB             int    // size of the memory's pages; 0: the host's ordinary ones
+	Watchdog                string // what a watchdog does that was not fed: reset, poweroff, pause, none; "": there is none
+	DiskBus                 string // of disks that name none: virtio, scsi, sata; "": the driver's choice
+	CardModel               string // of network cards: virtio, e1000, e1000e, rtl8139; "": the driver's choice
+	NoRandom                bool   // no source of randomness
+	RandomBytes             int    // that it gives at most in RandomPeriod milliseconds; 0: no bound
+	RandomPeriod            int
+	CPUShares               int // weight of its processors' time, 2 to 262144; 0: the host's default
+	CPUPeriod, CPUQuota     int // microseconds of processor time (Quota) that each processor has in Period; 0: no bound
+	// Disk bounds each disk, by libvirt's names ("read_bytes_sec" …), in bytes or requests a second.
+	Disk map[string]int
+	// In and Out bound each card as the guest sees directions; kB a second, Burst in kB; 0: no bound.
+	In, Out Rate
+}
+
+// Rate is a bound on traffic.
+type Rate struct{ Average, Peak, Burst int }
+
+// diskLimits are the bounds of disks that quota:disk_… may name.
+var diskLimits = []string{"read_bytes_sec", "read_iops_sec", "write_bytes_sec", "write_iops_sec", "total_bytes_sec", "total_iops_sec"}
+
+// Tuning reads the guest's Specs. What it does not know it leaves alone; a value that cannot be is an error of kind
+// Invalid that names it.
+func (g Guest) Tuning() (Tuning, error) {
+	if len(g.Specs) == 0 {
+		return Tuning{}, nil
+	}
+	r := specReader{g: g}
+	t := Tuning{
+		Watchdog: r.choice("hw:watchdog_action", "disabled", "reset", "poweroff", "pause", "none"),
+		DiskBus:  r.choice("hw_disk_bus", "virtio", "scsi", "sata"), CardModel: r.choice("hw_vif_model", "virtio", "e1000", "e1000e", "rtl8139"),
+		RandomBytes: r.number("hw_rng:rate_bytes", 1, 1<<30), RandomPeriod: r.number("hw_rng:rate_period", 1, 1<<30),
+		CPUShares: r.number("quota:cpu_shares", 2, 262144), CPUPeriod: r.number("quota:cpu_period", 1000, 1000000), CPUQuota: r.number("quota:cpu_quota", 1000, 1<<40),
+		NoRandom: r.choice("hw_rng:allowed", "True", "False", "true", "false", "TRUE", "FALSE") != "" && strings.EqualFold(g.Specs["hw_rng:allowed"], "false"),
+	}
+	if t.Watchdog == "disabled" {
+		t.Watchdog = ""
+	}
+	if policy := r.choice("hw:cpu_policy", "shared", "dedicated", "mixed"); policy == "dedicated" || policy == "mixed" {
+		r.refuse("hw:cpu_policy", policy, "and this host gives no guest processors of its own")
+	}
+	t.HugePageKiB = r.pages()
+	r.topology(&t)
+	for _, name := range diskLimits {
+		if n := r.number("quota:disk_"+name, 1, 1<<50); n > 0 {
+			if t.Disk == nil {
+				t.Disk = map[string]int{}
+			}
+			t.Disk[name] = n
+		}
+	}
+	for _, unit := range []string{"bytes_sec", "iops_sec"} {
+		if n := t.Disk["total_"+unit]; n > 0 && (t.Disk["read_"+unit] > 0 || t.Disk["write_"+unit] > 0) {
+			r.refuse("quota:disk_total_"+unit, strconv.Itoa(n), "and cannot stand beside a bound on reads or on writes")
+		}
+	}
+	t.In, t.Out = r.rate("quota:vif_inbound_"), r.rate("quota:vif_outbound_")
+	return t, r.err
+}
+
+// specReader reads specs; the first that cannot be is kept.
+type specReader struct {
+	g   Guest
+	err error
+}
+
+// get gives a spec by its flavor's name, or else by its image's.
+func (r *specReader) get(name string) (key, value string) {
+	if v, ok := r.g.Specs[name]; ok {
+		return name, strings.TrimSpace(v)
+	}
+	if image := strings.Replace(name, ":", "_", 1); strings.HasPrefix(name, "hw") {
+		return image, strings.TrimSpace(r.g.Specs[image])
+	}
+	return name, ""
+}
+
+func (r *specReader) refuse(name, value, why string) {
+	if r.err == nil {
+		r.err = invalid(r.g, "%s is %q, %s", name, value, why)
+	}
+}
+
+// choice reads a spec that is one of a few words; "" where it is not there.
+func (r *specReader) choice(name string, words ...string) string {
+	key, v := r.get(name)
+	if v != "" && !slices.Contains(words, v) {
+		r.refuse(key, v, "which is none of "+strings.Join(words, ", "))
+	}
+	return v
+}
+
+// number reads a spec that is a whole number; 0 where it is not there.
+func (r *specReader) number(name string, least, most int) int {
+	key, v := r.get(name)
+	if v == "" {
+		return 0
+	}
+	n, err := strconv.Atoi(v)
+	if err != nil || n < least || n > most {
+		r.refuse(key, v, "which is not a whole number from "+strconv.Itoa(least)+" to "+strconv.Itoa(most))
+		return 0
+	}
+	return n
+}
+
+func (r *specReader) rate(prefix string) Rate {
+	const most = 1 << 32
+	return Rate{Average: r.number(prefix+"average", 1, most), Peak: r.number(prefix+"peak", 1, most), Burst: r.number(prefix+"burst", 1, most)}
+}
+
+// units are the suffixes of a size of pages, in KiB.
+var units = map[string]int{"": 1, "KB": 1, "KiB": 1, "MB": 1 << 10, "MiB": 1 << 10, "GB": 1 << 20, "GiB": 1 << 20}
+
+// pages reads the size of the memory's pages; x86 has 4 KiB, 2 MiB and 1 GiB.
+func (r *specReader) pages() int {
+	key, v := r.get("hw:mem_page_size")
+	switch v {
+	case "", "small", "any":
+		return 0
+	case "large":
+		return 2 << 10
+	}
+	digits := strings.TrimRight(v, "KMGiB")
+	n, err := strconv.Atoi(digits)
+	switch size := n * units[v[len(digits):]]; {
+	case err == nil && size == 4:
+		return 0
+	case err == nil && (size == 2<<10 || size == 1<<20):
+		return size
+	}
+	r.refuse(key, v, "which is none of small, large, any, 4KB, 2MB, 1GB")
+	return 0
+}
+
+// topology fills in what is not asked for: cores and threads are one each, and sockets what is left.
+func (r *specReader) topology(t *Tuning) {
+	names := map[string]*int{"hw:cpu_sockets": &t.Sockets, "hw:cpu_cores": &t.Cores, "hw:cpu_threads": &t.Threads}
+	product := 1
+	for _, name := range slices.Sorted(maps.Keys(names)) {
+		n := r.number(name, 1, 1024)
+		if n == 0 {
+			continue
+		}
+		*names[name] = n
+		if product *= n; r.g.VCPUs%product != 0 {
+			key, v := r.get(name)
+			r.refuse(key, v, "which does not divide its "+strconv.Itoa(r.g.VCPUs)+" virtual processors")
+		}
+	}
+	if r.err != nil || t.Sockets == 0 && t.Cores == 0 && t.Threads == 0 {
+		return
+	}
+	left := r.g.VCPUs / product
+	for _, part := range []*int{&t.Sockets, &t.Cores, &t.Threads} {
+		if *part == 0 {
+			*part, left = left, 1
+		}
+	}
+	if left != 1 {
+		r.refuse("hw:cpu_sockets", strconv.Itoa(t.Sockets), "and with its cores and threads does not make its "+strconv.Itoa(r.g.VCPUs)+" virtual processors")
+	}
+}
