@@ -241,7 +241,25 @@ func TestChaos(t *testing.T) {
 			t.Errorf("%s is in ERROR and does not say why", s.ID)
 		}
 	}
-	measured(t, "chaos of %s: answers %v, killed %v; at rest %.1f s later: %v", *chaosTime, c.done, c.killed, time.Since(began).Seconds(), states)
+	var moved struct {
+		Migrations []struct {
+			Type   string `json:"migration_type"`
+			Status string `json:"status"`
+		} `json:"migrations"`
+	}
+	admin := *fix.admin.Compute
+	admin.Microversion = "2.59"
+	if _, err := admin.Get(t.Context(), admin.Endpoint+"os-migrations", &moved, nil); err != nil {
+		t.Error(err)
+	}
+	moves := map[string]int{}
+	for _, m := range moved.Migrations {
+		moves[m.Type+" "+m.Status]++
+		if slices.Contains([]string{"accepted", "queued", "preparing", "running", "pre-migrating", "migrating", "post-migrating"}, m.Status) {
+			t.Errorf("a move is %s though all is at rest", m.Status)
+		}
+	}
+	measured(t, "chaos of %s: answers %v, killed %v; moves %v; at rest %.1f s later: %v", *chaosTime, c.done, c.killed, moves, time.Since(began).Seconds(), states)
 	agrees(t)
 	for _, s := range list {
 		(&guest{id: s.ID, name: "chaos"}).remove(t)
