@@ -1,6 +1,7 @@
 package volume
 
 import (
+	"context"
 	"errors"
 	"maps"
 	"slices"
@@ -13,6 +14,22 @@ import (
 
 // DefaultType is the name of the type that a cloud begins with.
 const DefaultType = "__DEFAULT__"
+
+// Bootstrap makes the type that a new cloud begins with: every volume has one. It is made once.
+func (v *Volumes) Bootstrap(ctx context.Context) error {
+	const made = "volume-types-made"
+	_, err := v.cfg.Store.Update(ctx, func(tx *store.Tx) error {
+		if _, done := store.Settings.Get(tx, made); done {
+			return nil
+		}
+		now := v.now()
+		if err := store.VolumeTypes.Put(tx, &model.VolumeType{ID: model.NewID(), Name: DefaultType, Description: "Default Volume Type", Public: true, Default: true, CreatedAt: now, UpdatedAt: now}); err != nil {
+			return err
+		}
+		return store.Settings.Put(tx, &model.Setting{Name: made, Value: []byte("1")})
+	})
+	return err
+}
 
 // MultiAttach tells whether volumes of the type may be used by several servers at once.
 func MultiAttach(t *model.VolumeType) bool {

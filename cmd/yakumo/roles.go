@@ -16,6 +16,7 @@ import (
 
 	"yakumo/agent"
 	"yakumo/api"
+	"yakumo/api/cinder"
 	"yakumo/api/console"
 	"yakumo/api/glance"
 	"yakumo/api/keystone"
@@ -65,9 +66,9 @@ type serverRole struct {
 
 // newServerRole wires a server:
 //
-//	clients ─▶ api.Front ─▶ keystone, glance, nova, neutron, console, native ─▶ identity, images, compute, network ─▶ store
-//	agents ─▶ link.Server ─▶ hostview (rows down), compute (reports up)
-//	controllers (one leader each): placement, sweep, gateways, formed addresses
+//	clients ─▶ api.Front ─▶ keystone, glance, nova, neutron, cinder, console, native ─▶ identity, images, compute, network, volume ─▶ store
+//	agents ─▶ link.Server ─▶ hostview (rows down), compute, volume (reports up)
+//	controllers (one leader each): placement, volumes, sweeps, gateways, formed addresses
 func newServerRole(ctx context.Context, p serverParts) (*serverRole, error) {
 	c, st, log := p.cmd, p.store, p.log
 	p.metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
@@ -96,6 +97,9 @@ func newServerRole(ctx context.Context, p serverParts) (*serverRole, error) {
 	vols := volume.New(volume.Config{Store: st, Log: log})
 	comp := compute.New(compute.Config{Store: st, Ports: net, Volumes: vols, Images: img, Log: log, Metrics: p.metrics,
 		Ratios: placement.Ratios{VCPU: c.CPURatio, Memory: c.MemoryRatio, Disk: c.DiskRatio}, ConsoleTTL: c.ConsoleTTL})
+	if err := vols.Bootstrap(ctx); err != nil {
+		return nil, fmt.Errorf("volume: %w", err)
+	}
 	if err := bootstrapFlavors(ctx, st, comp); err != nil {
 		return nil, fmt.Errorf("compute: %w", err)
 	}
@@ -117,6 +121,7 @@ func newServerRole(ctx context.Context, p serverParts) (*serverRole, error) {
 		glance.New(glance.Config{Images: img}),
 		nova.New(nova.Config{Compute: comp, Network: net, Images: img, Hosts: hosts}),
 		neutron.New(neutron.Config{Network: net}),
+		cinder.New(cinder.Config{Volumes: vols, Images: img}),
 		consoles.Service(),
 		native.New(native.Config{Version: version, Checker: &check.Checker{Store: st, Ratios: comp.Ratios(), Ask: hosts.Ask}, Compute: comp, Tracer: &trace.Tracer{Store: st, Views: views, Env: pipeline.DefaultEnv(), Ask: hosts.Ask}, Token: func(ctx context.Context, host string, ttl time.Duration) (string, error) {
 			return link.NewJoinToken(ctx, st, authority, host, ttl, time.Now())
