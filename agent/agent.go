@@ -17,6 +17,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"yakumo/block"
 	"yakumo/channel"
 	"yakumo/datapath"
 	"yakumo/hypervisor"
@@ -36,6 +37,7 @@ type Link interface {
 	Blob(ctx context.Context, id model.ID, offset int64) (io.ReadCloser, error)
 	// Upload sends size bytes to be kept by the servers; see link.Client.
 	Upload(ctx context.Context, kind string, id model.ID, size int64, r io.Reader) error
+	ReportVolumes(volumes []model.VolumeReport)
 }
 
 // Taps makes the host's network devices. Names are those of tapName.
@@ -93,6 +95,8 @@ type Config struct {
 	Channel    netip.AddrPort               // where other hosts' agents reach this one; invalid: nowhere, so that no guest moves here or away
 	Peers      func() (net.Listener, error) // opens Channel; default: a TCP listener
 	PostCopy   bool                         // a guest that is hurried may run elsewhere before its memory is there: a break is its end then
+	Engines    map[string]block.Engine      // what volumes are kept by; see EngineLocal
+	Run        string                       // folder for sockets of volumes that other hosts serve, absolute and short; default Dir/run
 	Metrics    prometheus.Registerer        // nil: none
 	Log        *slog.Logger                 // default slog.Default
 	BootID     string                       // of the host's kernel; default /proc/sys/kernel/random/boot_id
@@ -153,6 +157,7 @@ func (c *Config) defaults() error {
 		at := c.Channel
 		c.Peers = func() (net.Listener, error) { return net.Listen("tcp", at.String()) }
 	}
+	set(&c.Run, filepath.Join(c.Dir, "run"))
 	if c.BootID == "" {
 		b, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
 		if err != nil {
@@ -185,6 +190,7 @@ type Agent struct {
 	captures *captures
 	volumes  volumes
 	moves    *mover
+	keeper   *volumeKeeper // what volumes is, but in tests of guests
 	queue    *queue
 	uploads  *queue // of servers with copies to be sent
 	meta     *metadataService
@@ -207,7 +213,7 @@ func New(cfg Config) (*Agent, error) {
 	if err := cfg.defaults(); err != nil {
 		return nil, fmt.Errorf("agent: %w", err)
 	}
-	for _, d := range []string{cfg.Dir, filepath.Join(cfg.Dir, "images"), filepath.Join(cfg.Dir, "servers")} {
+	for _, d := range []string{cfg.Dir, filepath.Join(cfg.Dir, "images"), filepath.Join(cfg.Dir, "servers"), filepath.Join(cfg.Dir, "volumes"), cfg.Run} {
 		// The hypervisor's user goes through, and sees no list.
 		if err := os.MkdirAll(d, 0o711); err != nil {
 			return nil, fmt.Errorf("agent: %w", err)
@@ -228,8 +234,9 @@ func New(cfg Config) (*Agent, error) {
 	a.guests = newObserver(a)
 	a.ports = newWirer(a)
 	a.captures = newCaptures(a)
-	a.volumes = noVolumes{}
 	a.moves = newMover(a)
+	a.keeper = newVolumeKeeper(a)
+	a.volumes = a.keeper
 	a.meta = newMetadataService(a)
 	a.serials = newSerials(a)
 	a.names = newNames()
@@ -300,6 +307,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	a.moves.ctx = ctx
 	a.queue.open(ctx)
 	a.uploads.open(ctx)
+	wg.Go(func() { a.keeper.run(ctx) })
 	wg.Go(func() { a.guests.run(ctx) })
 	wg.Go(func() { a.ports.run(ctx) })
 	wg.Go(func() { a.images.run(ctx) })

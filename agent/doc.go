@@ -11,6 +11,6 @@
 // agent that was killed at any point goes on where it was, and what others broke heals.
 // Guests and traffic never depend on this process: a stop leaves both running.
 //
-// May import: fault, model, link (rows and the Handler), channel, the seams hypervisor and datapath.
+// May import: fault, model, link (rows and the Handler), channel, the seams hypervisor, datapath and block.
 // Must not import a driver of theirs, the store, a part or an API; cmd and lab name drivers.
 package agent

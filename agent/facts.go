@@ -39,6 +39,7 @@ func (a *Agent) collectFacts(ctx context.Context) (model.Host, error) {
 		h.ProviderBridges = append(h.ProviderBridges, a.cfg.Providers[n])
 	}
 	var err error
+	h.Engines, h.Rooms = a.keeper.rooms(ctx)
 	if h.Underlay, err = a.cfg.Taps.MTU(ctx, a.cfg.TunnelIP); err != nil {
 		return h, fmt.Errorf("underlay: %w", err)
 	}
@@ -131,6 +132,15 @@ func factsDiffer(a, b model.Host) bool {
 	}
 	if few(a.Capacity.DiskFreeGiB, b.Capacity.DiskFreeGiB, b.Capacity.DiskGiB) {
 		a.Capacity.DiskFreeGiB = b.Capacity.DiskFreeGiB
+	}
+	if len(a.Rooms) == len(b.Rooms) {
+		rooms := maps.Clone(b.Rooms)
+		for name, old := range a.Rooms {
+			if now, ok := rooms[name]; ok && now.TotalGiB == old.TotalGiB && few(old.FreeGiB, now.FreeGiB, now.TotalGiB) {
+				rooms[name] = old
+			}
+		}
+		b.Rooms = rooms
 	}
 	return !reflect.DeepEqual(a, b)
 }

@@ -32,7 +32,7 @@ func (a *Agent) Apply(_ context.Context, b model.HostBatch) error {
 		a.names.look(id, a.ledger.row(id))
 	}
 	a.ports.look(touched)
-	devices := map[model.ID]bool{}
+	devices := a.keeper.look(touched)
 	for _, id := range touched {
 		switch id.Kind {
 		case model.RowServer:
@@ -48,6 +48,7 @@ func (a *Agent) Apply(_ context.Context, b model.HostBatch) error {
 		}
 	}
 	if first {
+		a.keeper.lookAll()
 		maps.Copy(devices, a.known())
 	}
 	for id := range devices {

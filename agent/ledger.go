@@ -33,6 +33,7 @@ type ledger struct {
 	progress   map[model.ID]*progress         // never changed in place
 	shifts     map[model.ID]*shift            // by server; never changed in place
 	shifted    map[model.ID]*shift            // the same by port
+	volumes    map[model.ID]*volumeProgress   // never changed in place
 	capacity   *model.HostCapacity
 }
 
@@ -81,6 +82,7 @@ var (
 	bucketMeta     = []byte("meta")
 	bucketRows     = []byte("rows")
 	bucketProgress = []byte("progress")
+	bucketVolumes  = []byte("volumes")
 	keyGeneration  = []byte("generation")
 	keyCapacity    = []byte("capacity")
 )
@@ -93,6 +95,7 @@ func openLedger(path string) (*ledger, error) {
 	l := &ledger{
 		db: db, rows: map[model.RowID]model.HostRow{}, byDevice: map[model.ID]map[model.ID]bool{}, byParent: map[model.ID]map[model.ID]bool{},
 		byFloat: map[model.ID]map[model.ID]bool{}, progress: map[model.ID]*progress{}, shifts: map[model.ID]*shift{}, shifted: map[model.ID]*shift{},
+		volumes: map[model.ID]*volumeProgress{},
 	}
 	if err := db.Update(l.load); err != nil {
 		return nil, errors.Join(fmt.Errorf("read ledger %s: %w", path, err), db.Close())
@@ -101,7 +104,7 @@ func openLedger(path string) (*ledger, error) {
 }
 
 func (l *ledger) load(tx *bbolt.Tx) error {
-	for _, b := range [][]byte{bucketMeta, bucketRows, bucketProgress} {
+	for _, b := range [][]byte{bucketMeta, bucketRows, bucketProgress, bucketVolumes} {
 		if _, err := tx.CreateBucketIfNotExists(b); err != nil {
 			return err
 		}
@@ -128,6 +131,9 @@ func (l *ledger) load(tx *bbolt.Tx) error {
 		return err
 	}
 	if err := l.loadShifts(tx); err != nil {
+		return err
+	}
+	if err := l.loadVolumes(tx); err != nil {
 		return err
 	}
 	return tx.Bucket(bucketProgress).ForEach(func(k, v []byte) error {

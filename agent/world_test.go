@@ -81,6 +81,7 @@ type serverSide struct {
 	uploads             map[string]string // by kind and id
 	refuse              map[model.ID]error
 	sends               int
+	volumes             volumeSide
 	channel.Credentials // nil: the host is alone
 }
 

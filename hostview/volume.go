@@ -74,7 +74,7 @@ func volumeRow(snap store.Snapshot, id, host model.ID) model.HostRow {
 	case from.VolumeID != "":
 		r.Origin = from.VolumeID
 	case from.BackupID != "":
-		r.Backup = &model.HostBlob{ID: from.BackupID}
+		r.Backup = &model.HostBlob{ID: from.BackupID, Backup: true}
 		if b, ok := store.VolumeBackups.Get(snap, from.BackupID); ok {
 			r.Backup.BlobID, r.Backup.Format = b.BlobID, backupFormat
 		}
@@ -85,7 +85,7 @@ func volumeRow(snap store.Snapshot, id, host model.ID) model.HostRow {
 	slices.SortFunc(r.Snapshots, func(a, b model.HostSnapshot) int { return cmp.Compare(a.ID, b.ID) })
 	for b := range store.VolumeBackups.List(snap, "volume", id) {
 		if b.State == "creating" && !b.Deleted {
-			r.Uploads = append(r.Uploads, model.HostBlob{ID: b.ID, BlobID: b.BlobID, SnapshotID: b.SnapshotID, Format: backupFormat})
+			r.Uploads = append(r.Uploads, model.HostBlob{ID: b.ID, BlobID: b.BlobID, SnapshotID: b.SnapshotID, Format: backupFormat, Backup: true})
 		}
 	}
 	r.Uploads = append(r.Uploads, v.Uploads...)

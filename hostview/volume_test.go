@@ -125,8 +125,8 @@ func TestVolumesReachWhoWorksOnThemAndWhoOpensThem(t *testing.T) {
 		return out
 	}
 	mine := map[string]string{
-		"v1": `{"id":"v1","project_id":"","engine":"local","generation":3,"size":2,"snapshot":"z2","origin":"v2","snapshots":[{"id":"z1","deleted":true}],"uploads":[{"id":"b1","blob_id":"x1","snapshot_id":"z1","format":"qcow2"},{"id":"i1","format":"raw"}],"owner":{"host_id":"","name":"","channel":""},"mine":true,"guests":["h2","h3"]}`,
-		"v2": `{"id":"v2","project_id":"","engine":"local","generation":0,"size":1,"backup":{"id":"b2","blob_id":"x2","format":"qcow2"},"snapshots":[{"id":"z2"}],"fills":1,"owner":{"host_id":"","name":"","channel":""},"mine":true,"guests":["h2","h3"]}`,
+		"v1": `{"id":"v1","project_id":"","engine":"local","generation":3,"size":2,"snapshot":"z2","origin":"v2","snapshots":[{"id":"z1","deleted":true}],"uploads":[{"id":"b1","blob_id":"x1","snapshot_id":"z1","format":"qcow2","backup":true},{"id":"i1","format":"raw"}],"owner":{"host_id":"","name":"","channel":""},"mine":true,"guests":["h2","h3"]}`,
+		"v2": `{"id":"v2","project_id":"","engine":"local","generation":0,"size":1,"backup":{"id":"b2","blob_id":"x2","format":"qcow2","backup":true},"snapshots":[{"id":"z2"}],"fills":1,"owner":{"host_id":"","name":"","channel":""},"mine":true,"guests":["h2","h3"]}`,
 	}
 	theirs := map[string]string{
 		"v1": `{"id":"v1","project_id":"","engine":"local","generation":3,"size":2,"owner":{"host_id":"h1","name":"name-h1","channel":"192.0.2.1:7000"},"mine":false}`,

@@ -371,7 +371,7 @@ func (ss *session) facts(ctx context.Context, body []byte) error {
 		n := *h
 		n.TunnelIP, n.Underlay, n.Capacity, n.Version = said.TunnelIP, said.Underlay, said.Capacity, said.Version
 		n.BridgeMappings, n.ProviderBridges, n.Bandwidth = said.BridgeMappings, said.ProviderBridges, said.Bandwidth
-		n.Channel, n.Engines = said.Channel, said.Engines
+		n.Channel, n.Engines, n.Rooms = said.Channel, said.Engines, said.Rooms
 		n.BootID, n.StartedAt, n.UpdatedAt = said.BootID, said.StartedAt, ss.s.cfg.Now().UTC()
 		return store.Hosts.Put(tx, &n)
 	})

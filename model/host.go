@@ -23,8 +23,10 @@ type Host struct {
 	// Channel is where the host's agent answers other hosts' agents; invalid (zero): nowhere.
 	Channel netip.AddrPort `json:"channel"`
 	// Engines are the volume engines that the host can work with, sorted: "local", "nfs", "rbd".
-	Engines  []string `json:"engines,omitempty"`
-	Draining bool     `json:"draining,omitempty"` // its servers are being moved away
+	Engines []string `json:"engines,omitempty"`
+	// Rooms is what the engines have for volumes, by their names; one that does not tell is absent.
+	Rooms    map[string]HostRoom `json:"rooms,omitempty"`
+	Draining bool                `json:"draining,omitempty"` // its servers are being moved away
 	// DownAt is when the cloud noticed that the host is not heard of; zero while it is. It goes with the next heartbeat.
 	DownAt time.Time `json:"down_at"`
 	// FencedAt is when an administrator, or a fence, confirmed that the host is off: its servers may run elsewhere. Zero: not; the next heartbeat makes it so.
@@ -50,6 +52,12 @@ type HostSwitch struct {
 	OpenFlow string `json:"openflow"` // the same, of the bridge
 	Bridge   string `json:"bridge"`
 	Datapath string `json:"datapath"` // system or netdev
+}
+
+// HostRoom is what an engine has for volumes, in GiB of 2^30 bytes.
+type HostRoom struct {
+	TotalGiB int `json:"total_gib"`
+	FreeGiB  int `json:"free_gib"`
 }
 
 // Maps tells whether the host has a provider bridge for the physical network.

@@ -195,6 +195,7 @@ type HostBlob struct {
 	BlobID     ID     `json:"blob_id,omitempty"`     // chosen by whoever asks for it
 	SnapshotID ID     `json:"snapshot_id,omitempty"` // upload: of this snapshot; "": of the volume
 	Format     string `json:"format,omitempty"`      // qcow2 or raw
+	Backup     bool   `json:"backup,omitempty"`      // it is of a backup, not of an image
 }
 
 // VolumeReport is what a host says of a volume.

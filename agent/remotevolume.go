@@ -1,0 +1,180 @@
+package agent
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+
+	"yakumo/channel"
+	"yakumo/fault"
+	"yakumo/model"
+)
+
+// serviceVolume is the channel's service by which a host opens a local volume of another: after the call come the bytes of NBD.
+const serviceVolume = "volume"
+
+// volumeCall is what a host says that opens one.
+type volumeCall struct {
+	VolumeID model.ID `json:"volume_id"`
+}
+
+// call is another host's connection to a volume here.
+type call struct {
+	volume, peer model.ID
+	cut          context.CancelFunc
+}
+
+// serve answers another host's call for a volume: where the row of it says that its guests may have it.
+func (v *volumeKeeper) serve(ctx context.Context, peer model.ID, args json.RawMessage, conn net.Conn) error {
+	var c volumeCall
+	if err := json.Unmarshal(args, &c); err != nil {
+		return fault.Wrap(fault.Invalid, err, "The call is malformed.")
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	mine := &call{c.VolumeID, peer, cancel}
+	// Known before the row is looked at, so that whoever takes the right away finds it.
+	v.mu.Lock()
+	v.calls[mine] = struct{}{}
+	v.mu.Unlock()
+	defer func() {
+		v.mu.Lock()
+		defer v.mu.Unlock()
+		delete(v.calls, mine)
+	}()
+	row := v.a.ledger.volume(c.VolumeID)
+	if row == nil || !row.Mine || row.Deleted || row.Engine != EngineLocal || !slices.Contains(row.Guests, peer) {
+		return fault.New(fault.NotFound, "Volume %s could not be found.", c.VolumeID)
+	}
+	if p, _ := v.a.ledger.volumeOf(c.VolumeID); !p.Made || p.Filling {
+		return fault.New(fault.Unavailable, "Volume %s is not ready.", c.VolumeID)
+	}
+	e, err := v.engine(row.Engine, c.VolumeID)
+	if err != nil {
+		return err
+	}
+	at, err := e.Open(ctx, c.VolumeID)
+	if err != nil {
+		return err
+	}
+	nbd, err := new(net.Dialer).DialContext(ctx, "unix", at.Socket)
+	if err != nil {
+		return fault.Wrap(fault.Unavailable, err, "Volume %s cannot be opened now.", c.VolumeID)
+	}
+	return channel.Join(ctx, conn, nbd)
+}
+
+// cut ends the connections to a volume of hosts that may not have it.
+func (v *volumeKeeper) cut(volume model.ID, may []model.ID) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	for c := range v.calls {
+		if c.volume == volume && !slices.Contains(may, c.peer) {
+			c.cut()
+		}
+	}
+}
+
+// remote is a socket here at which guests find a volume of another host.
+type remote struct {
+	path string
+	ln   net.Listener
+	stop context.CancelFunc
+	wg   sync.WaitGroup
+}
+
+// reach makes sure that guests here find a volume of another host at a socket, and gives that. Whether the other host
+// answers is seen when a guest connects.
+func (v *volumeKeeper) reach(id model.ID) (string, error) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if r := v.remotes[id]; r != nil {
+		return r.path, nil
+	}
+	if !isFileName(id) {
+		return "", fault.New(fault.Invalid, "%q is no id.", id)
+	}
+	path := filepath.Join(v.a.cfg.Run, strings.ReplaceAll(id, "-", ""))
+	if err := forget(path); err != nil { // of an agent before this one
+		return "", err
+	}
+	ln, err := net.Listen("unix", path)
+	if err != nil {
+		return "", fmt.Errorf("socket of volume %s: %w", id, err)
+	}
+	// It stays when the agent ends: a guest that looks for it meanwhile is refused and tries again.
+	ln.(*net.UnixListener).SetUnlinkOnClose(false)
+	ctx, cancel := context.WithCancel(context.Background())
+	r := &remote{path: path, ln: ln, stop: cancel}
+	v.remotes[id] = r
+	r.wg.Go(func() {
+		for {
+			c, err := ln.Accept()
+			if err != nil {
+				if !errors.Is(err, net.ErrClosed) {
+					v.a.log.Error("guests here cannot reach a volume any more", "volume", id, "err", err)
+				}
+				return
+			}
+			r.wg.Go(func() { v.carry(ctx, id, c) })
+		}
+	})
+	return path, nil
+}
+
+// carry takes one guest's connection to the volume's host. A guest whose connection ends tries again.
+func (v *volumeKeeper) carry(ctx context.Context, id model.ID, guest net.Conn) {
+	defer guest.Close()
+	row := v.a.ledger.volume(id)
+	if row == nil {
+		return
+	}
+	owner, err := v.a.dialer.Dial(ctx, row.Owner, serviceVolume, volumeCall{id})
+	if err != nil {
+		if ctx.Err() == nil {
+			v.a.log.Warn("a volume's host does not let a guest here have it", "volume", id, "host", row.Owner.Name, "err", err)
+		}
+		return
+	}
+	if err := channel.Join(ctx, guest, owner); err != nil && ctx.Err() == nil {
+		v.a.log.Info("the way to a volume broke; the guest connects anew", "volume", id, "host", row.Owner.Name, "err", err)
+	}
+}
+
+// unreach ends what reach began; the volume is no guest's here any more.
+func (v *volumeKeeper) unreach(id model.ID) {
+	v.mu.Lock()
+	r := v.remotes[id]
+	delete(v.remotes, id)
+	v.mu.Unlock()
+	if r == nil {
+		return
+	}
+	r.close()
+	if err := forget(r.path); err != nil {
+		v.a.log.Warn("a volume's socket cannot be removed", "volume", id, "err", err)
+	}
+}
+
+func (r *remote) close() {
+	r.stop()
+	r.ln.Close()
+	r.wg.Wait()
+}
+
+// closeRemotes ends all connections at the end of the agent; guests connect to the next one.
+func (v *volumeKeeper) closeRemotes() {
+	v.mu.Lock()
+	rs := v.remotes
+	v.remotes = map[model.ID]*remote{}
+	v.mu.Unlock()
+	for _, r := range rs {
+		r.close()
+	}
+}
