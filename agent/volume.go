@@ -152,7 +152,10 @@ func (v *volumeKeeper) engine(name string, id model.ID) (block.Engine, error) {
 func (v *volumeKeeper) disk(ctx context.Context, _ model.ID, d model.HostDisk) (hypervisor.Disk, error) {
 	out := hypervisor.Disk{Serial: d.VolumeID, ReadOnly: d.ReadOnly, Shared: d.Shared, Tag: d.Tag}
 	row := v.a.ledger.volume(d.VolumeID)
-	if row == nil {
+	switch {
+	case row == nil && len(v.engines) == 0:
+		return out, fault.New(fault.NotImplemented, "This host cannot open volume %s: it has no engine for volumes.", d.VolumeID)
+	case row == nil:
 		return out, fmt.Errorf("volume %s is not known yet: %w", d.VolumeID, errWaiting)
 	}
 	if !row.Mine && row.Engine == EngineLocal {

@@ -71,7 +71,7 @@ type volumeHost struct {
 	cfg     files.Config
 	shared  files.Config // of the engine "nfs"
 	run     string
-	channel net.Listener
+	channel netip.AddrPort
 	creds   *channeltest.Credentials
 	id      model.ID
 	rows    map[model.RowID]model.HostRow
@@ -87,11 +87,13 @@ func newVolumeHost(t testing.TB, w *world, ca *channeltest.Authority, shared str
 		cfg: files.Config{Dir: filepath.Join(w.dir, "vol"), Run: filepath.Join(run, "d")}, shared: files.Config{Dir: shared, Shared: true}}
 	h.creds = ca.Host(h.id)
 	w.side.Credentials = h.creds
-	if h.channel, err = net.Listen("tcp", "127.0.0.1:0"); err != nil {
+	ln, err := net.Listen("tcp", "127.0.0.1:0") // for a port, which each life of the agent has again
+	if err != nil {
 		t.Fatal(err)
 	}
+	h.channel = ln.Addr().(*net.TCPAddr).AddrPort()
+	ln.Close()
 	t.Cleanup(func() {
-		h.channel.Close()
 		e := h.engine()
 		l, err := e.List(context.Background())
 		if err != nil {
@@ -117,42 +119,8 @@ func (h *volumeHost) engine() block.Engine {
 }
 
 func (h *volumeHost) at() model.HostAt {
-	return model.HostAt{HostID: h.id, Name: "h", Channel: h.channel.Addr().(*net.TCPAddr).AddrPort()}
+	return model.HostAt{HostID: h.id, Name: "h", Channel: h.channel}
 }
-
-// keptOpen is a listener that an agent's end does not close: the next one has it too.
-type keptOpen struct {
-	net.Listener
-	once  sync.Once
-	ended chan struct{}
-}
-
-func (k *keptOpen) Accept() (net.Conn, error) {
-	type got struct {
-		c   net.Conn
-		err error
-	}
-	in := make(chan got, 1)
-	go func() {
-		c, err := k.Listener.Accept()
-		select {
-		case <-k.ended:
-			if c != nil {
-				c.Close()
-			}
-		default:
-		}
-		in <- got{c, err}
-	}()
-	select {
-	case g := <-in:
-		return g.c, g.err
-	case <-k.ended:
-		return nil, net.ErrClosed
-	}
-}
-
-func (k *keptOpen) Close() error { k.once.Do(func() { close(k.ended) }); return nil }
 
 func (h *volumeHost) begin(change func(*Config)) *running {
 	h.t.Helper()
@@ -162,8 +130,7 @@ func (h *volumeHost) begin(change func(*Config)) *running {
 	}
 	return h.start(h.t, func(c *Config) {
 		c.Engines, c.Run = map[string]block.Engine{EngineLocal: h.engine(), "nfs": nfs}, filepath.Join(h.run, "r")
-		c.Channel = netip.MustParseAddrPort("127.0.0.1:1")
-		c.Peers = func() (net.Listener, error) { return &keptOpen{Listener: h.channel, ended: make(chan struct{})}, nil }
+		c.Channel = h.channel
 		c.Log = quiet(h.t)
 		if change != nil {
 			change(c)
@@ -324,8 +291,9 @@ func TestVolumeLife(t *testing.T) {
 					io1(t, block.Access{File: path, Format: "qcow2"}, fmt.Sprintf("read -P %d 0 1M", value))
 				}
 			})
+			sent := h.side.sentBytes(backup)
 			h.side.mu.Lock()
-			h.side.blobs["the-backup"] = h.side.sentBytes(backup)
+			h.side.blobs["the-backup"] = sent
 			h.side.mu.Unlock()
 			step(bump(row, func(n *model.HostVolume) {
 				n.Uploads, n.Fills, n.Origin, n.Snapshot, n.Backup = nil, 2, "", "", &model.HostBlob{ID: backup, BlobID: "the-backup", Format: "qcow2"}
