@@ -24,8 +24,8 @@ type volumeCall struct {
 	VolumeID model.ID `json:"volume_id"`
 }
 
-// call is another host's connection to a volume here.
-type call struct {
+// volumeUse is another host's connection to a volume here.
+type volumeUse struct {
 	volume, peer model.ID
 	cut          context.CancelFunc
 }
@@ -38,7 +38,7 @@ func (v *volumeKeeper) serve(ctx context.Context, peer model.ID, args json.RawMe
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	mine := &call{c.VolumeID, peer, cancel}
+	mine := &volumeUse{c.VolumeID, peer, cancel}
 	// Known before the row is looked at, so that whoever takes the right away finds it.
 	v.mu.Lock()
 	v.calls[mine] = struct{}{}

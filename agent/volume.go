@@ -35,9 +35,9 @@ type volumeKeeper struct {
 	mu      sync.Mutex
 	tries   map[model.ID]*try
 	sent    map[model.ID]model.VolumeReport
-	told    map[string]int       // <volume>/<server> → size in GiB that the guest was told
-	remotes map[model.ID]*remote // volumes of other hosts that guests here use
-	calls   map[*call]struct{}   // other hosts' connections to volumes here
+	told    map[string]int          // <volume>/<server> → size in GiB that the guest was told
+	remotes map[model.ID]*remote    // volumes of other hosts that guests here use
+	calls   map[*volumeUse]struct{} // other hosts' connections to volumes here
 }
 
 var _ link.VolumeHandler = (*Agent)(nil)
@@ -45,7 +45,7 @@ var _ link.VolumeHandler = (*Agent)(nil)
 func newVolumeKeeper(a *Agent) *volumeKeeper {
 	v := &volumeKeeper{
 		a: a, engines: a.cfg.Engines, tries: map[model.ID]*try{}, sent: map[model.ID]model.VolumeReport{}, told: map[string]int{},
-		remotes: map[model.ID]*remote{}, calls: map[*call]struct{}{},
+		remotes: map[model.ID]*remote{}, calls: map[*volumeUse]struct{}{},
 	}
 	v.queue = newQueue(v.reconcile)
 	a.channel.Handle(serviceVolume, v.serve)

@@ -385,8 +385,8 @@ func TestVolumeFault(t *testing.T) {
 	}
 }
 
-// pair are a host that has a volume and one whose guests use it.
-func pair(t testing.TB) (owner, user *volumeHost) {
+// twoHosts are a host that has a volume and one whose guests use it.
+func twoHosts(t testing.TB) (owner, user *volumeHost) {
 	ca := channeltest.NewAuthority(t)
 	nfs := t.TempDir()
 	return newVolumeHost(t, newWorld(t.TempDir(), fake.HostConfig{}), ca, nfs), newVolumeHost(t, newWorld(t.TempDir(), fake.HostConfig{}), ca, nfs)
@@ -399,7 +399,7 @@ func theirs(row *model.HostVolume, owner *volumeHost) *model.HostVolume {
 
 // TestVolumeOfAnotherHost: guests elsewhere reach a local volume while their host may, and no longer.
 func TestVolumeOfAnotherHost(t *testing.T) {
-	owner, user := pair(t)
+	owner, user := twoHosts(t)
 	a, b := owner.begin(nil), user.begin(nil)
 	defer a.stop(t)
 	defer b.stop(t)
@@ -434,7 +434,7 @@ func TestVolumeOfAnotherHost(t *testing.T) {
 
 // TestVolumeCutOff: a connection that is there ends when its host may not have the volume any more.
 func TestVolumeCutOff(t *testing.T) {
-	owner, user := pair(t)
+	owner, user := twoHosts(t)
 	a, b := owner.begin(nil), user.begin(nil)
 	defer a.stop(t)
 	defer b.stop(t)
