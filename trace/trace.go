@@ -277,11 +277,22 @@ func (r *run) end(h *hostState, in sim.Arrival, d sim.Departure) end {
 	if !ok {
 		return end{verdict: Dropped, reason: "The port that it was for has just gone."}
 	}
-	reason := "It reaches port " + id + "."
+	reason := "It reaches port " + id + "." + r.moving(p)
 	if !r.sc.owns(p.ProjectID) {
 		reason = "It reaches a port of another project."
 	}
 	return end{verdict: Delivered, reason: reason, port: p, packet: d.Packet}
+}
+
+// moving tells of the host that stands by for a port, "" where none does.
+func (r *run) moving(p *model.Port) string {
+	switch h, ok := store.Hosts.Get(r.snap, p.NextHost); {
+	case p.NextHost == "":
+		return ""
+	case ok && r.sc.Admin:
+		return " Its server is on its way to host " + h.Name + ", which stands by for the port."
+	}
+	return " Its server is on its way to another host, which stands by for the port."
 }
 
 // behindTunnel gives the host that a tunnel leads to.

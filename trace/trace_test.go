@@ -106,6 +106,25 @@ func TestTrace(t *testing.T) {
 	}
 }
 
+// A port that stands by on another host is served where it is, and the trace says what goes on.
+func TestTraceOfAPortThatMoves(t *testing.T) {
+	tr := cloud(t)
+	if _, err := tr.Store.Update(t.Context(), func(tx *store.Tx) error {
+		old, _ := store.Ports.Get(tx, id("p", 2))
+		p := *old
+		p.NextHost = id("h", 1)
+		return store.Ports.Put(tx, &p)
+	}); err != nil {
+		t.Fatal(err)
+	}
+	for sc, want := range map[trace.Scope]string{admin: "host node1, which stands by", tenant: "another host, which stands by"} {
+		r, err := tr.Trace(t.Context(), sc, trace.Request{Port: id("p", 1), To: id("p", 2), Protocol: "tcp", DstPort: 22})
+		if err != nil || r.Verdict != trace.Delivered || len(r.Hops) != 2 || !strings.Contains(r.Reason, want) {
+			t.Errorf("%+v, %v; want %q", r, err, want)
+		}
+	}
+}
+
 // A tenant reads which of its rules let a packet pass, and nothing of hosts and of others.
 func TestWhatATenantReads(t *testing.T) {
 	tr := cloud(t)
