@@ -8,7 +8,7 @@
 // microversion history.
 //
 // Served are the microversions 2.1 to 2.96: what a version adds, changes or removes on the
-// routes that are here is followed. Actions of a server that are not offered yet answer 501.
+// routes that are here is followed.
 //
 // Reads and writes only through compute, network, images and the store's tables. May
 // import: api, fault, model, compute, network, images, store. Must not import: another

@@ -38,7 +38,8 @@ func startStock(t *testing.T, c *cloud, user, password, project string) *stock {
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), "/usr/bin/python3", "-c", stockLoop)
 	cmd.Env = []string{"PATH=/usr/bin:/bin", "HOME=" + t.TempDir(), "LANG=C.UTF-8", "OS_AUTH_URL=" + c.URL + "/identity/v3", "OS_IDENTITY_API_VERSION=3",
-		"OS_USERNAME=" + user, "OS_PASSWORD=" + password, "OS_PROJECT_NAME=" + project, "OS_USER_DOMAIN_NAME=Default", "OS_PROJECT_DOMAIN_NAME=Default", "OS_REGION_NAME=RegionOne"}
+		"OS_USERNAME=" + user, "OS_PASSWORD=" + password, "OS_PROJECT_NAME=" + project, "OS_USER_DOMAIN_NAME=Default", "OS_PROJECT_DOMAIN_NAME=Default", "OS_REGION_NAME=RegionOne",
+		"OS_COMPUTE_API_VERSION=2.90"} // without it the client asks for 2.1
 	in, err := cmd.StdinPipe()
 	if err != nil {
 		t.Fatal(err)
