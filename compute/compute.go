@@ -73,6 +73,9 @@ type Config struct {
 	// a move that has failed, default 10 s.
 	DrainAtOnce int
 	DrainPause  time.Duration
+	// LeaseMargin is how much longer than its lease a guest of a dead host is waited for, default 10 s: for its host to notice
+	// and to turn it off, and for clocks that do not run alike.
+	LeaseMargin time.Duration
 	// DeadAfter is how long a host may not be heard of, after it counts as down, before moves are given up for it; default 20 s.
 	DeadAfter time.Duration
 	Metrics   prometheus.Registerer // nil: none
@@ -124,6 +127,9 @@ func New(cfg Config) *Compute {
 	}
 	if cfg.DrainPause == 0 {
 		cfg.DrainPause = 10 * time.Second
+	}
+	if cfg.LeaseMargin == 0 {
+		cfg.LeaseMargin = 10 * time.Second
 	}
 	if cfg.DeadAfter == 0 {
 		cfg.DeadAfter = 20 * time.Second

@@ -106,7 +106,7 @@ func (c *Compute) evacuated(tx *store.Tx, s *model.Server, host model.ID) error 
 	if s.Power == model.PowerPaused || s.Power == model.PowerSuspended { // its memory is lost
 		s.Power = model.PowerRunning
 	}
-	st.Rescue, s.Rescue = 0, nil
+	st.Rescue, s.Rescue, st.Lease = 0, nil, 0
 	c.log.Warn("a server of a dead host is made anew", "server", s.ID, "from", m.Source, "to", host)
 	return c.note(tx, m.ID, func(r *model.Migration) { r.Status, r.Target = MigrationEarly, host })
 }

@@ -130,7 +130,7 @@ func (c *Compute) report(tx *store.Tx, host model.ID, r *model.ServerReport) err
 	newest := r.Generation == s.Generation
 	booting := starting(s)
 	st := &s.Status
-	st.Generation = r.Generation
+	st.Generation, st.Lease = r.Generation, r.Lease
 	st.Reboots, st.Hard = max(st.Reboots, min(r.Reboots, s.Reboots)), max(st.Hard, min(r.Hard, s.HardReboots))
 	st.Rebuilds, st.Rescue = max(st.Rebuilds, min(r.Rebuilds, s.Rebuilds)), r.Rescue
 	// The last step ends when the guest gives its first sign of life, after it was started.

@@ -180,7 +180,7 @@ func serverRow(snap store.Snapshot, id, host model.ID) model.HostRow {
 		CreatedAt: s.CreatedAt, Generation: s.Generation,
 		RequestID: s.RequestID, ObservedReboots: s.Status.Reboots, ObservedHard: s.Status.Hard,
 		Rebuilds: s.Rebuilds, ObservedRebuilds: s.Status.Rebuilds, Saving: s.Saving, Rescue: s.Rescue, ObservedRescue: s.Status.Rescue,
-		ExtraSpecs: s.Flavor.ExtraSpecs, EphemeralGiB: s.Flavor.Ephemeral, SwapMiB: s.Flavor.SwapMiB, Sealed: s.Sealed, LaunchIndex: s.LaunchIndex,
+		ExtraSpecs: s.Flavor.ExtraSpecs, EphemeralGiB: s.Flavor.Ephemeral, SwapMiB: s.Flavor.SwapMiB, Sealed: s.Sealed, LaunchIndex: s.LaunchIndex, LeaseSeconds: s.Lease(),
 		Move: move,
 	}
 	if h, ok := store.Hosts.Get(snap, host); ok {

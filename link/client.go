@@ -81,6 +81,7 @@ type Client struct {
 	http    *http.Client
 	uploads *http.Client // waits longer for an answer: what was sent is checked before it
 	up      atomic.Bool
+	counts  atomic.Int64 // see Heard
 }
 
 // NewClient makes a Client.
@@ -401,6 +402,10 @@ func (c *Client) poke() {
 	}
 }
 
+// Heard gives the last moment, by SinceBoot, at which the cloud certainly knew this host to be there; 0 for none. It moves only while
+// the host has guests that are leased, and only on a stream whose rows were taken.
+func (c *Client) Heard() time.Duration { return time.Duration(c.counts.Load()) }
+
 // Run keeps a stream to any server until ctx ends.
 func (c *Client) Run(ctx context.Context) error {
 	if len(c.cfg.Servers) == 0 {
@@ -505,6 +510,7 @@ func (c *Client) converse(ctx context.Context, cancel context.CancelCauseFunc, c
 		case <-ctx.Done():
 		}
 	}
+	counting := lease{sent: map[uint64]time.Duration{}, heard: func(at time.Duration) { c.counts.Store(int64(at)) }}
 	for {
 		m, err := stream.Recv()
 		if err != nil {
@@ -513,6 +519,7 @@ func (c *Client) converse(ctx context.Context, cancel context.CancelCauseFunc, c
 		heard()
 		switch k := m.Kind.(type) {
 		case *linkpb.ToHost_Ping:
+			counting.ping(k.Ping.N, SinceBoot())
 			say(&linkpb.FromHost{Kind: &linkpb.FromHost_Pong{Pong: &linkpb.Pong{N: k.Ping.N}}})
 			// A stream may last longer than a certificate.
 			if now := c.cfg.Now(); now.Sub(renewed) > renewEvery && c.due(now) {
@@ -535,6 +542,7 @@ func (c *Client) converse(ctx context.Context, cancel context.CancelCauseFunc, c
 			}
 			say(&linkpb.FromHost{Kind: &linkpb.FromHost_Applied{Applied: a}})
 			c.up.Store(err == nil)
+			counting.rows = counting.rows || err == nil
 		case *linkpb.ToHost_Open:
 			wg.Go(func() { c.serveOpen(ctx, client, k.Open) })
 		case *linkpb.ToHost_Query:

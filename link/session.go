@@ -36,10 +36,15 @@ type session struct {
 	heard   atomic.Int64 // unix nanoseconds
 	down    atomic.Bool  // the host is down now, not only when its lease has run out
 
-	peer    netip.AddrPort // the agent's end of the connection
-	broke   atomic.Bool    // the agent's stream ended by itself
-	suspect atomic.Bool    // the vigil's judgement
-	judged  chan struct{}  // it is new
+	peer     netip.AddrPort // the agent's end of the connection
+	broke    atomic.Bool    // the agent's stream ended by itself
+	suspect  atomic.Bool    // the vigil's judgement
+	ponged   atomic.Uint64  // the newest ping whose answer came while the heartbeat stood for certain; see grant.go
+	held     chan struct{}  // closed once the heartbeat stands
+	beating  atomic.Pointer[store.Lease]
+	heldOnce sync.Once
+	until    atomic.Int64  // the heartbeat stands until then for certain, unix nanoseconds of this process
+	judged   chan struct{} // it is new
 
 	mu      sync.Mutex
 	asked   map[uint64]chan *linkpb.Answer
@@ -84,7 +89,7 @@ func (s *Server) Attach(stream linkpb.Hosts_AttachServer) error {
 		s: s, host: h.ID, key: h.CertKey, log: s.cfg.Log.With("host", h.Name), out: make(chan *linkpb.ToHost, 64), ctx: ctx,
 		applied: make(chan *linkpb.Applied, 1), asked: map[uint64]chan *linkpb.Answer{}, opening: map[uint64]chan *way{},
 		servers: map[model.ID]model.ServerReport{}, ports: map[model.ID]model.PortReport{}, volumes: map[model.ID]model.VolumeReport{}, work: make(chan struct{}, 1),
-		ended: make(chan error, 8), judged: make(chan struct{}, 1),
+		ended: make(chan error, 8), judged: make(chan struct{}, 1), held: make(chan struct{}),
 	}
 	if p, ok := peer.FromContext(ctx); ok {
 		ss.peer, _ = netip.ParseAddrPort(p.Addr.String()) // where it is none, nothing answers there
@@ -185,6 +190,7 @@ func (ss *session) receive(ctx context.Context, stream linkpb.Hosts_AttachServer
 				ch <- k.Answer
 			}
 		case *linkpb.FromHost_Pong:
+			ss.granted(k.Pong.N)
 		default:
 			return status.Errorf(codes.InvalidArgument, "unexpected message %T", k)
 		}
@@ -216,6 +222,11 @@ func (ss *session) push(ctx context.Context, m *linkpb.ToHost) error {
 // rows sends the host's desired state, one batch at a time: the next goes when the host
 // has taken the one before, and holds all that changed meanwhile.
 func (ss *session) rows(ctx context.Context) error {
+	select {
+	case <-ss.held: // so that what the host is told is not older than its heartbeat: who counted on its absence has written before
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 	view := ss.s.cfg.Views.Open(ss.host)
 	defer view.Close()
 	for {
@@ -249,12 +260,13 @@ const pingEach = 2 * time.Second
 func (ss *session) beat(ctx context.Context) error {
 	t := time.NewTicker(min(ss.s.cfg.HostTTL/3, pingEach))
 	defer t.Stop()
-	for n := uint64(1); ; n++ {
+	for {
 		select {
 		case <-t.C:
 		case <-ctx.Done():
 			return ctx.Err()
 		}
+		ss.grant(ctx)
 		if silent := time.Since(time.Unix(0, ss.heard.Load())); silent > ss.s.cfg.HostTTL {
 			ss.down.Store(true)
 			return status.Errorf(codes.DeadlineExceeded, "the host was silent for %s", silent.Round(time.Millisecond))
@@ -263,7 +275,7 @@ func (ss *session) beat(ctx context.Context) error {
 			ss.down.Store(true)
 			return errRemoved
 		}
-		if err := ss.push(ctx, &linkpb.ToHost{Kind: &linkpb.ToHost_Ping{Ping: &linkpb.Ping{N: n}}}); err != nil {
+		if err := ss.push(ctx, &linkpb.ToHost{Kind: &linkpb.ToHost_Ping{Ping: &linkpb.Ping{N: ss.ponged.Load() + 1}}}); err != nil {
 			return err
 		}
 	}
@@ -273,8 +285,12 @@ func (ss *session) beat(ctx context.Context) error {
 // stays until its lease runs out, so that a host that comes back soon was never down;
 // but it goes at once where the host was silent for that long already, or was removed.
 func (ss *session) lease(ctx context.Context) error {
+	var lost time.Time
 	for {
-		err := ss.hold(ctx)
+		err := ss.hold(ctx, lost)
+		if ss.beating.Swap(nil) != nil {
+			lost = time.Now()
+		}
 		if ctx.Err() != nil || errors.Is(err, errElsewhere) || errors.Is(err, errRemoved) {
 			return err
 		}
@@ -288,7 +304,7 @@ func (ss *session) lease(ctx context.Context) error {
 }
 
 // hold keeps one heartbeat while its lease lasts.
-func (ss *session) hold(ctx context.Context) error {
+func (ss *session) hold(ctx context.Context, lost time.Time) error {
 	st := ss.s.cfg.Store
 	l, err := st.NewLease(ctx, ss.s.cfg.HostTTL)
 	if err != nil {
@@ -328,6 +344,13 @@ func (ss *session) hold(ctx context.Context) error {
 	if mine, err = put(); err != nil {
 		return err
 	}
+	if !lost.IsZero() && time.Since(lost) > longAbsence {
+		ss.end(errAbsent) // somebody may have counted on it: the host must be told everything anew before it may count on us
+		<-ctx.Done()
+		return ctx.Err()
+	}
+	ss.beating.Store(l)
+	ss.heldOnce.Do(func() { close(ss.held) })
 	t := time.NewTicker(ss.s.cfg.HostTTL / 3)
 	defer t.Stop()
 	for {

@@ -47,6 +47,19 @@ func (s *Store) NewLease(ctx context.Context, ttl time.Duration) (*Lease, error)
 // Done is closed when the lease has ended.
 func (l *Lease) Done() <-chan struct{} { return l.done }
 
+// Renew renews the lease now. It tells until when the lease lasts for certain, by this process's clock: counted from before
+// etcd was asked, so that an answer that comes late promises nothing.
+func (l *Lease) Renew(ctx context.Context) (time.Time, error) {
+	octx, cancel := context.WithTimeout(ctx, l.s.cfg.OpTimeout)
+	defer cancel()
+	asked := time.Now()
+	resp, err := l.s.cl.KeepAliveOnce(octx, l.id)
+	if err != nil {
+		return time.Time{}, fault.Wrap(fault.Unavailable, err, "The lease cannot be renewed.")
+	}
+	return asked.Add(time.Duration(resp.TTL) * time.Second), nil
+}
+
 // Abandon stops renewing: the lease and its rows end when the ttl has passed, or are
 // replaced before.
 func (l *Lease) Abandon() {

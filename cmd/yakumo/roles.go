@@ -160,6 +160,7 @@ func newServerRole(ctx context.Context, p serverParts) (*serverRole, error) {
 		func(ctx context.Context) { reconcile.Run(ctx, rc, comp.Mover()) },
 		func(ctx context.Context) { reconcile.Run(ctx, rc, comp.Absence()) },
 		func(ctx context.Context) { reconcile.Run(ctx, rc, comp.Drainer()) },
+		func(ctx context.Context) { reconcile.Run(ctx, rc, comp.Restarter()) },
 		func(ctx context.Context) { reconcile.Run(ctx, rc, net.GatewayPlacer()) },
 		func(ctx context.Context) { reconcile.Run(ctx, rc, net.AddressFormer()) },
 		remote.Run,
