@@ -386,7 +386,7 @@ type ServerReport struct {
 	Hard       int64          `json:"hard_reboots"`
 	Gone       bool           `json:"gone,omitempty"` // nothing is left of a deleted server
 	Rebuilds   int64          `json:"rebuilds,omitempty"`
-	Lease      int            `json:"lease,omitempty"` // HostServer.LeaseSeconds that the host holds the guest to
+	Lease      int            `json:"lease,omitempty"`  // HostServer.LeaseSeconds that the host holds the guest to
 	Rescue     int64          `json:"rescue,omitempty"` // Revision of the rescue that the guest was last started in; 0: its own disk
 	Saved      []UploadReport `json:"saved,omitempty"`  // images made of the root disk
 	Move       *MoveReport    `json:"move,omitempty"`

@@ -130,7 +130,7 @@ type ServerStatus struct {
 	Reboots    int64     `json:"reboots,omitempty"`    // requests served
 	Hard       int64     `json:"hard_reboots,omitempty"`
 	Rebuilds   int64     `json:"rebuilds,omitempty"`
-	Lease      int       `json:"lease,omitempty"` // seconds that the host holds the guest to; see HostServer.LeaseSeconds
+	Lease      int       `json:"lease,omitempty"`  // seconds that the host holds the guest to; see HostServer.LeaseSeconds
 	Rescue     int64     `json:"rescue,omitempty"` // Revision of the rescue that the guest runs in; 0: none
 	Fault      *Fault    `json:"fault,omitempty"`
 	LaunchedAt time.Time `json:"launched_at"`
