@@ -175,7 +175,7 @@ func (c *Compute) volumesReported(tx *store.Tx, s *model.Server, r *model.Server
 	for _, u := range s.Volumes {
 		there := slices.Contains(r.Disks, u.VolumeID)
 		switch {
-		case u.Detaching && !there && newest:
+		case u.Detaching && !there && newest && r.Phase == model.PhaseReady:
 			if err := c.cfg.Volumes.VolumeReleased(tx, u.VolumeID, u.AttachmentID, false); err != nil {
 				return err
 			}

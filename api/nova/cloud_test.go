@@ -29,6 +29,7 @@ import (
 	"yakumo/reconcile"
 	"yakumo/store"
 	"yakumo/store/storetest"
+	"yakumo/volume"
 )
 
 // tokens is an Authenticator that knows its callers by their tokens.
@@ -66,6 +67,7 @@ type cloud struct {
 	store   *store.Store
 	front   *api.Front
 	compute *compute.Compute
+	volumes *volume.Volumes
 	hosts   *hosts
 	wire    *computetest.Wire
 	busy    atomic.Bool // live moves do not end by themselves
@@ -99,15 +101,19 @@ func serve(t testing.TB, s *store.Store) *cloud {
 	quiet := slog.New(slog.DiscardHandler)
 	n := network.New(network.Config{Log: quiet, Defaults: map[string]int{"network": -1, "subnet": -1, "port": -1, "security_group": -1, "security_group_rule": -1}})
 	imgs := images.New(images.Config{Store: s, Log: quiet})
-	comp := compute.New(compute.Config{Store: s, Ports: n, Images: imgs, Log: quiet})
+	vols := volume.New(volume.Config{Store: s, Log: quiet})
+	if err := vols.Bootstrap(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	comp := compute.New(compute.Config{Store: s, Ports: n, Volumes: vols, Images: imgs, Log: quiet})
 	blobs, err := files.New(files.Config{Dir: t.TempDir()})
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := &cloud{t: t, store: s, compute: comp, hosts: &hosts{by: map[model.ID]*computetest.Host{}}, wire: &computetest.Wire{}}
+	c := &cloud{t: t, store: s, compute: comp, volumes: vols, hosts: &hosts{by: map[model.ID]*computetest.Host{}}, wire: &computetest.Wire{}}
 	front, err := api.New(api.Config{Store: s, Auth: callers(), Log: quiet, Services: []api.Service{
 		neutron.New(neutron.Config{Network: n}),
-		nova.New(nova.Config{Compute: comp, Network: n, Images: images.New(images.Config{Store: s, Blobs: blobs, Log: quiet}), Hosts: c.hosts}),
+		nova.New(nova.Config{Compute: comp, Network: n, Volumes: vols, Images: images.New(images.Config{Store: s, Blobs: blobs, Log: quiet}), Hosts: c.hosts}),
 	}})
 	if err != nil {
 		t.Fatal(err)
@@ -115,7 +121,7 @@ func serve(t testing.TB, s *store.Store) *cloud {
 	c.front = front
 	ctx, cancel := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
-	for _, ctl := range []reconcile.Controller{comp.Placer(), comp.Sweeper(), comp.Mover(), comp.Absence()} {
+	for _, ctl := range []reconcile.Controller{comp.Placer(), comp.Sweeper(), vols.Placer(), vols.Sweeper(), comp.Mover(), comp.Absence()} {
 		wg.Go(func() { reconcile.Run(ctx, reconcile.Config{Store: s, Identity: "t", Log: quiet}, ctl) })
 	}
 	t.Cleanup(func() { cancel(); wg.Wait() })

@@ -118,6 +118,8 @@ type wanted struct {
 	min, max           int
 	reservation        bool // answer with the reservation's id
 	name               string
+	disks              []disk // volumes
+	local              bool   // the image is named by a mapping too
 }
 
 type nic struct {
@@ -146,7 +148,6 @@ func readCreate(c *api.Context) (*wanted, error) {
 		"adminPass":                  "Setting adminPass is not offered by this cloud yet; use a key pair or user data.",
 		"personality":                "Personality files are not offered by this cloud; use user data.",
 		"trusted_image_certificates": "Image signature certificates are not offered by this cloud yet.",
-		"block_device_mapping":       "Boot from volume needs the block storage service, which this cloud does not offer yet.",
 	} {
 		switch v := o[k].(type) {
 		case string:
@@ -194,6 +195,11 @@ func readCreate(c *api.Context) (*wanted, error) {
 	if w.max > maxCount {
 		return nil, badRequest("max_count is greater than the maximum of %d", maxCount)
 	}
+	for _, x := range w.disks {
+		if x.source == "volume" && w.max > 1 {
+			return nil, badRequest("Cannot attach one or more volumes to multiple instances")
+		}
+	}
 	w.reservation = truth(o, "return_reservation_id")
 	return w, w.networks(c, o)
 }
@@ -206,40 +212,6 @@ func orNone(v any) object {
 
 // lastPart gives the id at the end of a reference, which may be a URL.
 func lastPart(ref string) string { return ref[strings.LastIndexByte(ref, '/')+1:] }
-
-// bootFrom reads the one form of a block device mapping that is served: the image on a
-// disk of the host.
-func (w *wanted) bootFrom(o object) error {
-	l, _ := o["block_device_mapping_v2"].([]any)
-	for i, x := range l {
-		b := x.(object)
-		source, dest := str(b, "source_type"), str(b, "destination_type")
-		if source == "blank" && dest != "volume" {
-			return badRequest("Ephemeral and swap disks in block_device_mapping_v2 are not offered by this cloud yet; choose a flavor that has them.")
-		}
-		if source != "image" || dest != "local" {
-			return badRequest("Boot from volume needs the block storage service, which this cloud does not offer yet; use an image with destination_type local.")
-		}
-		if i > 0 || num(b, "boot_index", -1) != 0 {
-			return badRequest("Block Device Mapping is Invalid: Boot sequence for the instance and image/block device mapping combination is not valid.")
-		}
-		id := str(b, "uuid")
-		if id == "" {
-			id = str(b, "image_id")
-		}
-		if w.image != "" && w.image != id {
-			return badRequest("Block Device Mapping is Invalid: it names another image than imageRef.")
-		}
-		w.image = id
-	}
-	if w.image == "" {
-		return badRequest("Invalid imageRef provided. Boot from volume is not offered by this cloud yet.")
-	}
-	if !uuidRE.MatchString(w.image) {
-		return badRequest("Invalid imageRef provided.")
-	}
-	return nil
-}
 
 // place reads where the server is to be: zone, or zone:host:node of an administrator.
 func (w *wanted) place(c *api.Context, o object) error {
@@ -308,7 +280,7 @@ func (w *wanted) networks(c *api.Context, o object) error {
 
 // perTx is how many servers one transaction makes: what a server with its ports touches is
 // limited. More go into several: the first makes sure of the quota for all.
-func (w *wanted) perTx() int { return max(1, 16/max(1, len(w.nics))) }
+func (w *wanted) perTx() int { return max(1, 16/max(1, len(w.nics)+2*len(w.disks))) }
 
 // maxCount is how many servers one request may make.
 const maxCount = 1000
@@ -382,9 +354,11 @@ func (d *dialect) create(tx *store.Tx, c *api.Context, sc compute.Scope, w *want
 	if flavor.Disabled {
 		return nil, 0, badRequest("Flavor %s could not be found.", w.flavor)
 	}
-	img, err := d.img.Bootable(tx, images.Caller{ProjectID: sc.ProjectID, Admin: sc.Admin}, w.image)
-	if err != nil {
-		return nil, 0, asInvalid(err)
+	var img *model.Image
+	if w.image != "" {
+		if img, err = d.img.Bootable(tx, images.Caller{ProjectID: sc.ProjectID, Admin: sc.Admin}, w.image); err != nil {
+			return nil, 0, asInvalid(err)
+		}
 	}
 	var key *model.KeyPair
 	if w.key != "" {
@@ -432,7 +406,13 @@ func (d *dialect) create(tx *store.Tx, c *api.Context, sc compute.Scope, w *want
 				n.HostName += "-" + strconv.Itoa(i+1)
 			}
 		}
-		n.Flavor, n.Image, n.Copy, n.Key, n.Zone = flavor, img, images.Copy(img), key, w.zone
+		n.Flavor, n.Image, n.Key, n.Zone = flavor, img, key, w.zone
+		if img != nil {
+			n.Copy = images.Copy(img)
+		}
+		if n.Volumes, err = d.uses(tx, c, w); err != nil {
+			return nil, 0, err
+		}
 		for _, e := range nics {
 			p, err := d.plug(tx, c, e, n.ID, w.zone, groups)
 			if err != nil {

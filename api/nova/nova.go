@@ -10,8 +10,8 @@
 // Served are the microversions 2.1 to 2.96: what a version adds, changes or removes on the
 // routes that are here is followed.
 //
-// Reads and writes only through compute, network, images and the store's tables. May
-// import: api, fault, model, compute, network, images, store. Must not import: another
+// Reads and writes only through compute, network, images, volume and the store's tables. May
+// import: api, fault, model, compute, network, images, volume, store. Must not import: another
 // dialect, agent, hypervisor, datapath.
 package nova
 
@@ -28,6 +28,7 @@ import (
 	"yakumo/images"
 	"yakumo/model"
 	"yakumo/network"
+	"yakumo/volume"
 )
 
 // Asker puts a question to a host and waits for the answer; *link.Server is one.
@@ -40,6 +41,7 @@ type Config struct {
 	Compute *compute.Compute
 	Network *network.Network
 	Images  *images.Images
+	Volumes *volume.Volumes // nil: this cloud has none
 	Hosts   Asker
 	// ConsoleWait bounds the time that a host may take to give a console log; default 5 s.
 	ConsoleWait time.Duration
@@ -59,6 +61,7 @@ type dialect struct {
 	c    *compute.Compute
 	net  *network.Network
 	img  *images.Images
+	vols *volume.Volumes
 	ask  Asker
 	wait time.Duration
 	// actions are those of POST servers/<id>/action by name.
@@ -67,7 +70,7 @@ type dialect struct {
 
 // New gives the service at /compute.
 func New(cfg Config) api.Service {
-	d := &dialect{c: cfg.Compute, net: cfg.Network, img: cfg.Images, ask: cfg.Hosts, wait: cmp.Or(cfg.ConsoleWait, 5*time.Second)}
+	d := &dialect{c: cfg.Compute, net: cfg.Network, img: cfg.Images, vols: cfg.Volumes, ask: cfg.Hosts, wait: cmp.Or(cfg.ConsoleWait, 5*time.Second)}
 	d.actions = d.actionTable()
 	return api.Service{
 		Name: "compute", Prefix: "/compute", Routes: d.routes(), Error: writeError, RequestIDHeader: "X-Compute-Request-Id",

@@ -46,13 +46,7 @@ func (d *dialect) serverParts(route adder) {
 	route(http.MethodPost, "/servers/{id}/os-interface", api.Member, 1, d.attachInterface)
 	route(http.MethodDelete, "/servers/{id}/os-interface/{port}", api.Member, 1, d.detachInterface)
 	route(http.MethodGet, "/servers/{id}/diagnostics", api.Admin, 1, d.diagnostics)
-	route(http.MethodGet, "/servers/{id}/os-volume_attachments", api.Reader, 1, func(c *api.Context) error {
-		if _, _, err := d.serverOf(c); err != nil {
-			return err
-		}
-		return c.JSON(http.StatusOK, object{"volumeAttachments": []any{}})
-	})
-	route(http.MethodPost, "/servers/{id}/os-volume_attachments", api.Member, 1, d.owned(notOffered("Attaching a volume")))
+	d.volumeRoutes(route)
 	route(http.MethodPost, "/servers/{id}/remote-consoles", api.Member, 6, d.owned(notOffered("A remote console")))
 
 	route(http.MethodGet, "/servers/{id}/os-instance-actions", api.Reader, 1, d.listActions)

@@ -190,8 +190,11 @@ func (v *viewer) full(s *model.Server) object {
 		"OS-DCF:diskConfig": s.DiskConfig, "OS-EXT-AZ:availability_zone": s.Zone, "config_drive": "", "key_name": nil,
 		"OS-SRV-USG:launched_at": micros(s.Status.LaunchedAt), "OS-SRV-USG:terminated_at": nil,
 		"OS-EXT-STS:task_state": nil, "OS-EXT-STS:vm_state": compute.State(s), "OS-EXT-STS:power_state": power,
-		"os-extended-volumes:volumes_attached": []any{},
-		"image":                                object{"id": s.ImageID, "links": []link{{"bookmark", c.URL("/images/" + s.ImageID)}}},
+		"os-extended-volumes:volumes_attached": volumesOf(c, s),
+		"image":                                "", // of one that boots from a volume
+	}
+	if s.ImageID != "" {
+		o["image"] = object{"id": s.ImageID, "links": []link{{"bookmark", c.URL("/images/" + s.ImageID)}}}
 	}
 	if s.DiskConfig == "" {
 		o["OS-DCF:diskConfig"] = "MANUAL"
@@ -390,4 +393,17 @@ func (v *viewer) older(o object, more ...string) object {
 		}
 	}
 	return old
+}
+
+// volumesOf names a server's volumes.
+func volumesOf(c *api.Context, s *model.Server) []object {
+	out := []object{}
+	for _, u := range s.Volumes {
+		o := object{"id": u.VolumeID}
+		if at(c, 3) {
+			o["delete_on_termination"] = u.DeleteWithServer
+		}
+		out = append(out, o)
+	}
+	return out
 }

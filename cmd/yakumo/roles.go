@@ -119,7 +119,7 @@ func newServerRole(ctx context.Context, p serverParts) (*serverRole, error) {
 	front, err := api.New(api.Config{Store: st, Auth: keystone.Authenticator{Identity: id}, Log: log, Metrics: p.metrics, Services: []api.Service{
 		keystone.New(keystone.Config{Identity: id}),
 		glance.New(glance.Config{Images: img}),
-		nova.New(nova.Config{Compute: comp, Network: net, Images: img, Hosts: hosts}),
+		nova.New(nova.Config{Compute: comp, Network: net, Images: img, Volumes: vols, Hosts: hosts}),
 		neutron.New(neutron.Config{Network: net}),
 		cinder.New(cinder.Config{Volumes: vols, Images: img}),
 		consoles.Service(),

@@ -344,7 +344,7 @@ func (h *Host) step() (uploads []model.ID, reports []model.ServerReport, ports [
 		if stale || before.phase != g.phase {
 			reports = append(reports, model.ServerReport{ServerID: s.ID, Generation: g.generation, Phase: g.phase, Power: g.power,
 				Reboots: g.reboots, Hard: g.hard, Fault: g.fault, Steps: g.steps, At: now,
-				Rebuilds: g.rebuilds, Rescue: g.rescue, Saved: g.saved, NICs: g.nics})
+				Rebuilds: g.rebuilds, Rescue: g.rescue, Saved: g.saved, NICs: g.nics, Disks: disksOf(s, g)})
 			g.beat = 0
 			again = again || g.phase != before.phase
 		}
@@ -458,4 +458,15 @@ func (g *guest) follow(s *model.Server, fresh bool) {
 func (g *guest) boot(s *model.Server) {
 	g.boots++
 	g.log += fmt.Sprintf("boot %d of %s\nlogin:\n", g.boots, s.HostName)
+}
+
+// disksOf gives the volumes that a guest has once it runs: those that it is to have.
+func disksOf(s *model.Server, g *guest) []model.ID {
+	var out []model.ID
+	for _, u := range s.Volumes {
+		if g.phase == model.PhaseReady && !u.Detaching {
+			out = append(out, u.VolumeID)
+		}
+	}
+	return out
 }
