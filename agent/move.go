@@ -161,7 +161,7 @@ func (m *mover) rest(ctx context.Context, id model.ID, row *model.HostServer, p 
 		s.cancel(errMoveOver)
 		return errWaiting // its end wakes the server
 	}
-	if row == nil || p.Move == nil && !p.Held && !p.Sending {
+	if row == nil || p.Move == nil && !p.Held && !p.Sending && !p.Arrived {
 		return nil
 	}
 	if p.Held && power == hypervisor.Paused { // it was held for the move only, and is to run here
@@ -169,7 +169,7 @@ func (m *mover) rest(ctx context.Context, id model.ID, row *model.HostServer, p 
 			return fmt.Errorf("let the guest run on: %w", err)
 		}
 	}
-	p.Move, p.Held, p.Sending = nil, false, false
+	p.Move, p.Held, p.Sending, p.Arrived = nil, false, false, false
 	return m.a.keep(id, *p)
 }
 

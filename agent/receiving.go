@@ -20,7 +20,7 @@ func (m *mover) receive(ctx context.Context, row *model.HostServer, p *progress,
 	if p.Phase == model.PhaseError && p.Generation == row.Generation {
 		return m.a.keep(row.ID, *p) // it said that it cannot
 	}
-	if p.Arrived || power == hypervisor.Running {
+	if p.Arrived && said(row, p) == model.MoveDone || power == hypervisor.Running {
 		return m.arrived(ctx, row, p, power)
 	}
 	if power == hypervisor.Paused {

@@ -22,6 +22,7 @@ run=(
 test=(
   python3-openstackclient       # the stock client
   etcd-server                   # a real external etcd for the store's tests
+  libvirt-clients               # virsh, beside which a benchmark moves a guest
   tcpdump
   keepalived                    # VRRP between guests
   keepalived                    # VRRP between guests

@@ -62,6 +62,7 @@ type Driver struct {
 	// an absent one must be asked for.
 	records map[string]record
 	states  map[string]hypervisor.State // as last seen, for Since
+	aborted map[string]bool             // guests whose move was aborted, until their next one
 	saves   map[string]bool             // of guests that are off: whether a file has their memory; asked for where absent
 }
 
@@ -105,7 +106,7 @@ func New(cfg Config) (*Driver, error) {
 	d := &Driver{
 		cfg: cfg, log: cfg.Log,
 		dialing: make(chan struct{}, 1), probing: make(chan struct{}, 1),
-		records: map[string]record{}, states: map[string]hypervisor.State{}, saves: map[string]bool{},
+		records: map[string]record{}, states: map[string]hypervisor.State{}, aborted: map[string]bool{}, saves: map[string]bool{},
 	}
 	if d.log == nil {
 		d.log = slog.Default()

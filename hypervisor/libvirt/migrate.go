@@ -49,6 +49,10 @@ const (
 	migratePostCopy     = 1 << 15
 )
 
+// usualDowntime is how long a guest may stand still while the last of its memory is copied. QEMU's own 300 ms is more
+// than people on its console, and protocols with short timers, pass over.
+const usualDowntime = 100 * time.Millisecond
+
 // hurryDowntime is how long a guest may stand still that was told to move at once.
 const hurryDowntime = 10 * time.Minute
 
@@ -180,6 +184,13 @@ func (d *Driver) Send(ctx context.Context, id string, to hypervisor.Passage) err
 	}
 	defer gates.close()
 
+	d.mu.Lock()
+	delete(d.aborted, id)
+	d.mu.Unlock()
+	// An earlier move that was hurried and failed has left its own.
+	if err := d.setDowntime(ctx, ref, usualDowntime); err != nil {
+		return refused(id, "move", err)
+	}
 	// A connection of its own: the call lasts as long as the move.
 	c, err := dial(ctx, connConfig{socket: d.cfg.SocketPath, ping: d.cfg.Keepalive, stall: 3 * d.cfg.Keepalive})
 	if err != nil {
@@ -243,9 +254,15 @@ func (d *Driver) abortWith(ctx context.Context, id string, over <-chan struct{})
 // sent says what became of a move whose call has ended with err.
 func (d *Driver) sent(ctx context.Context, id string, err error) error {
 	var lost *lostError
+	d.mu.Lock()
+	aborted := d.aborted[id]
+	delete(d.aborted, id)
+	d.mu.Unlock()
 	switch {
 	case err == nil:
 		return nil
+	case aborted:
+		return fault.Wrap(fault.Conflict, err, "The move was aborted.")
 	case ctx.Err() != nil:
 		return fault.Wrap(fault.Conflict, errors.Join(ctx.Err(), err), "The move was aborted.")
 	case hasCode(err, codeOperationAborted):
@@ -467,6 +484,11 @@ func (d *Driver) Abort(ctx context.Context, id string) error {
 	if hasCode(err, codeOperationInvalid, codeNoDomain) {
 		return nil // nothing is under way
 	}
+	if err == nil { // libvirt may say of the move's end what broke first
+		d.mu.Lock()
+		d.aborted[id] = true
+		d.mu.Unlock()
+	}
 	return refused(id, "abort the move of", err)
 }
 
@@ -480,8 +502,12 @@ func (d *Driver) Hurry(ctx context.Context, id string) error {
 	if _, err := d.ask(ctx, slow, procMigratePostCopy, new(encoder).dom(ref).u32(0)); err == nil {
 		return nil
 	}
-	_, err = d.ask(ctx, slow, procMigrateMaxDowntime, new(encoder).dom(ref).u64(uint64(hurryDowntime/time.Millisecond)).u32(0))
-	return refused(id, "hurry", err)
+	return refused(id, "hurry", d.setDowntime(ctx, ref, hurryDowntime))
+}
+
+func (d *Driver) setDowntime(ctx context.Context, ref domainRef, most time.Duration) error {
+	_, err := d.ask(ctx, slow, procMigrateMaxDowntime, new(encoder).dom(ref).u64(uint64(most/time.Millisecond)).u32(0))
+	return err
 }
 
 // Progress implements hypervisor.Migrator. Of a guest that has come here it tells how its move was.
@@ -501,7 +527,7 @@ func (d *Driver) Progress(ctx context.Context, id string) (hypervisor.MoveProgre
 		if out.err != nil {
 			return hypervisor.MoveProgress{}, out.err
 		}
-		const in, away = 5, 6 // VIR_DOMAIN_JOB_OPERATION_MIGRATION_IN, _OUT
+		const in, away = 4, 5 // VIR_DOMAIN_JOB_OPERATION_MIGRATION_IN, _OUT
 		if op := n["operation"]; kind == 0 || op != in && op != away || flags == completed && op != in {
 			continue // VIR_DOMAIN_JOB_NONE, or a job of another kind
 		}

@@ -4,16 +4,25 @@ import (
 	"bytes"
 	"context"
 	"crypto/rand"
+	"encoding/json"
 	"errors"
 	"io"
+	"net"
+	"net/netip"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"sync/atomic"
 	"testing"
+	"time"
 
+	"yakumo/channel"
+	"yakumo/channel/channeltest"
 	"yakumo/hypervisor"
 	"yakumo/hypervisor/hypertest"
+	"yakumo/hypervisor/libvirt"
 	"yakumo/hypervisor/libvirt/libvirttest"
+	"yakumo/model"
 )
 
 // Guest gives a guest with a second disk that holds something.
@@ -135,5 +144,139 @@ func TestMoveWithoutAnAnswer(t *testing.T) {
 	}
 	if err := errors.Join(from.Remove(ctx, g.ID), to.Remove(ctx, g.ID)); err != nil {
 		t.Error(err)
+	}
+}
+
+// BenchmarkMoveAgainstVirsh moves one guest of 256 MiB and a disk with 64 MiB of data in turns by the driver and by `virsh
+// migrate --live --p2p`, which needs libvirt-clients. The driver's bytes go through channels between two hosts: mutual TLS
+// over TCP.
+func BenchmarkMoveAgainstVirsh(b *testing.B) {
+	for _, disks := range []bool{false, true} {
+		name := "memory"
+		if disks {
+			name = "memory and disk"
+		}
+		b.Run(name, func(b *testing.B) {
+			hosts := [2]movingHost{{host{libvirttest.Start(b)}}, {host{libvirttest.Start(b)}}}
+			drivers := [2]*libvirt.Driver{hosts[0].driver(b), hosts[1].driver(b)}
+			ctx := context.Background()
+			g := hosts[0].guest(b, libvirttest.Sector{Greeting: hypertest.Greeting})
+			data := make([]byte, 64<<20)
+			rand.Read(data)
+			g = withData(b, g, data)
+			g.MemoryMiB = 256
+			if !disks {
+				g.Disks = g.Disks[:1]
+			}
+			if err := errors.Join(drivers[0].Ensure(ctx, g), drivers[0].Start(ctx, g.ID)); err != nil {
+				b.Fatal(err)
+			}
+			defer func() {
+				if err := errors.Join(drivers[0].Remove(ctx, g.ID), drivers[1].Remove(ctx, g.ID)); err != nil {
+					b.Error(err)
+				}
+			}()
+			var ours, virsh, stood time.Duration
+			n := 0
+			for b.Loop() {
+				n++
+				twin := hosts[1].twin(b, g)
+				began := time.Now()
+				sendByChannel(b, drivers[0], drivers[1], twin)
+				ours += time.Since(began)
+				if how, err := drivers[1].Progress(ctx, g.ID); err == nil {
+					stood += how.Downtime
+				}
+				back := hosts[0].twin(b, twin)
+				began = time.Now()
+				sendByVirsh(b, hosts[1], hosts[0], drivers[1], drivers[0], back)
+				virsh += time.Since(began)
+				g = back
+			}
+			b.ReportMetric(ours.Seconds()/float64(n), "s/move")
+			b.ReportMetric(virsh.Seconds()/float64(n), "s/virsh")
+			b.ReportMetric(float64(stood.Milliseconds())/float64(n), "ms-still")
+		})
+	}
+}
+
+// sendByChannel moves a guest as two agents do.
+func sendByChannel(b *testing.B, from, to *libvirt.Driver, twin hypervisor.Guest) {
+	auth := channeltest.NewAuthority(b)
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		b.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	r, err := to.Receive(ctx, twin)
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer r.Close()
+	s := channel.NewServer(channel.ServerConfig{Credentials: auth.Host("there")})
+	s.Handle("move", func(ctx context.Context, _ model.ID, args json.RawMessage, conn net.Conn) error {
+		var kind string
+		if err := json.Unmarshal(args, &kind); err != nil {
+			return err
+		}
+		far, err := r.Dial(ctx, kind)
+		if err != nil {
+			return err
+		}
+		return channel.Join(ctx, conn, far)
+	})
+	go s.Serve(ctx, ln)
+	d := channel.Dialer{Credentials: auth.Host("here")}
+	at := model.HostAt{HostID: "there", Channel: netip.MustParseAddrPort(ln.Addr().String())}
+	pass := hypervisor.Passage{Guest: twin, AutoConverge: true, Dial: func(ctx context.Context, kind string) (io.ReadWriteCloser, error) {
+		return d.Dial(ctx, at, "move", kind)
+	}}
+	for _, disk := range twin.Disks {
+		pass.CopyDisks = append(pass.CopyDisks, disk.Serial)
+	}
+	if err := from.Send(ctx, twin.ID, pass); err != nil {
+		b.Fatal(err)
+	}
+}
+
+// sendByVirsh moves a guest by unix sockets of the two daemons, which this process does no more than join.
+func sendByVirsh(b *testing.B, from, to movingHost, fromDriver, toDriver *libvirt.Driver, twin hypervisor.Guest) {
+	b.Helper()
+	if err := toDriver.Ensure(context.Background(), twin); err != nil {
+		b.Fatal(err)
+	}
+	xml, err := exec.Command("virsh", "-c", "qemu+unix:///system?socket="+to.Socket(), "dumpxml", "--inactive", "--migratable", twin.Name).Output()
+	if err != nil {
+		b.Fatalf("virsh (of libvirt-clients): %v", err)
+	}
+	if err := toDriver.Remove(context.Background(), twin.ID); err != nil {
+		b.Fatal(err)
+	}
+	there := filepath.Join(to.Dir(), "run", "bare")
+	here := filepath.Join(from.Dir(), "run", "bare")
+	for _, dir := range []string{here, there} {
+		if err := errors.Join(os.RemoveAll(dir), os.MkdirAll(dir, 0o755)); err != nil {
+			b.Fatal(err)
+		}
+	}
+	// The bare way: the same folder for both, without anybody between.
+	if err := os.Symlink(to.Socket(), filepath.Join(here, "control")); err != nil {
+		b.Fatal(err)
+	}
+	for _, kind := range []string{"memory", "disks"} {
+		if err := os.Symlink(filepath.Join(there, kind), filepath.Join(here, kind)); err != nil {
+			b.Fatal(err)
+		}
+	}
+	file := filepath.Join(b.TempDir(), "there.xml")
+	if err := os.WriteFile(file, xml, 0o600); err != nil {
+		b.Fatal(err)
+	}
+	argv := []string{"-c", "qemu+unix:///system?socket=" + from.Socket(), "migrate", "--live", "--p2p", "--persistent", "--undefinesource", "--auto-converge",
+		"--copy-storage-inc", "--disks-uri", "unix:///run/libvirt/bare/disks", "--xml", file, "--persistent-xml", file, "--migrateuri", "unix:///run/libvirt/bare/memory",
+		twin.Name, "qemu+unix:///system?socket=/run/libvirt/bare/control"}
+	if out, err := exec.Command("virsh", argv...).CombinedOutput(); err != nil {
+		b.Fatalf("virsh migrate: %v: %s", err, out)
 	}
 }
