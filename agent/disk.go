@@ -230,12 +230,12 @@ func swapDisk(path string, size int64) error {
 }
 
 // makeDrive makes a guest's config drive, where it wants one and has none.
-func (a *Agent) makeDrive(row *model.HostServer) error {
+func (a *Agent) makeDrive(ctx context.Context, row *model.HostServer) error {
 	path := filepath.Join(a.dir(row.ID), driveFile)
 	if _, err := os.Stat(path); !row.ConfigDrive || err == nil {
 		return nil
 	}
-	files, err := a.instanceOf(row).drive()
+	files, err := a.instanceOf(ctx, row).drive()
 	if err != nil {
 		return fmt.Errorf("config drive: %w", err)
 	}

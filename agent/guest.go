@@ -99,10 +99,6 @@ func (a *Agent) start(ctx context.Context, row *model.HostServer, p *progress) (
 	if err := a.makeExtras(ctx, row, p); err != nil {
 		return 0, err
 	}
-	// Now that its ports are known: their addresses go on it.
-	if err := a.makeDrive(row); err != nil {
-		return 0, err
-	}
 	g, err := a.guest(ctx, row)
 	if err != nil {
 		return 0, err
@@ -115,6 +111,10 @@ func (a *Agent) start(ctx context.Context, row *model.HostServer, p *progress) (
 	began := time.Now()
 	if err := a.cfg.Hypervisor.Ensure(ctx, g); err != nil {
 		return 0, fmt.Errorf("define guest: %w", err)
+	}
+	// Now that its ports and the places of its devices are known: they go on it.
+	if err := a.makeDrive(ctx, row); err != nil {
+		return 0, err
 	}
 	if err := a.cfg.Hypervisor.Start(ctx, row.ID); err != nil {
 		return 0, fmt.Errorf("start guest: %w", err)

@@ -1,6 +1,8 @@
 package agent
 
 import (
+	"cmp"
+	"context"
 	"crypto/rand"
 	"encoding/base64"
 	"encoding/json"
@@ -11,6 +13,7 @@ import (
 	"strconv"
 	"strings"
 
+	"yakumo/hypervisor"
 	"yakumo/model"
 )
 
@@ -18,8 +21,12 @@ import (
 // the metadata service. Formats: https://docs.openstack.org/nova/latest/user/metadata.html
 // and https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/ec2-instance-metadata.html.
 type instance struct {
-	row  *model.HostServer
-	nics []nic
+	row      *model.HostServer
+	nics     []nic
+	password string             // that the guest has handed in
+	places   []hypervisor.Place // of devices, where any has a tag
+	public   netip.Addr         // floating address of the first card
+	seed     []byte             // random
 }
 
 type nic struct {
@@ -28,8 +35,21 @@ type nic struct {
 	network *model.HostNetwork // nil: not told yet
 }
 
-func (a *Agent) instanceOf(row *model.HostServer) *instance {
-	in := &instance{row: row}
+func (a *Agent) instanceOf(ctx context.Context, row *model.HostServer) *instance {
+	in := &instance{row: row, password: row.Sealed, seed: make([]byte, 512)}
+	rand.Read(in.seed)
+	if p, ok := a.ledger.progressOf(row.ID); ok && p.Sealed != "" && p.SealedClears == row.SealedClears {
+		in.password = p.Sealed
+	}
+	if len(row.NICs) > 0 {
+		in.public = a.ledger.publicOf(row.NICs[0].PortID)
+	}
+	if l, ok := a.cfg.Hypervisor.(hypervisor.Locator); ok && in.tagged() {
+		var err error
+		if in.places, err = l.Devices(ctx, row.ID); err != nil {
+			a.log.Warn("a guest is not told where its tagged devices are", "server", row.ID, "err", err)
+		}
+	}
 	for _, n := range row.NICs {
 		x := nic{HostNIC: n, port: a.ledger.port(n.PortID)}
 		if x.port != nil {
@@ -105,28 +125,82 @@ type keyDocument struct {
 	Data string `json:"data"`
 }
 
-// openstackDocument is meta_data.json.
+// tagged tells whether any device has a tag.
+func (in *instance) tagged() bool {
+	return slices.ContainsFunc(in.row.NICs, func(n model.HostNIC) bool { return n.Tag != "" }) ||
+		slices.ContainsFunc(in.row.Volumes, func(d model.HostDisk) bool { return d.Tag != "" })
+}
+
+// deviceDocument is a tagged device in meta_data.json.
+type deviceDocument struct {
+	Type    string   `json:"type"` // nic or disk
+	Bus     string   `json:"bus,omitempty"`
+	Address string   `json:"address,omitempty"`
+	MAC     string   `json:"mac,omitempty"`
+	Path    string   `json:"path,omitempty"`
+	Serial  string   `json:"serial,omitempty"`
+	Tags    []string `json:"tags"`
+}
+
+// devices gives the tagged devices, cards first; never nil.
+func (in *instance) devices() []deviceDocument {
+	out := []deviceDocument{}
+	place := func(is func(hypervisor.Place) bool) hypervisor.Place {
+		if i := slices.IndexFunc(in.places, is); i >= 0 {
+			return in.places[i]
+		}
+		return hypervisor.Place{}
+	}
+	for _, n := range in.row.NICs {
+		if n.Tag != "" {
+			p := place(func(p hypervisor.Place) bool { return p.MAC != "" && strings.EqualFold(p.MAC, n.MAC) })
+			out = append(out, deviceDocument{Type: "nic", Bus: p.Bus, Address: p.Address, MAC: n.MAC, Tags: []string{n.Tag}})
+		}
+	}
+	for _, d := range in.row.Volumes {
+		if d.Tag != "" {
+			p := place(func(p hypervisor.Place) bool { return p.Serial == d.VolumeID })
+			out = append(out, deviceDocument{Type: "disk", Bus: p.Bus, Address: p.Address, Path: cmp.Or(p.Path, d.Device), Serial: d.VolumeID, Tags: []string{d.Tag}})
+		}
+	}
+	return out
+}
+
+// openstackDocument is meta_data.json; later versions have more.
 type openstackDocument struct {
 	UUID             string            `json:"uuid"`
 	Name             string            `json:"name"`
 	Hostname         string            `json:"hostname"`
 	LaunchIndex      int               `json:"launch_index"`
 	AvailabilityZone string            `json:"availability_zone"`
-	ProjectID        string            `json:"project_id"`
+	ProjectID        string            `json:"project_id,omitempty"` // from 2015-10-15
 	Meta             map[string]string `json:"meta,omitempty"`
 	PublicKeys       map[string]string `json:"public_keys,omitempty"`
 	Keys             []keyDocument     `json:"keys,omitempty"`
-	RandomSeed       string            `json:"random_seed"`
-	Devices          []string          `json:"devices"`
-	DedicatedCPUs    []int             `json:"dedicated_cpus"`
+	RandomSeed       string            `json:"random_seed,omitempty"`    // from 2013-04-04
+	Devices          *[]deviceDocument `json:"devices,omitempty"`        // from 2016-06-30
+	DedicatedCPUs    *[]int            `json:"dedicated_cpus,omitempty"` // from 2020-10-14
 }
 
-func (in *instance) metaData() ([]byte, error) {
-	seed := make([]byte, 512)
-	rand.Read(seed)
+// metaData is meta_data.json of a version. No guest's processors are pinned to those of its host, so none is dedicated;
+// nor is there a password of an administrator in it, as none is kept.
+func (in *instance) metaData(version string) ([]byte, error) {
+	since := func(v string) bool { return version == "latest" || version >= v }
 	d := openstackDocument{
-		UUID: in.row.ID, Name: in.row.Name, Hostname: in.hostName(), AvailabilityZone: in.row.Zone, ProjectID: in.row.ProjectID,
-		Meta: in.row.Metadata, RandomSeed: base64.StdEncoding.EncodeToString(seed), Devices: []string{}, DedicatedCPUs: []int{},
+		UUID: in.row.ID, Name: in.row.Name, Hostname: in.hostName(), AvailabilityZone: in.row.Zone, LaunchIndex: in.row.LaunchIndex, Meta: in.row.Metadata,
+	}
+	if since("2013-04-04") {
+		d.RandomSeed = base64.StdEncoding.EncodeToString(in.seed)
+	}
+	if since("2015-10-15") {
+		d.ProjectID = in.row.ProjectID
+	}
+	if since("2016-06-30") {
+		list := in.devices()
+		d.Devices = &list
+	}
+	if since("2020-10-14") {
+		d.DedicatedCPUs = &[]int{}
 	}
 	if in.row.PublicKey != "" {
 		d.PublicKeys = map[string]string{in.row.KeyName: in.row.PublicKey}
@@ -235,11 +309,11 @@ var openstackVersions = []struct {
 	{"latest", nil},
 }
 
-// openstackFile makes one file of the OpenStack format; false where there is none.
-func (in *instance) openstackFile(name string) ([]byte, bool, error) {
+// openstackFile makes one file of a version of the OpenStack format; false where there is none.
+func (in *instance) openstackFile(version, name string) ([]byte, bool, error) {
 	switch name {
 	case "meta_data.json":
-		b, err := in.metaData()
+		b, err := in.metaData(version)
 		return b, true, err
 	case "user_data":
 		b, err := in.userData()
@@ -247,12 +321,22 @@ func (in *instance) openstackFile(name string) ([]byte, bool, error) {
 	case "network_data.json":
 		b, err := in.networkData()
 		return b, true, err
-	case "vendor_data.json", "vendor_data2.json":
-		return []byte("{}"), true, nil
+	case "vendor_data.json":
+		return in.vendorData(), true, nil
+	case "vendor_data2.json": // what services of the operator's would say stands beside; there are none
+		return slices.Concat([]byte(`{"static":`), in.vendorData(), []byte("}")), true, nil
 	case "password":
-		return []byte{}, true, nil
+		return []byte(in.password), true, nil
 	}
 	return nil, false, nil
+}
+
+// vendorData is what the operator tells every guest: a JSON object.
+func (in *instance) vendorData() []byte {
+	if len(in.row.VendorData) == 0 {
+		return []byte("{}")
+	}
+	return in.row.VendorData
 }
 
 // openstackFiles gives the names of the files of a version, nil where it is unknown.
@@ -283,13 +367,16 @@ type tree map[string]any
 func (in *instance) ec2() tree {
 	host := in.hostName()
 	t := tree{
-		"ami-id": ec2ID("ami-", in.row.Image.ImageID), "ami-launch-index": "0", "ami-manifest-path": "FIXED", // as there is no manifest
-		"block-device-mapping": tree{"ami": "vda", "root": "/dev/vda"},
+		"ami-id": ec2ID("ami-", in.row.Image.ImageID), "ami-launch-index": strconv.Itoa(in.row.LaunchIndex), "ami-manifest-path": "FIXED", // as there is no manifest
+		"block-device-mapping": in.mapping(),
 		"hostname":             host, "local-hostname": host, "public-hostname": host,
 		"instance-action": "none", "instance-id": ec2ID("i-", in.row.ID), "instance-type": in.row.FlavorName,
 		"placement":       tree{"availability-zone": in.row.Zone},
 		"security-groups": strings.Join(in.row.Groups, "\n"),
-		"reservation-id":  ec2ID("r-", in.row.ID), "public-ipv4": "", "local-ipv4": "",
+		"reservation-id":  cmp.Or(in.row.Reservation, ec2ID("r-", in.row.ID)), "public-ipv4": "", "local-ipv4": "",
+	}
+	if in.public.IsValid() {
+		t["public-ipv4"] = in.public.String()
 	}
 	if in.row.PublicKey != "" {
 		t["public-keys"] = tree{"0": tree{"openssh-key": in.row.PublicKey}}
@@ -318,6 +405,25 @@ func (in *instance) ec2() tree {
 	}
 	if len(macs) > 0 {
 		t["network"] = tree{"interfaces": tree{"macs": macs}}
+	}
+	return t
+}
+
+// mapping gives the names of the guest's disks: its root disk, and volumes as ebs0, ebs1…
+func (in *instance) mapping() tree {
+	t := tree{"ami": "vda", "root": "/dev/vda"}
+	n := 0
+	for _, d := range in.row.Volumes {
+		if d.Boot {
+			if d.Device != "" {
+				t["ami"], t["root"] = strings.TrimPrefix(d.Device, "/dev/"), d.Device
+			}
+			continue
+		}
+		if d.Device != "" {
+			t["ebs"+strconv.Itoa(n)] = d.Device
+			n++
+		}
 	}
 	return t
 }
@@ -359,20 +465,16 @@ func (t tree) json() map[string]any {
 // drive gives the files of the config drive by path.
 func (in *instance) drive() (map[string][]byte, error) {
 	files := map[string][]byte{}
-	// The random seed is the same in all copies of a file.
-	for _, name := range in.openstackFiles("latest") {
-		if name == "password" {
-			continue // only the service takes one
-		}
-		b, ok, err := in.openstackFile(name)
-		if err != nil {
-			return nil, err
-		}
-		if !ok {
-			continue
-		}
-		for _, v := range openstackVersions {
-			if slices.Contains(in.openstackFiles(v.name), name) {
+	for _, v := range openstackVersions {
+		for _, name := range in.openstackFiles(v.name) {
+			if name == "password" {
+				continue // only the service takes one
+			}
+			b, ok, err := in.openstackFile(v.name, name)
+			if err != nil {
+				return nil, err
+			}
+			if ok {
 				files["openstack/"+v.name+"/"+name] = b
 			}
 		}

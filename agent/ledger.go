@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net/netip"
 	"slices"
 	"strings"
 	"sync"
@@ -76,6 +77,10 @@ type progress struct {
 	Sending bool `json:"sending,omitempty"`
 	Held    bool `json:"held,omitempty"`
 	Arrived bool `json:"arrived,omitempty"`
+
+	// Sealed is the password that the guest handed in, SealedClears the row's when it did: once that has grown it counts no more.
+	Sealed       string `json:"sealed,omitempty"`
+	SealedClears int64  `json:"sealed_clears,omitempty"`
 }
 
 var (
@@ -330,6 +335,16 @@ func (l *ledger) activeGateways() (n int) {
 	return n
 }
 
+// publicOf gives the floating address of IPv4 that leads to a port and is told here; invalid: none.
+func (l *ledger) publicOf(port model.ID) netip.Addr {
+	for _, id := range l.floatingOf(port) {
+		if r, ok := l.row(model.RowID{Kind: model.RowFloating, Key: id}).(*model.HostFloating); ok && r.Fixed.IsValid() && r.Address.Is4() {
+			return r.Address
+		}
+	}
+	return netip.Addr{}
+}
+
 // servers gives the servers that have a row or progress.
 func (l *ledger) servers() map[model.ID]bool {
 	l.mu.RLock()
@@ -365,12 +380,15 @@ func (l *ledger) allProgress() map[model.ID]*progress {
 
 // save keeps a server's progress.
 func (l *ledger) save(id model.ID, p progress) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if old := l.progress[id]; old != nil { // what a guest hands in meanwhile comes by note alone
+		p.Sealed, p.SealedClears = old.Sealed, old.SealedClears
+	}
 	body, err := json.Marshal(p)
 	if err != nil {
 		return err
 	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
 	err = l.db.Update(func(tx *bbolt.Tx) error { return tx.Bucket(bucketProgress).Put([]byte(id), body) })
 	if err != nil {
 		return fmt.Errorf("write ledger: %w", err)

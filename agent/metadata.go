@@ -8,11 +8,13 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
+	"unicode/utf8"
 
 	"golang.org/x/sys/unix"
 
@@ -107,11 +109,18 @@ func (m *metadataService) answer(w http.ResponseWriter, r *http.Request) int {
 	if row == nil || row.Deleted {
 		return fail(http.StatusNotFound)
 	}
+	if r.Method == http.MethodPost && takesPassword(r.URL.Path) {
+		status := m.password(w, r, row)
+		if status == http.StatusOK {
+			return status
+		}
+		return fail(status)
+	}
 	if r.Method != http.MethodGet && r.Method != http.MethodHead {
 		w.Header().Set("Allow", "GET, HEAD")
 		return fail(http.StatusMethodNotAllowed)
 	}
-	body, kind, err := m.a.instanceOf(row).lookup(r.URL.Path)
+	body, kind, err := m.a.instanceOf(r.Context(), row).lookup(r.URL.Path)
 	if err != nil {
 		m.a.log.Error("metadata cannot be made", "server", row.ID, "path", r.URL.Path, "err", err)
 		return fail(http.StatusInternalServerError)
@@ -127,6 +136,40 @@ func (m *metadataService) answer(w http.ResponseWriter, r *http.Request) int {
 		m.a.log.Debug("a guest hung up", "server", row.ID, "err", err)
 	}
 	return http.StatusOK
+}
+
+// maxPassword is the longest password that a guest may hand in, in bytes, as in Nova.
+const maxPassword = 4 * 255
+
+// takesPassword tells whether a guest may hand in its password at the path.
+func takesPassword(path string) bool {
+	parts := pathParts(path)
+	return len(parts) == 3 && parts[0] == "openstack" && parts[2] == "password" && slices.Contains((&instance{row: &model.HostServer{}}).openstackFiles(parts[1]), "password")
+}
+
+// password takes a guest's password, encrypted by it with its owner's key, once: who has come in later cannot change
+// what its owner reads.
+func (m *metadataService) password(w http.ResponseWriter, r *http.Request, row *model.HostServer) int {
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxPassword))
+	if err != nil || len(body) == 0 || !utf8.Valid(body) {
+		return http.StatusBadRequest
+	}
+	status := http.StatusNotFound // without progress there is no guest
+	err = m.a.ledger.note(row.ID, func(p *progress) {
+		if row.Sealed != "" || p.Sealed != "" && p.SealedClears == row.SealedClears {
+			status = http.StatusConflict
+			return
+		}
+		p.Sealed, p.SealedClears, status = string(body), row.SealedClears, http.StatusOK
+	})
+	if err != nil {
+		m.a.log.Error("a guest's password cannot be kept", "server", row.ID, "err", err)
+		return http.StatusInternalServerError
+	}
+	if status == http.StatusOK {
+		m.a.queue.add(row.ID) // which reports it
+	}
+	return status
 }
 
 func (m *metadataService) enter(port model.ID) bool {
@@ -153,15 +196,19 @@ const (
 	rawBytes  = "application/octet-stream"
 )
 
-// lookup finds what stands at a path; an empty kind: nothing. Empty parts of a path count for
-// nothing; "." and ".." are names like any other, and name nothing.
-func (in *instance) lookup(path string) (body []byte, kind string, err error) {
-	var parts []string
+func pathParts(path string) (parts []string) {
 	for p := range strings.SplitSeq(path, "/") {
 		if p != "" {
 			parts = append(parts, p)
 		}
 	}
+	return parts
+}
+
+// lookup finds what stands at a path; an empty kind: nothing. Empty parts of a path count for
+// nothing; "." and ".." are names like any other, and name nothing.
+func (in *instance) lookup(path string) (body []byte, kind string, err error) {
+	parts := pathParts(path)
 	if len(parts) == 0 {
 		return []byte(strings.Join(ec2Versions, "\n")), plainText, nil
 	}
@@ -198,7 +245,7 @@ func (in *instance) lookupOpenstack(parts []string) ([]byte, string, error) {
 		if f != parts[1] {
 			continue
 		}
-		b, ok, err := in.openstackFile(f)
+		b, ok, err := in.openstackFile(parts[0], f)
 		switch {
 		case err != nil || !ok:
 			return nil, "", err

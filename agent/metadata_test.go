@@ -94,7 +94,7 @@ func TestMetadata(t *testing.T) {
 		{"/openstack/2012-08-10", "meta_data.json\nuser_data", 200},
 		{"/openstack/latest/", "meta_data.json\nuser_data\npassword\nvendor_data.json\nnetwork_data.json\nvendor_data2.json", 200},
 		{"/openstack/latest/vendor_data.json", "{}", 200},
-		{"/openstack/latest/vendor_data2.json", "{}", 200},
+		{"/openstack/latest/vendor_data2.json", `{"static":{}}`, 200},
 		{"/openstack/latest/password", "", 200},
 		{"/openstack/2012-08-10/network_data.json", "", 404},
 		{"/openstack/latest/meta_data.json/x", "", 404},
@@ -155,7 +155,7 @@ func TestMetadata(t *testing.T) {
 		t.Errorf("a stranger reads %d %q", got.Code, got.Body)
 	}
 	for _, m := range []string{"POST", "PUT", "DELETE"} {
-		if got := ask(a.Agent, alias[0], m, "/openstack/latest/password"); got.Code != http.StatusMethodNotAllowed {
+		if got := ask(a.Agent, alias[0], m, "/openstack/latest/meta_data.json"); got.Code != http.StatusMethodNotAllowed {
 			t.Errorf("%s: %d", m, got.Code)
 		}
 	}

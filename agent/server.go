@@ -156,7 +156,7 @@ func (a *Agent) now() time.Time { return a.cfg.Now().UTC() }
 func words(row *model.HostServer) string {
 	r := *row
 	r.Generation, r.RequestID, r.Power, r.Reboots, r.HardReboots, r.ObservedReboots, r.ObservedHard = 0, "", "", 0, 0, 0, 0
-	r.ObservedRebuilds, r.ObservedRescue, r.Sealed, r.LeaseSeconds = 0, 0, "", 0
+	r.ObservedRebuilds, r.ObservedRescue, r.Sealed, r.SealedClears, r.VendorData, r.LeaseSeconds = 0, 0, "", 0, nil, 0
 	b, err := json.Marshal(r)
 	if err != nil {
 		return "" // not possible: it came as JSON

@@ -131,6 +131,7 @@ func (c *Compute) report(tx *store.Tx, host model.ID, r *model.ServerReport) err
 	booting := starting(s)
 	st := &s.Status
 	st.Generation, st.Lease = r.Generation, r.Lease
+	sealed(s, r)
 	st.Reboots, st.Hard = max(st.Reboots, min(r.Reboots, s.Reboots)), max(st.Hard, min(r.Hard, s.HardReboots))
 	st.Rebuilds, st.Rescue = max(st.Rebuilds, min(r.Rebuilds, s.Rebuilds)), r.Rescue
 	// The last step ends when the guest gives its first sign of life, after it was started.
@@ -352,7 +353,7 @@ func asIs(s *model.Server) {
 
 // putStatus writes a server where something of it differs.
 func (c *Compute) putStatus(tx *store.Tx, old, s *model.Server) error {
-	if old.Generation == s.Generation && reflect.DeepEqual(old.Status, s.Status) && reflect.DeepEqual(old.Volumes, s.Volumes) {
+	if old.Generation == s.Generation && old.Sealed == s.Sealed && reflect.DeepEqual(old.Status, s.Status) && reflect.DeepEqual(old.Volumes, s.Volumes) {
 		return nil
 	}
 	s.UpdatedAt = c.now()

@@ -119,8 +119,21 @@ func (c change) dispatch(d store.Change) {
 		c.snapshotChanged(d.Key, both[model.VolumeSnapshot](d))
 	case store.VolumeBackups.Kind():
 		c.backupChanged(d.Key, both[model.VolumeBackup](d))
+	case store.Settings.Kind():
+		if d.Key == model.SettingVendorData {
+			c.everyServer()
+		}
 	case store.Hosts.Kind():
 		c.hostChanged(d.Key, both[model.Host](d))
+	}
+}
+
+// everyServer marks all servers of all hosts that are attached here.
+func (c change) everyServer() {
+	for host := range c.e.views {
+		for s := range store.Servers.List(c.now, "host", host) {
+			c.host(host, row(model.RowServer, s.ID))
+		}
 	}
 }
 

@@ -73,7 +73,7 @@ func (e *Engine) Run(ctx context.Context) error {
 	sub := e.st.Subscribe(store.Servers.Kind(), store.Ports.Kind(), store.Networks.Kind(), store.Subnets.Kind(),
 		store.SecurityGroups.Kind(), store.SecurityRules.Kind(), store.AddressGroups.Kind(), store.Hosts.Kind(),
 		store.Routers.Kind(), store.FloatingIPs.Kind(), store.PortForwardings.Kind(), store.QoSPolicies.Kind(),
-		store.TapServices.Kind(), store.TapFlows.Kind(),
+		store.TapServices.Kind(), store.TapFlows.Kind(), store.Settings.Kind(),
 		store.Volumes.Kind(), store.VolumeSnapshots.Kind(), store.VolumeBackups.Kind())
 	defer sub.Close()
 	for {

@@ -181,12 +181,16 @@ func serverRow(snap store.Snapshot, id, host model.ID) model.HostRow {
 		RequestID: s.RequestID, ObservedReboots: s.Status.Reboots, ObservedHard: s.Status.Hard,
 		Rebuilds: s.Rebuilds, ObservedRebuilds: s.Status.Rebuilds, Saving: s.Saving, Rescue: s.Rescue, ObservedRescue: s.Status.Rescue,
 		ExtraSpecs: s.Flavor.ExtraSpecs, EphemeralGiB: s.Flavor.Ephemeral, SwapMiB: s.Flavor.SwapMiB, Sealed: s.Sealed, LaunchIndex: s.LaunchIndex, LeaseSeconds: s.Lease(),
+		SealedClears: s.SealedClears, Reservation: s.Reservation,
 		Move: move,
 	}
 	if h, ok := store.Hosts.Get(snap, host); ok {
 		r.Zone = h.Zone
 	}
 	r.Volumes = disksOf(snap, s)
+	if v, ok := store.Settings.Get(snap, model.SettingVendorData); ok {
+		r.VendorData = v.Value
+	}
 	groups := map[string]bool{}
 	for _, id := range s.Ports {
 		p, ok := store.Ports.Get(snap, id)

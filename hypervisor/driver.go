@@ -275,6 +275,22 @@ type NICCounters struct {
 	InBytes, InPackets, InErrors, InDrops, OutBytes, OutPackets, OutErrors, OutDrops int64
 }
 
+// Locator is a Driver that can say where a guest's devices are.
+type Locator interface {
+	// Devices gives the places of a defined guest's disks and cards, as it has them now or will at its next start.
+	Devices(ctx context.Context, id string) ([]Place, error)
+}
+
+// Place is where a guest finds a device.
+type Place struct {
+	Serial string // of a disk; else empty
+	MAC    string // of a card, in lower case; else empty
+	// Bus and Address are as the guest names them: "pci" and "0000:02:00.0", "scsi" and "0:0:0:1"; empty where
+	// the device has no such.
+	Bus, Address string
+	Path         string // of a disk, as Linux most likely names it: "/dev/vda"
+}
+
 // Displayer is a Driver that gives access to guests' screens.
 type Displayer interface {
 	// Display opens a connection that speaks RFB (VNC, RFC 6143), without a password. The guest must be running and have

@@ -123,6 +123,9 @@ type JoinToken struct {
 	UsedKey string `json:"used_key,omitempty"`
 }
 
+// SettingVendorData is the setting that holds what every guest is told in vendor_data.json: a JSON object.
+const SettingVendorData = "vendor-data"
+
 // Setting is a value that the whole cloud shares, such as the certificate authority
 // ("ca", sealed) or the id of the cloud.
 type Setting struct {

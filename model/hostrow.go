@@ -1,6 +1,7 @@
 package model
 
 import (
+	"encoding/json"
 	"net/netip"
 	"time"
 )
@@ -367,6 +368,9 @@ type HostServer struct {
 	EphemeralGiB     int               `json:"ephemeral,omitempty"`
 	SwapMiB          int               `json:"swap,omitempty"`
 	Sealed           string            `json:"sealed,omitempty"` // password for the metadata service
+	SealedClears     int64             `json:"sealed_clears,omitempty"`
+	VendorData       json.RawMessage   `json:"vendor_data,omitempty"` // of SettingVendorData
+	Reservation      string            `json:"reservation,omitempty"` // Nova's reservation id
 	LaunchIndex      int               `json:"launch_index,omitempty"`
 	Move             *HostMove         `json:"move,omitempty"`
 	// LeaseSeconds, where not 0: the guest must be off, its power cut, once the host has heard no server for so long, as another host will run it then.
@@ -390,6 +394,11 @@ type ServerReport struct {
 	Rescue     int64          `json:"rescue,omitempty"` // Revision of the rescue that the guest was last started in; 0: its own disk
 	Saved      []UploadReport `json:"saved,omitempty"`  // images made of the root disk
 	Move       *MoveReport    `json:"move,omitempty"`
+
+	// Sealed is the password that the guest handed in; SealedClears the row's when it did.
+	Sealed       string `json:"sealed,omitempty"`
+	SealedClears int64  `json:"sealed_clears,omitempty"`
+
 	// Disks are the volumes that the guest has now, NICs its ports: what was asked to be attached or detached is so.
 	Disks []ID      `json:"disks,omitempty"`
 	NICs  []ID      `json:"nics,omitempty"`

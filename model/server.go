@@ -78,6 +78,8 @@ type Server struct {
 	AdminPass   string            `json:"-"`
 	// Sealed is the password that the guest handed in, encrypted with its owner's key (base64), as the metadata service took it.
 	Sealed string `json:"sealed,omitempty"`
+	// SealedClears counts how often it was cleared: what was handed in before is not taken again.
+	SealedClears int64 `json:"sealed_clears,omitempty"`
 	// GroupID is its server group; Hints are the scheduler hints that it was made with.
 	GroupID     ID                  `json:"group_id,omitempty"`
 	Hints       map[string][]string `json:"hints,omitempty"`

@@ -109,6 +109,7 @@ func (d *dialect) routes() []api.Route {
 	d.quotaRoutes(route)
 	d.consoleRoutes(route)
 	d.groupRoutes(route)
+	d.passwordRoutes(route)
 	return out
 }
 

@@ -100,6 +100,9 @@ func newServerRole(ctx context.Context, p serverParts) (*serverRole, error) {
 	if err := vols.Bootstrap(ctx); err != nil {
 		return nil, fmt.Errorf("volume: %w", err)
 	}
+	if err := c.vendorData(ctx, st); err != nil {
+		return nil, fmt.Errorf("vendor data: %w", err)
+	}
 	if err := bootstrapFlavors(ctx, st, comp); err != nil {
 		return nil, fmt.Errorf("compute: %w", err)
 	}

@@ -49,6 +49,7 @@ type Switch struct {
 	sim      *sim.Switch
 	devices  map[string]*Device
 	ports    map[model.ID]string // port → device
+	service  func(frame []byte)  // the metadata device; nil: nobody listens
 	drv      *Driver             // nil: no driver
 }
 
@@ -78,6 +79,13 @@ func (s *Switch) AddDevice(name string, out func(frame []byte)) *Device {
 	d := &Device{Name: name, sw: s, underlay: s.underlay, out: out}
 	s.devices[name] = d
 	return d
+}
+
+// Serve gives out what the switch sends to the metadata device, one frame at a time; out must not send frames itself.
+func (s *Switch) Serve(out func(frame []byte)) {
+	s.underlay.mu.Lock()
+	defer s.underlay.mu.Unlock()
+	s.service = out
 }
 
 // AddProvider makes a device of a machine on a physical network.
@@ -215,6 +223,10 @@ func (s *Switch) emit(res sim.Result) {
 		case out.To >= pipeline.PortTunnel && out.To <= pipeline.PortTunnelGeneve:
 			if far := s.underlay.hosts[out.Host]; far != nil {
 				far.arrive(sim.Arrival{In: out.To, VNI: out.VNI, Packet: out.Packet})
+			}
+		case out.To == pipeline.PortService:
+			if s.service != nil {
+				s.service(out.Packet.Frame())
 			}
 		case out.To > pipeline.PortProvider:
 			if physical, ok := s.drv.cfg.Ordinals.Find(pipeline.OrdinalProvider, uint32(out.To-pipeline.PortProvider)); ok {

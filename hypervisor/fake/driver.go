@@ -37,6 +37,7 @@ const (
 	ConsoleLog Op = "console log"
 	Console    Op = "console"
 	Display    Op = "display"
+	Devices    Op = "devices"
 	Pause      Op = "pause"
 	Suspend    Op = "suspend"
 	Plug       Op = "plug"
@@ -69,6 +70,8 @@ type Behaviour struct {
 	// LetGoFor is how long the guest takes to let go of a device that is unplugged; a negative one never does.
 	LetGoFor time.Duration
 	MoveFor  time.Duration // copying the guest's memory to another host takes this long
+	// First is the guest's first instruction: it is called as soon as the guest runs, before Start returns.
+	First func(g hypervisor.Guest)
 	// Greeting is written to the console at each start and reset.
 	Greeting string
 }
@@ -326,6 +329,8 @@ func (d *Driver) Start(ctx context.Context, id string) error {
 		return err
 	}
 	h := d.h
+	first := func() {}
+	defer func() { first() }()
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	g := h.guests[id]
@@ -349,6 +354,9 @@ func (d *Driver) Start(ctx context.Context, id string) error {
 	g.live, g.began, g.sizes = g.spec, time.Now(), nil
 	h.become(g, hypervisor.Running, "started")
 	h.write(g, []byte(b.Greeting))
+	if spec := g.spec; b.First != nil {
+		first = func() { b.First(spec) }
+	}
 	if b.RunFor > 0 {
 		run := g.run
 		time.AfterFunc(b.RunFor, func() {

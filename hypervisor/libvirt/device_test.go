@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -82,6 +83,11 @@ func TestDevices(t *testing.T) {
 	}
 	if t.Failed() {
 		t.Log(args)
+	}
+	// The addresses are those that QEMU was told: libvirt names the buses by its own numbers, the guest by the firmware's.
+	places, err := d.Devices(ctx, g.ID)
+	if err != nil || len(places) != 7 || places[0].Path != "/dev/vda" || places[1].Serial != "volume-1" || places[2].Bus != "scsi" || places[5].MAC != "fa:16:3e:00:00:01" || places[5].Bus != "pci" {
+		t.Errorf("the devices are at %+v, %v", places, err)
 	}
 	link := func() string {
 		out, err := exec.Command("ip", "-n", h.NetNS(), "-o", "link", "show", "tap0").CombinedOutput()
@@ -194,5 +200,25 @@ func BenchmarkEnsureUnchanged(b *testing.B) {
 		if err := d.Ensure(ctx, g); err != nil {
 			b.Fatal(err)
 		}
+	}
+}
+
+func TestPlaces(t *testing.T) {
+	got, err := libvirt.ParsePlaces(`<domain type='kvm'><devices>
+<disk type='file'><target dev='vda' bus='virtio'/><serial>s1</serial><address type='pci' domain='0x0000' bus='0x03' slot='0x00' function='0x0'/></disk>
+<disk type='file'><target dev='sda' bus='scsi'/><serial>s2</serial><address type='drive' controller='0' bus='0' target='0' unit='1'/></disk>
+<disk type='file'><target dev='sdb' bus='sata'/></disk>
+<disk type='file'><target dev='vdc' bus='virtio'/><address type='pci' domain='x' bus='0x03' slot='0x00' function='0x0'/></disk>
+<interface type='ethernet'><mac address='FA:16:3e:00:00:01'/><address type='pci' domain='0x0000' bus='0x0a' slot='0x1f' function='0x7'/></interface>
+</devices></domain>`)
+	want := []hypervisor.Place{
+		{Serial: "s1", Bus: "pci", Address: "0000:03:00.0", Path: "/dev/vda"}, {Serial: "s2", Bus: "scsi", Address: "0:0:0:1", Path: "/dev/sda"},
+		{Path: "/dev/sdb"}, {Path: "/dev/vdc"}, {MAC: "fa:16:3e:00:00:01", Bus: "pci", Address: "0000:0a:1f.7"},
+	}
+	if err != nil || !slices.Equal(got, want) {
+		t.Errorf("%+v, %v", got, err)
+	}
+	if _, err := libvirt.ParsePlaces("<domain"); err == nil {
+		t.Error("half a definition is read")
 	}
 }

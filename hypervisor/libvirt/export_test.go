@@ -46,3 +46,6 @@ func (d *Driver) Look(ctx context.Context, id string) error {
 	_, _, err := d.power(ctx, domainRef{name: id, uuid: uuid})
 	return err
 }
+
+// ParsePlaces reads a domain's definition.
+func ParsePlaces(text string) ([]hypervisor.Place, error) { return parsePlaces(text) }
