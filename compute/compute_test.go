@@ -445,6 +445,12 @@ func TestOldActionsGo(t *testing.T) {
 				return err
 			}
 		}
+		for name, ago := range map[string]time.Duration{"long": 2 * time.Hour, "late": time.Minute} {
+			g := &model.Server{Meta: model.NewMeta(project, name, now), Status: model.ServerStatus{Phase: model.PhaseGone, TerminatedAt: now.Add(-ago)}}
+			if err := store.GoneServers.Put(tx, g); err != nil {
+				return err
+			}
+		}
 		if err := store.Actions.Put(tx, &old); err != nil {
 			return err
 		}
@@ -466,6 +472,11 @@ func TestOldActionsGo(t *testing.T) {
 	}
 	if _, ok := store.Actions.Get(w.s.Snapshot(), recent.Key()); !ok {
 		t.Error("a recent action of a server that is gone does not stay")
+	}
+	for g := range store.GoneServers.All(w.s.Snapshot()) {
+		if g.Name != "late" {
+			t.Errorf("what was gone %s ago is remembered", g.Name)
+		}
 	}
 }
 

@@ -38,6 +38,8 @@ func (w *world) problem(snap store.Snapshot) string {
 			return fmt.Sprintf("server %s is on its shelf and is not: %s on %q, %+v", s.ID, s.Shelving, s.Host, s.Status)
 		case s.Status.Phase == model.PhaseError && s.Status.Fault == nil, s.Status.Phase == model.PhaseReady && s.Status.Fault != nil:
 			return fmt.Sprintf("server %s and its fault: %+v", s.ID, s.Status)
+		case len(s.Plugging) > 0 || len(s.PortTags) > len(s.Ports):
+			return fmt.Sprintf("server %s has interfaces under way: %+v, %v of %v", s.ID, s.Plugging, s.PortTags, s.Ports)
 		case s.Status.Action != "":
 			return fmt.Sprintf("server %s has an action that runs", s.ID)
 		}
@@ -128,6 +130,21 @@ func TestEverythingConverges(t *testing.T) {
 	acts["shelve"] = func(tx *store.Tx, sc compute.Scope, id model.ID) (*model.Server, error) {
 		return w.c.Shelve(tx, sc, id, "")
 	}
+	acts["attach"] = func(tx *store.Tx, sc compute.Scope, id model.ID) (*model.Server, error) {
+		owner := "compute:nova"
+		p, err := w.net.CreatePort(tx, network.Scope{ProjectID: project}, network.PortSpec{NetworkID: w.network, DeviceID: &id, DeviceOwner: &owner, Owned: true})
+		if err != nil {
+			return nil, err
+		}
+		return w.c.AttachInterface(tx, sc, id, p.ID, "tag")
+	}
+	acts["detach"] = func(tx *store.Tx, sc compute.Scope, id model.ID) (*model.Server, error) {
+		s, ok := store.Servers.Get(tx, id)
+		if !ok || len(s.Ports) == 0 {
+			return nil, fault.New(fault.NotFound, "it has no port")
+		}
+		return w.c.DetachInterface(tx, sc, id, s.Ports[0])
+	}
 	stop := w.run("1")
 	rapid.Check(t, func(rt *rapid.T) {
 		var ids []model.ID
@@ -163,7 +180,7 @@ func TestEverythingConverges(t *testing.T) {
 					return w.c.SetMetadata(tx, sc, id, map[string]string{"k": sc.RequestID}, false)
 				}, pick()))
 			case "act":
-				name := rapid.SampledFrom([]string{"pause", "unpause", "suspend", "resume", "rebuild", "rescue", "unrescue", "shelve", "unshelve"}).Draw(rt, "name")
+				name := rapid.SampledFrom([]string{"pause", "unpause", "suspend", "resume", "rebuild", "rescue", "unrescue", "shelve", "unshelve", "attach", "attach", "detach", "detach"}).Draw(rt, "name")
 				ok(name, w.do(acts[name], pick()))
 			case "off":
 				w.hosts[rapid.IntRange(0, 2).Draw(rt, "host")].PowerOff(pick())

@@ -204,7 +204,11 @@ func (c *Compute) gone(tx *store.Tx, s *model.Server) error {
 	if err := c.releaseVolumes(tx, s, false); err != nil {
 		return err
 	}
-	if err := c.end(tx, copyOf(s), ""); err != nil {
+	g := copyOf(s)
+	if err := c.end(tx, g, ""); err != nil {
+		return err
+	}
+	if err := c.remember(tx, g); err != nil {
 		return err
 	}
 	return store.Servers.Delete(tx, s.ID)

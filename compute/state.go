@@ -14,11 +14,14 @@ const (
 	Shelved          = "shelved"
 	ShelvedOffloaded = "shelved_offloaded"
 	Errored          = "error"
+	Gone             = "deleted"
 )
 
 // State gives the state of a server in Nova's words (vm_state).
 func State(s *model.Server) string {
 	switch {
+	case s.Status.Phase == model.PhaseGone:
+		return Gone
 	case s.Status.Phase == model.PhaseError || s.Status.Phase == model.PhaseDeleting && s.Status.Fault != nil:
 		return Errored
 	case s.Status.LaunchedAt.IsZero():

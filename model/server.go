@@ -46,6 +46,7 @@ const (
 	PhaseError    Phase = "error"    // Fault tells why; delete works
 	PhaseDeleting Phase = "deleting" // wanted gone; the row goes when the host says so
 	PhaseShelved  Phase = "shelved"  // it has no host, and its disk is an image
+	PhaseGone     Phase = "gone"     // nothing is left of it but what is told of it for a while
 )
 
 // Power is the state of a guest, wanted or seen.
@@ -136,8 +137,10 @@ type ServerStatus struct {
 	Rescue     int64     `json:"rescue,omitempty"` // Revision of the rescue that the guest runs in; 0: none
 	Fault      *Fault    `json:"fault,omitempty"`
 	LaunchedAt time.Time `json:"launched_at"`
-	Action     string    `json:"action,omitempty"` // request id of the action that runs, where one does
-	Failed     []ID      `json:"failed,omitempty"` // hosts that could not start it, in order
+	// TerminatedAt is when nothing was left of it; zero before.
+	TerminatedAt time.Time `json:"terminated_at,omitzero"`
+	Action       string    `json:"action,omitempty"` // request id of the action that runs, where one does
+	Failed       []ID      `json:"failed,omitempty"` // hosts that could not start it, in order
 }
 
 // NewestFirst gives a key under which servers sort by creation, the newest first, then by

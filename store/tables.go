@@ -133,6 +133,11 @@ var (
 		By("newest", func(r *model.Server) []string { return []string{r.NewestFirst()} }),
 		By("project_newest", func(r *model.Server) []string { return []string{r.ProjectID + "," + r.NewestFirst()} }))
 
+	// GoneServers are what is told of servers that are gone, for a while.
+	GoneServers = Define("gone_server", func(r *model.Server) string { return r.ID },
+		By("newest", func(r *model.Server) []string { return []string{r.NewestFirst()} }),
+		By("project_newest", func(r *model.Server) []string { return []string{r.ProjectID + "," + r.NewestFirst()} }))
+
 	Actions = Define("action", (*model.Action).Key,
 		By("server", func(r *model.Action) []string { return []string{r.ServerID} }),
 		By("request", func(r *model.Action) []string { return []string{r.ServerID + "," + r.RequestID} }))
@@ -435,7 +440,7 @@ var (
 // Tables gives every table of the cloud.
 func Tables() []AnyTable {
 	return []AnyTable{Domains, Projects, Users, Groups, Roles, Assignments, IdentityRecords, Revocations, SigningKeys,
-		Images, ImageUploads, ImageTasks, Flavors, KeyPairs, Servers, Actions, Migrations, ServerGroups, Aggregates, ConsoleTokens,
+		Images, ImageUploads, ImageTasks, Flavors, KeyPairs, Servers, GoneServers, Actions, Migrations, ServerGroups, Aggregates, ConsoleTokens,
 		Volumes, VolumeSnapshots, VolumeBackups, VolumeTypes, VolumeQoS, VolumeTransfers, Networks, Subnets, Ports, SecurityGroups, SecurityRules,
 		Routers, FloatingIPs, PortForwardings, QoSPolicies, Trunks, TapServices, TapFlows,
 		DefaultRules, AddressGroups, AddressScopes, SubnetPools, RBACPolicies, AutoTopologies, Quotas, Hosts, Heartbeats, JoinTokens, Settings}

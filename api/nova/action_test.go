@@ -487,3 +487,41 @@ func TestSeveralServersAtOnce(t *testing.T) {
 		t.Errorf("up to the quota: %d %s", a.status, a.raw)
 	}
 }
+
+// TestServersThatAreGone: administrators are told of them for a while.
+func TestServersThatAreGone(t *testing.T) {
+	c := newCloud(t)
+	c.furnish()
+	c.host("h1")
+	var ids []string
+	for _, name := range []string{"a", "b", "stays"} {
+		id := c.boot("red", name, "user_data", "c2VjcmV0")
+		c.wait("red", id, "status", "ACTIVE")
+		ids = append(ids, id)
+	}
+	for _, id := range ids[:2] {
+		if a := c.do("red", "DELETE", "/servers/"+id, nil); a.status != 204 {
+			t.Fatalf("delete: %d", a.status)
+		}
+		c.gone("red", id)
+	}
+	for query, want := range map[string]string{
+		"all_tenants=1&deleted=true": "b a", "all_tenants=1&status=deleted": "b a", "project_id=" + red + "&deleted=1": "b a", "project_id=" + blue + "&deleted=1": "",
+		"deleted=true": "", "all_tenants=1&deleted=true&name=a": "a", "all_tenants=1&deleted=true&limit=1": "b", "all_tenants=1&deleted=true&marker=" + ids[1]: "a",
+		"all_tenants=1&deleted=false": "stays",
+	} {
+		if got := strings.Join(names(c.rows("admin", "/servers/detail?"+query)), " "); got != want {
+			t.Errorf("%s: %q, want %q", query, got, want)
+		}
+	}
+	if got := names(c.rows("red", "/servers?deleted=true")); len(got) != 1 || got[0] != "stays" {
+		t.Errorf("a tenant lists %v", got)
+	}
+	c.refused(403, "forbidden", "red", "GET", "/servers?status=deleted", nil)
+	for _, s := range c.rows("admin", "/servers/detail?all_tenants=1&deleted=true", "2.96") {
+		if s["status"] != "DELETED" || s["OS-EXT-STS:vm_state"] != "deleted" || s["OS-SRV-USG:terminated_at"] == nil || s["OS-EXT-SRV-ATTR:user_data"] != nil {
+			t.Errorf("it is told of as %v", s)
+		}
+	}
+	c.refused(404, "itemNotFound", "admin", "GET", "/servers/"+ids[0], nil)
+}

@@ -245,33 +245,40 @@ func tests(c *api.Context, q url.Values) (out []test, none bool, err error) {
 		equal("node", name)
 		equal("uuid", func(_ *viewer, s *model.Server) string { return s.ID })
 		equal("hostname", func(_ *viewer, s *model.Server) string { return s.HostName })
-		// Nothing is kept of a server that is gone.
-		if deleted, _, err := queryBool(q, "deleted"); err != nil {
-			return nil, false, err
-		} else if deleted {
-			none = true
-		}
 	}
 	return out, none, nil
 }
 
-// inOrder gives servers newest first, after the marker.
-func inOrder(r store.Reader, project string, all bool, marker *model.Server) iter.Seq[*model.Server] {
+// inOrder gives servers newest first, after the marker; gone: those that are gone.
+func inOrder(r store.Reader, project string, all bool, gone bool, marker *model.Server) iter.Seq[*model.Server] {
 	index, prefix := "project_newest", project+","
 	if all {
 		index, prefix = "newest", ""
 	}
+	table := store.Servers
+	if gone {
+		table = store.GoneServers
+	}
 	if marker == nil {
-		return store.Servers.Prefix(r, index, prefix)
+		return table.Prefix(r, index, prefix)
 	}
 	from := prefix + marker.NewestFirst()
 	return func(yield func(*model.Server) bool) {
-		for s := range store.Servers.Seek(r, index, prefix, from) {
+		for s := range table.Seek(r, index, prefix, from) {
 			if s.ID != marker.ID && !yield(s) {
 				return
 			}
 		}
 	}
+}
+
+// listsGone tells whether an administrator asks for servers that are gone.
+func listsGone(c *api.Context, q url.Values) (bool, error) {
+	if !c.Caller.CloudAdmin {
+		return false, nil
+	}
+	gone, _, err := queryBool(q, "deleted")
+	return gone || strings.EqualFold(q.Get("status"), "deleted"), err
 }
 
 // sortValue gives what a server is sorted by.
@@ -368,11 +375,19 @@ func (d *dialect) listServers(c *api.Context, detail bool) error {
 	if err != nil {
 		return err
 	}
+	gone, err := listsGone(c, q)
+	if err != nil {
+		return err
+	}
+	get := compute.Get
+	if gone {
+		get = compute.GetGone
+	}
 	snap := c.Snapshot()
 	v := newViewer(c, snap)
 	var marker *model.Server
 	if pg.Marker != "" {
-		if marker, err = compute.Get(snap, scope(c), pg.Marker); err != nil {
+		if marker, err = get(snap, scope(c), pg.Marker); err != nil {
 			return badRequest("marker [%s] not found", clip(pg.Marker))
 		}
 	}
@@ -408,7 +423,7 @@ func (d *dialect) listServers(c *api.Context, detail bool) error {
 		if sorting != nil {
 			first = nil
 		}
-		inOrder(snap, project, all, first)(take)
+		inOrder(snap, project, all, gone, first)(take)
 	}
 	if sorting != nil {
 		sorting = append(sorting, api.SortKey{Key: "created_at", Desc: true}, api.SortKey{Key: "uuid", Desc: true})

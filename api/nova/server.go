@@ -47,7 +47,7 @@ func status(s *model.Server) (string, int) {
 var stateStatus = map[string]string{
 	compute.Active: "ACTIVE", compute.Building: "BUILD", compute.Errored: "ERROR", compute.Stopped: "SHUTOFF", compute.Paused: "PAUSED",
 	compute.Suspended: "SUSPENDED", compute.Rescued: "RESCUE", compute.Resized: "VERIFY_RESIZE", compute.Shelved: "SHELVED",
-	compute.ShelvedOffloaded: "SHELVED_OFFLOADED",
+	compute.ShelvedOffloaded: "SHELVED_OFFLOADED", compute.Gone: "DELETED",
 }
 
 // taskStatus are the statuses of servers that have a task and are in one of the states.
@@ -188,7 +188,7 @@ func (v *viewer) full(s *model.Server) object {
 		"hostId": hostHash(s.ProjectID, s.Host), "created": stamp(s.CreatedAt), "updated": stamp(s.UpdatedAt),
 		"addresses": v.addresses(ports, true), "accessIPv4": s.AccessIPv4, "accessIPv6": s.AccessIPv6, "links": links(c, "servers/"+s.ID),
 		"OS-DCF:diskConfig": s.DiskConfig, "OS-EXT-AZ:availability_zone": s.Zone, "config_drive": "", "key_name": nil,
-		"OS-SRV-USG:launched_at": micros(s.Status.LaunchedAt), "OS-SRV-USG:terminated_at": nil,
+		"OS-SRV-USG:launched_at": micros(s.Status.LaunchedAt), "OS-SRV-USG:terminated_at": micros(s.Status.TerminatedAt),
 		"OS-EXT-STS:task_state": nil, "OS-EXT-STS:vm_state": compute.State(s), "OS-EXT-STS:power_state": power,
 		"os-extended-volumes:volumes_attached": volumesOf(c, s),
 		"image":                                "", // of one that boots from a volume

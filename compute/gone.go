@@ -1,0 +1,48 @@
+package compute
+
+import (
+	"cmp"
+	"slices"
+
+	"yakumo/fault"
+	"yakumo/model"
+	"yakumo/store"
+)
+
+// remember keeps what an administrator is told of a server that is gone: no secret of its, and nothing that it held.
+func (c *Compute) remember(tx *store.Tx, s *model.Server) error {
+	s.Status.Phase, s.Status.Power, s.Status.TerminatedAt, s.UpdatedAt = model.PhaseGone, model.PowerOff, c.now(), c.now()
+	s.UserData, s.PublicKey, s.Sealed, s.Ports, s.PortTags, s.Plugging, s.Volumes, s.Saving = "", "", "", nil, nil, nil, nil, nil
+	s.Rescue, s.Move, s.Hints, s.GroupID = nil, nil, nil, ""
+	return store.GoneServers.Put(tx, s)
+}
+
+// GetGone gives a server that is gone, to an administrator.
+func GetGone(r store.Reader, sc Scope, id model.ID) (*model.Server, error) {
+	if s, ok := store.GoneServers.Get(r, id); ok && sc.Admin {
+		return s, nil
+	}
+	return nil, fault.New(fault.NotFound, "Instance %s could not be found.", id)
+}
+
+// maxGone is how many servers that are gone are remembered at most, whatever their age.
+const maxGone = 10_000
+
+// forgotten gives the ids of servers that were gone too long ago, or are too many.
+func (p *Sweeper) forgotten(snap store.Snapshot) []model.ID {
+	horizon := p.c.now().Add(-p.c.cfg.KeepActions)
+	var all []*model.Server
+	for s := range store.GoneServers.All(snap) {
+		all = append(all, s)
+	}
+	slices.SortFunc(all, func(a, b *model.Server) int {
+		return cmp.Or(b.Status.TerminatedAt.Compare(a.Status.TerminatedAt), cmp.Compare(a.ID, b.ID))
+	})
+	var out []model.ID
+	for i, s := range all {
+		if i >= maxGone || s.Status.TerminatedAt.Before(horizon) {
+			out = append(out, s.ID)
+		}
+	}
+	return out
+}
