@@ -200,6 +200,7 @@ type Agent struct {
 	metrics  *metrics
 	repeat   atomic.Bool   // all reports are to be sent once more
 	boots    chan struct{} // holds one value for each guest that is being started
+	copying  chan struct{} // holds one value for each disk that is being copied
 
 	mu    sync.Mutex
 	tries map[model.ID]*try               // servers that failed lately
@@ -224,7 +225,7 @@ func New(cfg Config) (*Agent, error) {
 		return nil, fmt.Errorf("agent: %w", err)
 	}
 	a := &Agent{
-		cfg: cfg, log: cfg.Log, started: cfg.Now().UTC(), ledger: l, boots: make(chan struct{}, cfg.Boots),
+		cfg: cfg, log: cfg.Log, started: cfg.Now().UTC(), ledger: l, boots: make(chan struct{}, cfg.Boots), copying: make(chan struct{}, copiesAtOnce),
 		tries: map[model.ID]*try{}, saves: map[model.ID]int{}, sent: map[model.ID]model.ServerReport{},
 	}
 	a.link = cfg.Link(a)

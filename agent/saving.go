@@ -15,6 +15,9 @@ import (
 	"yakumo/model"
 )
 
+// copiesAtOnce is how many disks are copied at once: more would only share the host's disk.
+const copiesAtOnce = 2
+
 // savingFile is the name of the copy of a root disk that is to become an image.
 func savingFile(image model.ID) string { return "saving-" + image + ".qcow2" }
 
@@ -71,13 +74,14 @@ func (a *Agent) copyRoot(ctx context.Context, row *model.HostServer, image model
 	if !ownRoot(row) {
 		return fault.New(fault.Invalid, "The server's root disk is a volume; no image is made of it here.")
 	}
-	leave, err := a.enter(ctx)
-	if err != nil {
-		return err
+	select {
+	case a.copying <- struct{}{}:
+		defer func() { <-a.copying }()
+	case <-ctx.Done():
+		return ctx.Err()
 	}
-	defer leave()
 	began := time.Now()
-	err = replace(path, func(tmp string) error {
+	err := replace(path, func(tmp string) error {
 		if power != hypervisor.Running && power != hypervisor.Paused {
 			return a.cfg.Disks.Flatten(ctx, tmp, filepath.Join(a.dir(row.ID), diskFile))
 		}
