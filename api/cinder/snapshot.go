@@ -171,11 +171,15 @@ func (d *dialect) snapshotAction(c *api.Context) error {
 	switch {
 	case len(o) != 1:
 		return badRequest("Malformed request body")
-	case b.o["os-reset_status"] != nil:
+	case b.o["os-reset_status"] != nil, b.o["os-update_snapshot_status"] != nil:
+		name := "os-reset_status"
+		if b.o[name] == nil {
+			name = "os-update_snapshot_status"
+		}
 		if err := adminOnly(c, "volume_extension:snapshot_admin_actions:reset_status"); err != nil {
 			return err
 		}
-		in := b.inner("os-reset_status")
+		in := b.inner(name)
 		state := in.needed("status")
 		if err := cmp.Or(b.err(), in.err()); err != nil {
 			return err
@@ -194,7 +198,7 @@ func (d *dialect) snapshotAction(c *api.Context) error {
 					return err
 				}
 				f = func(tx *store.Tx) error { return d.v.DeleteSnapshot(tx, scope(c), s.ID, true) }
-			case "os-unmanage", "os-update_snapshot_status":
+			case "os-unmanage":
 				return notOffered("The action " + name)
 			default:
 				return badRequest("There is no such action: %s", clip(name))
