@@ -3,6 +3,7 @@ package e2e_test
 import (
 	"encoding/json"
 	"fmt"
+	"regexp"
 	"strings"
 	"testing"
 )
@@ -83,6 +84,17 @@ func TestGuestsAreToldWhatTheyAre(t *testing.T) {
 				t.Errorf("%s: user data on the config drive: %q", g.name, got)
 			}
 			g.must(t, "umount /mnt/config")
+		}
+	}
+	// Each found it at the first try: it was there before the guest asked.
+	for _, g := range []*guest{w.blue1, w.blue2, w.red1} {
+		log, err := fix.drivers[g.host].ConsoleLog(t.Context(), g.id, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		said := regexp.MustCompile(`data source: [^\n]*, found in [0-9.]+ s(, at try \d+)?`).FindSubmatch(log)
+		if said == nil || len(said[1]) > 0 {
+			t.Errorf("%s: its data source: %q", g.name, said)
 		}
 	}
 	// A guest does not get another's by claiming to be it.

@@ -35,12 +35,16 @@ const (
 // It writes a line to the fifo as soon as keys, host name and an address are set: the login prompt waits for that.
 func runDataSource(ctx context.Context, drive, fifo string) error {
 	start := time.Now()
-	inst, source, err := findInstance(ctx, drive)
+	inst, source, tries, err := findInstance(ctx, drive)
 	if err != nil {
 		signalReady(fifo)
 		return fmt.Errorf("none found in %.1f s: %w", time.Since(start).Seconds(), err)
 	}
-	say("data source: %s, instance %s, found in %.1f s", source, inst.id, time.Since(start).Seconds())
+	again := ""
+	if tries > 1 {
+		again = fmt.Sprintf(", at try %d", tries)
+	}
+	say("data source: %s, instance %s, found in %.1f s%s", source, inst.id, time.Since(start).Seconds(), again)
 	first, err := beginInstance(inst.id)
 	if err != nil {
 		signalReady(fifo)
@@ -61,25 +65,25 @@ func runDataSource(ctx context.Context, drive, fifo string) error {
 	return errors.Join(err, applyUserData(inst.userData))
 }
 
-func findInstance(ctx context.Context, drive string) (*instance, string, error) {
+func findInstance(ctx context.Context, drive string) (inst *instance, source string, tries int, err error) {
 	if _, err := os.Stat(drive); err == nil {
 		inst, err := readDrive(drive)
-		return inst, "config drive", err
+		return inst, "config drive", 1, err
 	}
 	ctx, cancel := context.WithTimeout(ctx, metadataDeadline)
 	defer cancel()
 	if err := waitForAddress(ctx); err != nil {
-		return nil, "", err
+		return nil, "", 0, err
 	}
 	pause := 100 * time.Millisecond
-	for {
+	for tries = 1; ; tries++ {
 		inst, source, err := metadata{address: metadataAddress()}.read(ctx)
 		if err == nil {
-			return inst, source, nil
+			return inst, source, tries, nil
 		}
 		select {
 		case <-ctx.Done():
-			return nil, "", err
+			return nil, "", tries, err
 		case <-time.After(pause):
 		}
 		pause = min(2*pause, 5*time.Second)
