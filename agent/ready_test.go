@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"context"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
@@ -9,6 +10,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"yakumo/datapath/pipeline"
 	"yakumo/datapath/pipeline/sim"
@@ -63,7 +65,7 @@ func TestMetadataIsThereAtTheFirstInstruction(t *testing.T) {
 	})
 	c := newCloud(w.side)
 	c.network.Subnets[0].CIDR = netip.MustParsePrefix("10.0.0.0/16")
-	a = w.start(t, func(cfg *Config) { cfg.Boots = 16 })
+	a = w.start(t, func(cfg *Config) { cfg.Boots, cfg.Taps = 16, slowTaps{cfg.Taps} })
 	t.Cleanup(func() { a.stop(t) })
 	rows := c.base()
 	var servers []*model.HostServer
@@ -105,6 +107,14 @@ func TestMetadataIsThereAtTheFirstInstruction(t *testing.T) {
 	if len(misses) > 0 {
 		t.Errorf("%d misses in %d boots: %s", len(misses), total, strings.Join(slices.Clone(misses[:min(5, len(misses))]), "; "))
 	}
+}
+
+// slowTaps are taps that take their time, so that a guest that does not wait for its wires is found out.
+type slowTaps struct{ Taps }
+
+func (s slowTaps) Ensure(ctx context.Context, name string, mtu int) error {
+	<-time.After(5 * time.Millisecond)
+	return s.Taps.Ensure(ctx, name, mtu)
 }
 
 // syn is a guest's first packet to the metadata service.
