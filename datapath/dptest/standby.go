@@ -16,7 +16,8 @@ import (
 
 // standbyCases are the tests of ports whose servers move.
 var standbyCases = []testCase{{"Standby", testStandby}, {"SwitchOver", testSwitchOver}, {"SwitchOverConnections", testSwitchOverConnections},
-	{"SwitchOverBack", testSwitchOverBack}, {"SwitchOverProvider", testSwitchOverProvider}, {"SwitchOverTrunk", testSwitchOverTrunk}}
+	{"SwitchOverBack", testSwitchOverBack}, {"SwitchOverProvider", testSwitchOverProvider}, {"SwitchOverTrunk", testSwitchOverTrunk},
+	{"SwitchOverFloating", testSwitchOverFloating}}
 
 // move is a guest on its way from one host to another.
 type move struct {
@@ -456,5 +457,62 @@ func testSwitchOverTrunk(t *testing.T, f Fabric) {
 		toS.wellTagged(g1.Passes(toS, g1.UDP(toS, 53)))
 		toP.Passes(g0, toP.UDP(g0, 53))
 		toS.Passes(g1, toS.UDP(g1, 53))
+	}
+}
+
+// testSwitchOverFloating: a floating address goes with its guest. Until the outside knows, the host that it left
+// translates on; both say never at once that they have it.
+func testSwitchOverFloating(t *testing.T, f Fabric) {
+	s := newSite(t, f, 0)
+	tn := s.tenant("red", 7001, 10)
+	h0, h1 := s.w.Host(0), s.w.Host(1)
+	here := s.floating("f", tn.router, 20, tn.a.IP())
+	here.PortID = tn.a.Port.ID
+	aside := *here
+	aside.Standby = true
+	h0.Apply(here)
+	p := s.to(here.MAC, here.Address, 5000, 80)
+	s.in(tn.a, p, tn.a.IP())
+
+	m := move{tn.a, h1.StandBy(tn.a)}
+	h1.Apply(&aside)
+	p.Payload = s.w.Token()
+	s.in(tn.a, p, tn.a.IP())
+	s.o.seen = nil
+	asks := func() int { // how many say that they have it
+		t.Helper()
+		s.o.Send(s.o.ARPRequest(here.Address))
+		s.o.Expect("ARP reply for the floating address", func(q sim.Packet) bool { return q.ARPOp == pipeline.ARPReply && q.ARPSPA == here.Address })
+		s.w.fence(h0, h1)
+		s.pings(s.ext.routerPort("red", 10).MAC, s.ext.at(10))
+		n := 1
+		for _, q := range s.o.seen {
+			if q.ARPOp == pipeline.ARPReply && q.ARPSPA == here.Address && q.EthDst == s.o.MAC() {
+				n++
+			}
+		}
+		return n
+	}
+	if n := asks(); n != 1 {
+		t.Errorf("%d hosts have the address", n)
+	}
+
+	h0.Apply(append(m.depart(), &aside)...)
+	s.arrives(m.to, p) // nobody has told the outside
+	up, down := m.arrive()
+	s.o.seen = nil
+	h1.apply(append(up, here), down)
+	h1.Settle(t)
+	s.o.Expect("announcement of the floating address", func(q sim.Packet) bool {
+		return q.EthType == pipeline.TypeARP && q.ARPSPA == here.Address && q.ARPTPA == here.Address && q.EthSrc == parseMAC(t, here.MAC)
+	})
+	s.arrives(m.to, p)
+	s.out(m.to, m.to.via(tn.port, s.o.IP(), 99), here.Address, here.MAC)
+	h0.Remove(here.RowID(), tn.a.Port.RowID())
+	h0.Apply(PeerOf(m.to.Port, h1.TunnelIP()))
+	s.arrives(m.to, s.to(here.MAC, here.Address, 5001, 80))
+	s.o.seen = nil
+	if n := asks(); n != 1 {
+		t.Errorf("%d hosts have the address at the end", n)
 	}
 }

@@ -29,8 +29,8 @@ func (c *compiler) attract(r *model.HostPort, ord uint32, net Term, mac MAC) {
 	}
 }
 
-// sendOn compiles what becomes of frames that others still send here for a port that has left. It ends where
-// the port is: a host that has it, or stands by for it, sends nothing on.
+// sendOn compiles what becomes of frames that others still send here for a port that has left. It ends there:
+// that host has the port, or stands by for it, and has no such row.
 func (c *compiler) sendOn(r *model.HostPeer, net Term, mac MAC, to Tunnel) {
 	if r.Moved {
 		c.add(Lookup, prioMoved, FeatureStandby, MatchOf(net, IsMAC(EthDst, mac), Is(Landed, 1)), Reenter{}, to)
