@@ -96,6 +96,7 @@ type Config struct {
 	Peers      func() (net.Listener, error) // opens Channel; default: a TCP listener
 	PostCopy   bool                         // a guest that is hurried may run elsewhere before its memory is there: a break is its end then
 	Engines    map[string]block.Engine      // what volumes are kept by; see EngineLocal
+	Relay      block.Relay                  // opens local volumes of other hosts; nil: guests here can have none
 	Run        string                       // folder for sockets of volumes that other hosts serve, absolute and short; default Dir/run
 	Metrics    prometheus.Registerer        // nil: none
 	Log        *slog.Logger                 // default slog.Default

@@ -166,6 +166,12 @@ func (v *volumeKeeper) size(ctx context.Context, e block.Engine, row *model.Host
 	if p.SizeGiB >= row.SizeGiB {
 		return nil
 	}
+	if c, ok := e.(block.Closer); ok && v.idle(row.ID) {
+		// It may be open for guests that are off: tend opens it anew.
+		if err := c.Close(ctx, row.ID); err != nil {
+			return err
+		}
+	}
 	err := e.Grow(ctx, row.ID, int64(row.SizeGiB)<<30)
 	if fault.Is(err, fault.Conflict) {
 		// A guest's QEMU has the file. One here grows it, one elsewhere is told by its own host.
@@ -181,6 +187,23 @@ func (v *volumeKeeper) size(ctx context.Context, e block.Engine, row *model.Host
 	}
 	p.SizeGiB = row.SizeGiB
 	return nil
+}
+
+// idle tells whether no guest can have a volume open now.
+func (v *volumeKeeper) idle(volume model.ID) bool {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	for c := range v.calls {
+		if c.volume == volume {
+			return false
+		}
+	}
+	for _, s := range v.a.ledger.users(volume) {
+		if power, known := v.a.guests.state(s); !known || power != hypervisor.Off && power != hypervisor.Absent && power != hypervisor.Crashed {
+			return false
+		}
+	}
+	return true
 }
 
 // snapshots makes those that are wanted be there, and no others.

@@ -2,15 +2,18 @@ package agent
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
 	"path/filepath"
 	"slices"
-	"strings"
 	"sync"
+	"time"
 
+	"yakumo/block"
 	"yakumo/channel"
 	"yakumo/fault"
 	"yakumo/model"
@@ -100,7 +103,8 @@ func (v *volumeKeeper) reach(id model.ID) (string, error) {
 	if !isFileName(id) {
 		return "", fault.New(fault.Invalid, "%q is no id.", id)
 	}
-	path := filepath.Join(v.a.cfg.Run, strings.ReplaceAll(id, "-", ""))
+	sum := sha256.Sum256([]byte(id)) // a socket's path has little room
+	path := filepath.Join(v.a.cfg.Run, base64.RawURLEncoding.EncodeToString(sum[:12])+".r")
 	if err := forget(path); err != nil { // of an agent before this one
 		return "", err
 	}
@@ -147,19 +151,34 @@ func (v *volumeKeeper) carry(ctx context.Context, id model.ID, guest net.Conn) {
 	}
 }
 
-// unreach ends what reach began; the volume is no guest's here any more.
-func (v *volumeKeeper) unreach(id model.ID) {
+// relay opens a volume of another host for guests here.
+func (v *volumeKeeper) relay(ctx context.Context, id model.ID) (block.Access, error) {
+	if v.a.cfg.Relay == nil {
+		return block.Access{}, fault.New(fault.NotImplemented, "This host cannot open volume %s of another host.", id)
+	}
+	socket, err := v.reach(id)
+	if err != nil {
+		return block.Access{}, err
+	}
+	return v.a.cfg.Relay.Open(ctx, id, socket, int(reconnect/time.Second))
+}
+
+// unreach ends what reach and relay began; the volume is no guest's here any more.
+func (v *volumeKeeper) unreach(ctx context.Context, id model.ID) error {
+	if v.a.cfg.Relay != nil && block.Check(id) == nil && len(v.a.ledger.users(id)) == 0 {
+		if err := v.a.cfg.Relay.Close(ctx, id); err != nil {
+			return err
+		}
+	}
 	v.mu.Lock()
 	r := v.remotes[id]
 	delete(v.remotes, id)
 	v.mu.Unlock()
 	if r == nil {
-		return
+		return nil
 	}
 	r.close()
-	if err := forget(r.path); err != nil {
-		v.a.log.Warn("a volume's socket cannot be removed", "volume", id, "err", err)
-	}
+	return forget(r.path)
 }
 
 func (r *remote) close() {

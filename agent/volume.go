@@ -159,11 +159,11 @@ func (v *volumeKeeper) disk(ctx context.Context, _ model.ID, d model.HostDisk) (
 		return out, fmt.Errorf("volume %s is not known yet: %w", d.VolumeID, errWaiting)
 	}
 	if !row.Mine && row.Engine == EngineLocal {
-		socket, err := v.reach(d.VolumeID)
+		at, err := v.relay(ctx, d.VolumeID)
 		if err != nil {
 			return out, err
 		}
-		out.Format, out.Network = "raw", &hypervisor.NetworkDisk{Protocol: "nbd", Socket: socket, Name: d.VolumeID, Reconnect: int(reconnect / time.Second)}
+		out.Format, out.Network = "raw", &hypervisor.NetworkDisk{Protocol: "nbd", Socket: at.Socket, Name: at.Export}
 		return out, nil
 	}
 	if p, _ := v.a.ledger.volumeOf(d.VolumeID); row.Mine && (!p.Made || p.Filling) {
@@ -185,7 +185,7 @@ func (v *volumeKeeper) disk(ctx context.Context, _ model.ID, d model.HostDisk) (
 	case at.File != "":
 		out.Path, out.Format = at.File, at.Format
 	case at.Socket != "":
-		out.Format, out.Network = "raw", &hypervisor.NetworkDisk{Protocol: "nbd", Socket: at.Socket, Name: at.Export, Reconnect: int(reconnect / time.Second)}
+		out.Format, out.Network = "raw", &hypervisor.NetworkDisk{Protocol: "nbd", Socket: at.Socket, Name: at.Export}
 	default:
 		out.Format = "raw"
 		out.Network = &hypervisor.NetworkDisk{Protocol: "rbd", Name: at.Pool + "/" + at.Image, Hosts: at.Monitors, User: at.User, Secret: at.Key}
@@ -310,7 +310,9 @@ func (v *volumeKeeper) last(id model.ID, generation int64) bool {
 
 // leave is for a volume that is no business of this host any more: of the local engine nothing stays, unless a guest here has it.
 func (v *volumeKeeper) leave(ctx context.Context, id model.ID) error {
-	v.unreach(id)
+	if err := v.unreach(ctx, id); err != nil {
+		return err
+	}
 	v.cut(id, nil)
 	p, ok := v.a.ledger.volumeOf(id)
 	if e := v.engines[EngineLocal]; e != nil && (!ok || p.Engine == EngineLocal) && !p.Gone {
@@ -339,6 +341,7 @@ func (v *volumeKeeper) use(ctx context.Context, row *model.HostVolume) error {
 		if _, err := v.reach(row.ID); err != nil {
 			return err
 		}
+		return nil // a size that it has later is seen at the next start
 	}
 	return v.tell(ctx, row)
 }

@@ -104,6 +104,15 @@ func newVolumeHost(t testing.TB, w *world, ca *channeltest.Authority, shared str
 				t.Error(err)
 			}
 		}
+		relay, err := files.OpenRelay(filepath.Join(run, "y"))
+		if err != nil {
+			t.Error(err)
+		}
+		for id := range h.rows {
+			if err := relay.Close(context.Background(), id.Key); err != nil {
+				t.Error(err)
+			}
+		}
 		os.RemoveAll(run)
 	})
 	return h
@@ -131,6 +140,11 @@ func (h *volumeHost) begin(change func(*Config)) *running {
 	return h.start(h.t, func(c *Config) {
 		c.Engines, c.Run = map[string]block.Engine{EngineLocal: h.engine(), "nfs": nfs}, filepath.Join(h.run, "r")
 		c.Channel = h.channel
+		relay, err := files.OpenRelay(filepath.Join(h.run, "y"))
+		if err != nil {
+			h.t.Fatal(err)
+		}
+		c.Relay = relay
 		c.Log = quiet(h.t)
 		if change != nil {
 			change(c)
@@ -245,7 +259,8 @@ func TestVolumeLife(t *testing.T) {
 				r.stop(t)
 			}
 			step(row, func(r *running, _ model.VolumeReport) {
-				io1(t, h.disk(r, row.ID), fmt.Sprintf("read -P %d 0 1", h.side.blobs[c.image.BlobID][0]), "read -P 0 1M 1M", "write -P 7 0 1M")
+				io1(t, h.disk(r, row.ID), fmt.Sprintf("read -P %d 0 1", h.side.blobs[c.image.BlobID][0]), "read -P 0 1M 1M")
+				io1(t, h.disk(r, row.ID), "write -P 7 0 1M")
 			})
 			step(bump(row, func(n *model.HostVolume) { n.SizeGiB = 2 }), func(r *running, _ model.VolumeReport) {
 				io1(t, h.disk(r, row.ID), "read -P 7 0 1M", "read -P 0 2047M 1M")
@@ -268,7 +283,8 @@ func TestVolumeLife(t *testing.T) {
 			step(clone, func(r *running, _ model.VolumeReport) { io1(t, h.disk(r, clone.ID), "read -P 7 0 1M") })
 			row = last
 			step(bump(row, func(n *model.HostVolume) { n.Fills, n.Origin, n.Snapshot, n.Image = 1, n.ID, two, nil }), func(r *running, _ model.VolumeReport) {
-				io1(t, h.disk(r, row.ID), "read -P 7 0 1M", "write -P 9 0 1M")
+				io1(t, h.disk(r, row.ID), "read -P 7 0 1M") // by itself: what is tried again must give the same
+				io1(t, h.disk(r, row.ID), "write -P 9 0 1M")
 			})
 			step(bump(row, func(n *model.HostVolume) {}), func(r *running, _ model.VolumeReport) {
 				io1(t, h.disk(r, row.ID), "read -P 9 0 1M") // filled once
@@ -407,29 +423,46 @@ func TestVolumeOfAnotherHost(t *testing.T) {
 	owner.tell(row)
 	owner.ready(row)
 	user.tell(theirs(row, owner))
-	at := user.disk(b, row.ID)
-	if err := blocktest.IO(t.Context(), at, "read 0 1M"); err == nil {
-		t.Error("a host that may not opens the volume")
+	if _, err := b.volumes.disk(t.Context(), "s", model.HostDisk{VolumeID: row.ID}); !fault.Is(err, fault.Unavailable) {
+		t.Errorf("a host that may not opens the volume: %v", err)
 	}
 	row = bump(row, func(n *model.HostVolume) { n.Guests = []model.ID{owner.id, user.id} })
 	owner.tell(row)
 	owner.ready(row)
+	at := user.disk(b, row.ID)
 	io1(t, at, "write -P 3 0 4M", "flush")
 	io1(t, owner.disk(a, row.ID), "read -P 3 0 4M")
 	// A snapshot, a copy and more room while it is open there.
 	snap := model.NewID()
-	row = bump(row, func(n *model.HostVolume) { n.Snapshots, n.SizeGiB = []model.HostSnapshot{{ID: snap}}, 2 })
+	row = bump(row, func(n *model.HostVolume) { n.Snapshots = []model.HostSnapshot{{ID: snap}} })
 	owner.tell(row)
 	owner.ready(row)
-	io1(t, at, "read -P 3 0 4M", "read -P 0 2047M 1M")
+	io1(t, at, "read -P 3 0 4M", "read -P 0 1023M 1M")
+	// It cannot grow meanwhile, and says so.
+	row = bump(row, func(n *model.HostVolume) { n.SizeGiB = 2 })
+	owner.tell(row)
+	owner.waitReport(row.ID, "a fault", func(r model.VolumeReport) bool {
+		return r.Generation == row.Generation && r.Fault != nil && r.SizeGiB == 1
+	})
+	row = bump(row, func(n *model.HostVolume) { n.SizeGiB = 1 })
 	row = bump(row, func(n *model.HostVolume) { n.Guests = nil })
 	owner.tell(row)
 	owner.ready(row)
-	if err := blocktest.IO(t.Context(), at, "read 0 1M"); err == nil {
+	way, err := b.keeper.reach(row.ID) // the relay would go on trying
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := blocktest.IO(t.Context(), block.Access{Socket: way, Export: row.ID}, "read 0 1M"); err == nil {
 		t.Error("a host that may not any more opens the volume")
 	}
 	user.drop(theirs(row, owner))
-	waitFor(t, "the socket to go", func() bool { _, err := os.Stat(at.Socket); return errors.Is(err, os.ErrNotExist) })
+	waitFor(t, "the sockets to go", func() bool {
+		if _, err := os.Stat(way); err == nil {
+			return false
+		}
+		_, err := os.Stat(at.Socket)
+		return errors.Is(err, os.ErrNotExist)
+	})
 }
 
 // TestVolumeCutOff: a connection that is there ends when its host may not have the volume any more.
@@ -443,7 +476,11 @@ func TestVolumeCutOff(t *testing.T) {
 	owner.tell(row)
 	owner.ready(row)
 	user.tell(theirs(row, owner))
-	c, err := net.Dial("unix", user.disk(b, row.ID).Socket)
+	way, err := b.keeper.reach(row.ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := net.Dial("unix", way)
 	if err != nil {
 		t.Fatal(err)
 	}

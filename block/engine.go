@@ -24,7 +24,8 @@ type Engine interface {
 	// Make makes a volume of size bytes that holds what from gives, and zeroes after it. One that is there is a
 	// success and is left as it is. Invalid where what from gives is larger than size.
 	Make(ctx context.Context, id string, size int64, from Source) error
-	// Grow makes a volume at least size bytes large; it may be open.
+	// Grow makes a volume at least size bytes large. It may be open, but for engines that say Conflict then (QEMU has the file, and has to
+	// grow it) or Invalid (who has it open can never see another size).
 	Grow(ctx context.Context, id string, size int64) error
 	// Remove removes a volume with its snapshots; absent is success. Conflict where it is open.
 	Remove(ctx context.Context, id string) error
@@ -101,6 +102,16 @@ type Adopter interface {
 type Meter interface {
 	// Room gives bytes in all and free.
 	Room(ctx context.Context) (total, free int64, err error)
+}
+
+// Relay opens volumes of other hosts for guests of this one, by processes that outlive whoever starts them. The way to the other
+// host may break and come back: a guest sees nothing of it.
+type Relay interface {
+	// Open makes sure that what the NBD server at a unix socket exports is found at Access, and gives that. For wait
+	// seconds requests are held while nobody answers at the socket. It may be called for one that is open.
+	Open(ctx context.Context, id, socket string, wait int) (Access, error)
+	// Close ends what Open began; not open is a success.
+	Close(ctx context.Context, id string) error
 }
 
 // NoVolume is the error of every engine for a volume that is not there.

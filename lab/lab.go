@@ -305,6 +305,7 @@ func (l *Lab) spec(name, bin string) (Machine, error) {
 		Unit{Name: "agent", Argv: append([]string{bin, "agent", "--data-dir", filepath.Join(dir, "state"), "--host-name", name,
 			"--server", net.JoinHostPort(underlayPrefix+"1", strconv.Itoa(linkPort)), "--join-token-file", filepath.Join(dir, "join-token"),
 			"--tunnel-ip", addr, "--libvirt-socket", lv.SocketPath(), "--datapath-type", "netdev", "--accelerator", l.cfg.Accelerator,
+			"--volume-engine", "nfs=" + filepath.Join(l.cfg.Dir, "shared"),
 			"--bridge-mapping", PhysicalNetwork + ":" + providerBridge, "--dns-forward", OutsideResolver, "--debug-listen", "127.0.0.1:" + strconv.Itoa(debugPort)}, l.cfg.AgentArgs...)})
 	return m, nil
 }

@@ -26,6 +26,7 @@ test=(
   tcpdump
   keepalived                    # VRRP between guests
   keepalived                    # VRRP between guests
+  ceph-mon ceph-osd ceph-common qemu-block-extra   # a small Ceph for volumes
   mmdebstrap                    # the Debian guest image of the nightly test
 )
 

@@ -3,6 +3,8 @@ package files
 import (
 	"bufio"
 	"context"
+	"crypto/sha256"
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -12,6 +14,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"yakumo/fault"
 )
@@ -24,8 +28,8 @@ type daemon struct {
 }
 
 const (
-	nbdSocket = ".nbd"
-	qmpSocket = ".qmp"
+	nbdSocket = ".n"
+	qmpSocket = ".q"
 	// node is the name of the volume's block node in its daemon, exportID that of its NBD export.
 	node     = "volume"
 	exportID = "nbd"
@@ -34,9 +38,12 @@ const (
 // patience bounds what a daemon does at once; copies are not made by it.
 const patience = 30 * time.Second
 
-// socket is the path of one of a volume's sockets; a UUID's dashes are left out, as there is little room in such a path.
-func (e *Engine) socket(id, kind string) string {
-	return filepath.Join(e.cfg.Run, strings.ReplaceAll(id, "-", "")+kind)
+// socket is the path of one of a volume's sockets. Its name is a hash, as there is little room in such a path.
+func (e *Engine) socket(id, kind string) string { return socketIn(e.cfg.Run, id, kind) }
+
+func socketIn(dir, id, kind string) string {
+	sum := sha256.Sum256([]byte(id))
+	return filepath.Join(dir, base64.RawURLEncoding.EncodeToString(sum[:12])+kind)
 }
 
 // daemon connects to a volume's daemon, nil where none runs.
@@ -44,7 +51,11 @@ func (e *Engine) daemon(ctx context.Context, id string) (*daemon, error) {
 	if e.cfg.Shared {
 		return nil, nil
 	}
-	c, err := new(net.Dialer).DialContext(ctx, "unix", e.socket(id, qmpSocket))
+	return daemonIn(ctx, e.cfg.Run, id)
+}
+
+func daemonIn(ctx context.Context, dir, id string) (*daemon, error) {
+	c, err := new(net.Dialer).DialContext(ctx, "unix", socketIn(dir, id, qmpSocket))
 	switch {
 	case errors.Is(err, os.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED):
 		return nil, nil
@@ -70,22 +81,29 @@ func (e *Engine) daemon(ctx context.Context, id string) (*daemon, error) {
 
 // startDaemon starts a volume's daemon, which is nobody's child and outlives this process.
 func (e *Engine) startDaemon(ctx context.Context, id string) (*daemon, error) {
-	comma := func(s string) string { return strings.ReplaceAll(s, ",", ",,") }
 	file, err := json.Marshal(map[string]any{"driver": "file", "node-name": "file", "filename": e.disk(id), "discard": "unmap"})
 	if err != nil {
 		return nil, err
 	}
-	_, err = run(ctx, "qemu-storage-daemon", "--daemonize",
-		"--blockdev", string(file),
-		"--blockdev", "driver=qcow2,node-name="+node+",file=file,discard=unmap",
-		"--nbd-server", "addr.type=unix,addr.path="+comma(e.socket(id, nbdSocket))+",max-connections=0",
+	return daemonOf(ctx, e.cfg.Run, id, string(file), "driver=qcow2,node-name="+node+",file=file,discard=unmap")
+}
+
+// daemonOf starts a daemon that serves the last of the block nodes.
+func daemonOf(ctx context.Context, dir, id string, nodes ...string) (*daemon, error) {
+	comma := func(s string) string { return strings.ReplaceAll(s, ",", ",,") }
+	args := []string{"--daemonize"}
+	for _, n := range nodes {
+		args = append(args, "--blockdev", n)
+	}
+	_, err := run(ctx, "qemu-storage-daemon", append(args,
+		"--nbd-server", "addr.type=unix,addr.path="+comma(socketIn(dir, id, nbdSocket))+",max-connections=0",
 		"--export", "type=nbd,id="+exportID+",node-name="+node+",name="+id+",writable=on",
-		"--chardev", "socket,id=qmp,path="+comma(e.socket(id, qmpSocket))+",server=on,wait=off",
-		"--monitor", "chardev=qmp")
+		"--chardev", "socket,id=qmp,path="+comma(socketIn(dir, id, qmpSocket))+",server=on,wait=off",
+		"--monitor", "chardev=qmp")...)
 	if err != nil {
 		return nil, fault.Wrap(fault.Unavailable, err, "Volume %s cannot be opened now.", id)
 	}
-	d, err := e.daemon(ctx, id)
+	d, err := daemonIn(ctx, dir, id)
 	if err == nil && d == nil {
 		err = fault.New(fault.Unavailable, "The storage daemon of volume %s has ended at once.", id)
 	}
@@ -143,49 +161,23 @@ func (d *daemon) call(ctx context.Context, command string, args map[string]any, 
 	}
 }
 
-// exported tells whether the volume is served.
-func (d *daemon) exported(ctx context.Context) (bool, error) {
-	var exports []struct {
-		ID string `json:"id"`
-	}
-	if err := d.call(ctx, "query-block-exports", nil, &exports); err != nil {
-		return false, err
-	}
-	return len(exports) > 0, nil
-}
-
-// serve makes the daemon serve the volume: it stopped where a growth was cut off.
-func (d *daemon) serve(ctx context.Context) error {
-	if is, err := d.exported(ctx); err != nil || is {
-		return err
-	}
-	return d.call(ctx, "block-export-add", map[string]any{"type": "nbd", "id": exportID, "node-name": node, "name": d.id, "writable": true}, nil)
-}
-
-// grow makes the volume larger. A server of NBD tells its clients the size when they connect, so all are cut off first; they
-// connect anew and repeat what had no answer. What they wrote is kept: the node stays open.
-func (d *daemon) grow(ctx context.Context, size int64) error {
-	is, err := d.exported(ctx)
+// kill ends a daemon that holds nothing of its own, whatever it waits for.
+func (d *daemon) kill() error {
+	raw, err := d.c.(*net.UnixConn).SyscallConn()
 	if err != nil {
 		return err
 	}
-	if is {
-		if err := d.call(ctx, "block-export-del", map[string]any{"id": exportID, "mode": "hard"}, nil); err != nil {
-			return err
-		}
+	var who *unix.Ucred
+	var cerr error
+	err = raw.Control(func(fd uintptr) { who, cerr = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED) })
+	if err = errors.Join(err, cerr); err != nil {
+		return err
 	}
-	for is {
-		if is, err = d.exported(ctx); err != nil {
-			return err
-		}
-		select {
-		case <-time.After(5 * time.Millisecond):
-		case <-ctx.Done():
-			return ctx.Err()
-		}
+	// It is the process that listens: it has the socket open, so its number is nobody else's.
+	if err := unix.Kill(int(who.Pid), unix.SIGKILL); err != nil && !errors.Is(err, unix.ESRCH) {
+		return err
 	}
-	err = d.call(ctx, "block_resize", map[string]any{"node-name": node, "size": size}, nil)
-	return errors.Join(err, d.serve(ctx))
+	return nil
 }
 
 // quit ends the daemon and waits until it has let go of the file.

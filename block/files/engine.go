@@ -33,7 +33,7 @@ import (
 type Config struct {
 	Dir    string // absolute, exists or can be made
 	Shared bool   // all hosts have the folder
-	// Run is the folder for sockets, absolute and of at most 60 bytes, as a socket's path has little room; not needed where Shared.
+	// Run is the folder for sockets, absolute and of at most 88 bytes, as a socket's path has little room; not needed where Shared.
 	Run string
 }
 
@@ -70,7 +70,7 @@ func Open(cfg Config) (block.Engine, error) {
 	if !filepath.IsAbs(cfg.Dir) || !cfg.Shared && !filepath.IsAbs(cfg.Run) {
 		return nil, fmt.Errorf("volume files: folders %q and %q must be absolute", cfg.Dir, cfg.Run)
 	}
-	if len(cfg.Run) > 60 {
+	if len(cfg.Run) > 88 {
 		return nil, fmt.Errorf("volume files: the path %s is too long for sockets in it", cfg.Run)
 	}
 	dirs := []string{cfg.Dir}
@@ -193,8 +193,9 @@ func (e *Engine) Grow(ctx context.Context, id string, size int64) error {
 		return err
 	}
 	if d != nil {
-		defer d.close()
-		return d.grow(ctx, size)
+		d.close()
+		// A server of NBD tells its size when somebody connects, and QEMU's client, as libvirt of today sets it up, connects once.
+		return fault.New(fault.Invalid, "Volume %s cannot grow while a guest has it.", id)
 	}
 	return qemuImg(ctx, id, "resize", "-q", "-f", "qcow2", e.disk(id), fmt.Sprint(size))
 }
@@ -290,10 +291,7 @@ func (e *Engine) Open(ctx context.Context, id string) (block.Access, error) {
 	if err != nil {
 		return block.Access{}, err
 	}
-	defer d.close()
-	if err := d.serve(ctx); err != nil {
-		return block.Access{}, err
-	}
+	d.close()
 	return block.Access{Socket: e.socket(id, nbdSocket), Export: id}, nil
 }
 

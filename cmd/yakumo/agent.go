@@ -31,6 +31,7 @@ type agentCmd struct {
 	BridgeMapping []string `name:"bridge-mapping" help:"A physical network and this host's bridge to it, physnet:bridge; may be repeated." sep:"none"`
 	Bandwidth     []string `help:"What may be promised to guests, each way: physnet:kbit/s, tunnel:kbit/s, and packets:thousand packets/s in all; may be repeated." sep:"none"`
 	DNSForward    []string `name:"dns-forward" help:"Resolvers that guests' questions for names outside go to, host or host:port; default: those of /etc/resolv.conf. \"none\": such names are not resolved." sep:","`
+	VolumeEngine  []string `name:"volume-engine" help:"What volumes are kept by, besides files of this host alone (local=FOLDER, by default in the data folder): nfs=FOLDER that all hosts have, rbd=POOL,CONF,USER of a Ceph cluster; may be repeated." sep:"none"`
 	DatapathType  string   `help:"auto, system (kernel module) or netdev (user space)." default:"auto" enum:"auto,system,netdev"`
 	Display       bool     `help:"Give guests a screen, which users see by VNC; a guest that runs gets it when it next starts." default:"true" negatable:""`
 	DebugListen   string   `help:"Private address for metrics, health and pprof; empty: none." default:"127.0.0.1:8702"`
