@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"net/netip"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -68,7 +69,10 @@ func (h *HostState) apply(rows []model.HostRow, removes []model.RowID) {
 // moving is a guest g on host 0 that is about to move to host 1, with a neighbour a and b there and c on host 2, all of one network.
 func moving(w *World, group *model.HostGroup) (m move, a, b, c *Guest) {
 	h := w.hosts
-	pg, pa, pb, pc := NewPort("net", bigVNI, "g", 5, group.ID), NewPort("net", bigVNI, "a", 6, "all"), NewPort("net", bigVNI, "b", 7, "all"), NewPort("net", bigVNI, "c", 8, "all")
+	port := func(id string, n int, group model.ID) *model.HostPort {
+		return Dual(NewPort("net", bigVNI, id, n, group))
+	}
+	pg, pa, pb, pc := port("g", 5, group.ID), port("a", 6, "all"), port("b", 7, "all"), port("c", 8, "all")
 	at := []*HostState{h[0], h[0], h[1], h[2]}
 	for i, host := range h {
 		var flood []netip.Addr
@@ -77,7 +81,7 @@ func moving(w *World, group *model.HostGroup) (m move, a, b, c *Guest) {
 				flood = append(flood, o.TunnelIP())
 			}
 		}
-		rows := []model.HostRow{NewNetwork("net", bigVNI, flood...), AllowAll("all"), group}
+		rows := []model.HostRow{DualNetwork("net", bigVNI, model.SLAAC, flood...), AllowAll6("all"), group}
 		for j, p := range []*model.HostPort{pg, pa, pb, pc} {
 			if at[j] != host {
 				rows = append(rows, PeerOf(p, at[j].TunnelIP()))
@@ -94,7 +98,7 @@ func moving(w *World, group *model.HostGroup) (m move, a, b, c *Guest) {
 // testStandby: a port in stand-by gets nothing, but from those who know better; all it sends passes.
 func testStandby(t *testing.T, f Fabric) {
 	w := NewWorld(t, f, 3)
-	m, a, b, c := moving(w, AllowAll("all"))
+	m, a, b, c := moving(w, AllowAll6("all"))
 	for _, g := range []*Guest{a, b, c} {
 		if mac := g.Resolve(m.from.IP()); mac != m.from.MAC() {
 			t.Fatalf("%s resolves to %v", g.Port.ID, mac)
@@ -169,7 +173,7 @@ func testSwitchOver(t *testing.T, f Fabric) {
 	} {
 		t.Run(x.name, func(t *testing.T) {
 			w := NewWorld(t, f, 3)
-			m, _, b, c := moving(w, AllowAll("all"))
+			m, _, b, c := moving(w, AllowAll6("all"))
 			c.Passes(m.from, c.UDP(m.from, 53))
 			b.Passes(m.from, b.UDP(m.from, 53))
 			frames := make([][]byte, packets)
@@ -306,7 +310,7 @@ func testSwitchOverConnections(t *testing.T, f Fabric) {
 // connections and lose no entry, and nothing goes in circles between the hosts.
 func testSwitchOverBack(t *testing.T, f Fabric) {
 	w := NewWorld(t, f, 3)
-	m, a, b, c := moving(w, AllowAll("all"))
+	m, a, b, c := moving(w, AllowAll6("all"))
 	h0, h1 := m.from.h, m.to.h
 	c.Passes(m.from, c.UDP(m.from, 53))
 	before := [2]int{h0.Entries(t), h1.Entries(t)}
@@ -315,6 +319,11 @@ func testSwitchOverBack(t *testing.T, f Fabric) {
 		for _, g := range []*Guest{a, b, c} {
 			g.Passes(at, g.UDP(at, 53))
 			at.Passes(g, at.UDP(g, 53))
+			if mac := g.Resolve6(at.IP6()); mac != at.MAC() {
+				t.Fatalf("%s resolves to %v", g.Port.ID, mac)
+			}
+			g.Passes(at, g.UDP6(at, 53))
+			at.Passes(g, at.UDP6(g, 53))
 		}
 		other.flush()
 		other.Lacks(func(q sim.Packet) bool { return q.DstPort == 53 })
@@ -350,6 +359,26 @@ func testSwitchOverBack(t *testing.T, f Fabric) {
 	if after := [2]int{h0.Entries(t), h1.Entries(t)}; after != before {
 		t.Errorf("entries before %v, after moving to and fro %v", before, after)
 	}
+	// A guest that has come is asked at once what it listens to, and hears it from then on.
+	now := m
+	now.from.h.Apply(now.depart()...)
+	now.to.seen = nil
+	up, down := now.arrive()
+	h1.apply(up, down)
+	now.to.Expect("question for groups", func(q sim.Packet) bool {
+		return q.EthType == pipeline.TypeIPv4 && q.Proto == pipeline.ProtoIGMP && q.Payload[0] == 0x11
+	})
+	group := netip.MustParseAddr("239.1.2.3")
+	now.to.Send(now.to.igmp(0x16, group))
+	WaitFor(t, "the guest to hear its group", func() bool {
+		p := c.to(group, c.UDP(now.to, 5000))
+		c.Send(p)
+		w.fence(c.h, h1)
+		now.to.flush()
+		return slices.ContainsFunc(now.to.seen, func(q sim.Packet) bool { return bytes.Equal(q.Payload, p.Payload) })
+	})
+	h0.apply([]model.HostRow{&here}, []model.RowID{{Kind: model.RowPeer, Key: here.ID}})
+	h0.Settle(t)
 	h1.Remove(here.RowID())
 	h1.Apply(PeerOf(&here, h0.TunnelIP()))
 	for _, g := range []*Guest{a, b, c} {
