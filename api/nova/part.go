@@ -47,7 +47,6 @@ func (d *dialect) serverParts(route adder) {
 	route(http.MethodDelete, "/servers/{id}/os-interface/{port}", api.Member, 1, d.detachInterface)
 	route(http.MethodGet, "/servers/{id}/diagnostics", api.Admin, 1, d.diagnostics)
 	d.volumeRoutes(route)
-	route(http.MethodPost, "/servers/{id}/remote-consoles", api.Member, 6, d.owned(notOffered("A remote console")))
 
 	route(http.MethodGet, "/servers/{id}/os-instance-actions", api.Reader, 1, d.listActions)
 	route(http.MethodGet, "/servers/{id}/os-instance-actions/{request}", api.Reader, 1, d.showAction)
