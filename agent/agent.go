@@ -29,6 +29,8 @@ import (
 type Link interface {
 	Run(ctx context.Context) error
 	Connected() bool
+	// Heard gives the last moment at which the cloud certainly knew this host to be there; see link.Client.
+	Heard() time.Duration
 	Report(servers []model.ServerReport, ports []model.PortReport)
 	FactsChanged()
 	// Certificates are the host's, for its calls to other hosts.
@@ -102,6 +104,7 @@ type Config struct {
 	Log        *slog.Logger                 // default slog.Default
 	BootID     string                       // of the host's kernel; default /proc/sys/kernel/random/boot_id
 	Now        func() time.Time             // default time.Now
+	Keeper     func() error                 // starts a process that runs KeepLeases on Dir and outlives this one; nil: none
 	NoDisplay  bool                         // guests have no screens
 	Boots      int                          // guests that may be started, and images fetched, at once; default 4
 	Grace      time.Duration                // how long a guest may take to shut down by itself; default 60 s
@@ -191,6 +194,7 @@ type Agent struct {
 	captures *captures
 	volumes  volumes
 	moves    *mover
+	leases   *leases
 	keeper   *volumeKeeper // what volumes is, but in tests of guests
 	queue    *queue
 	uploads  *queue // of servers with copies to be sent
@@ -232,6 +236,9 @@ func New(cfg Config) (*Agent, error) {
 	a.link = cfg.Link(a)
 	a.channel = channel.NewServer(channel.ServerConfig{Credentials: a.link, Log: cfg.Log})
 	a.dialer = &channel.Dialer{Credentials: a.link}
+	if a.leases, err = newLeases(a); err != nil {
+		return nil, errors.Join(fmt.Errorf("agent: %w", err), l.close())
+	}
 	a.images = newImageCache(a)
 	a.guests = newObserver(a)
 	a.ports = newWirer(a)
@@ -311,6 +318,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	a.uploads.open(ctx)
 	wg.Go(func() { a.keeper.run(ctx) })
 	wg.Go(func() { a.guests.run(ctx) })
+	wg.Go(func() { a.leases.run(ctx) })
 	wg.Go(func() { a.ports.run(ctx) })
 	wg.Go(func() { a.images.run(ctx) })
 	wg.Go(func() { a.tellFacts(ctx) })

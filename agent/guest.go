@@ -84,6 +84,9 @@ func printable(s string) string {
 
 // start makes a guest run once its ports carry traffic: from its disk, or on from where it was held.
 func (a *Agent) start(ctx context.Context, row *model.HostServer, p *progress) (hypervisor.Power, error) {
+	if !a.leases.may(row) {
+		return 0, fmt.Errorf("it is leased, and no server was heard lately: %w", errWaiting)
+	}
 	power, _ := a.guests.state(row.ID)
 	fresh := power != hypervisor.Running && power != hypervisor.Paused && power != hypervisor.Suspended
 	for _, n := range row.NICs {

@@ -63,7 +63,7 @@ func without(steps []model.StepAt, s model.Step) []model.StepAt {
 func (a *Agent) reportOf(id model.ID, p progress) model.ServerReport {
 	r := model.ServerReport{
 		ServerID: id, Generation: p.Generation, Phase: p.Phase, Power: p.Power, Reboots: p.Reboots, Hard: p.Hard,
-		Gone: p.Gone, Fault: p.Fault, Rebuilds: p.Rebuilds, Saved: p.Saved, Disks: p.Disks, NICs: p.NICs, Move: p.Move, Sealed: p.Sealed, SealedClears: p.SealedClears,
+		Lease: a.leases.holds(id), Gone: p.Gone, Fault: p.Fault, Rebuilds: p.Rebuilds, Saved: p.Saved, Disks: p.Disks, NICs: p.NICs, Move: p.Move, Sealed: p.Sealed, SealedClears: p.SealedClears,
 	}
 	if p.Rescue != nil {
 		r.Rescue = p.Rescue.Revision

@@ -71,6 +71,7 @@ type serverSide struct {
 	mu                  sync.Mutex
 	h                   link.Handler
 	down                bool
+	heard               atomic.Int64
 	servers             map[model.ID]model.ServerReport
 	phases              map[model.ID][]model.Phase // of each server, as they changed
 	ports               map[model.ID]model.PortReport
@@ -113,6 +114,8 @@ func (s *serverSide) Run(ctx context.Context) error {
 	<-ctx.Done()
 	return ctx.Err()
 }
+
+func (s *serverSide) Heard() time.Duration { return time.Duration(s.heard.Load()) }
 
 func (s *serverSide) Connected() bool {
 	s.mu.Lock()

@@ -113,11 +113,15 @@ func (c *Compute) evacuated(tx *store.Tx, s *model.Server, host model.ID) error 
 
 // remade ends an evacuation: the new host has made the server, or could not (why).
 func (c *Compute) remade(tx *store.Tx, s *model.Server, status, why string) error {
+	message := why
+	if status == MigrationDone && !VolumeBacked(s) {
+		message = "The root disk was made of the image again: what the dead host had is lost."
+	}
 	for m := range store.Migrations.List(tx, "server", s.ID) {
 		if m.Kind != model.MoveEvacuate || m.Status != MigrationEarly || m.Target != s.Host {
 			continue
 		}
-		if err := c.note(tx, m.ID, func(r *model.Migration) { r.Status, r.Message = status, why }); err != nil {
+		if err := c.note(tx, m.ID, func(r *model.Migration) { r.Status, r.Message = status, message }); err != nil {
 			return err
 		}
 	}

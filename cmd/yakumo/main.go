@@ -43,6 +43,8 @@ type root struct {
 	LabInit    labInitCmd    `cmd:"" name:"lab-init" hidden:""`
 	LabOutside labOutsideCmd `cmd:"" name:"lab-outside" hidden:""`
 	LabProbe   labProbeCmd   `cmd:"" name:"lab-probe" hidden:""`
+
+	LeaseKeeper leaseKeeperCmd `cmd:"" name:"lease-keeper" hidden:""`
 }
 
 type versionCmd struct {
