@@ -168,6 +168,13 @@ func (l *leases) end(ctx context.Context, id model.ID) {
 	defer cancel()
 	if _, err := l.a.stop(ctx, id, 0); err != nil {
 		l.a.log.Error("a guest whose lease has ended is not off", "server", id, "err", err)
+		return
+	}
+	if err := l.a.ledger.note(id, func(p *progress) { p.Power = model.PowerOff }); err != nil {
+		l.a.log.Error("the end of a lease cannot be noted", "server", id, "err", err)
+	}
+	if p, ok := l.a.ledger.progressOf(id); ok {
+		l.a.report(id, p)
 	}
 }
 

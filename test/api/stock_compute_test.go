@@ -69,6 +69,9 @@ func startComputeCloud(t *testing.T) (*cloud, *model.Image) {
 		if _, err := comp.CreateFlavor(tx, model.Flavor{ID: "1", Name: "tiny", VCPUs: 1, MemoryMiB: 128, DiskGiB: 1, Public: true, RxTxFactor: 1}); err != nil {
 			return err
 		}
+		if _, err := comp.CreateFlavor(tx, model.Flavor{ID: "2", Name: "larger", VCPUs: 2, MemoryMiB: 256, DiskGiB: 2, Public: true, RxTxFactor: 1}); err != nil {
+			return err
+		}
 		for i := range 2 {
 			h := &model.Host{Meta: model.NewMeta("", fmt.Sprintf("host%d", i+1), time.Now()), Zone: "nova", TunnelIP: netip.AddrFrom4([4]byte{192, 0, 2, byte(i + 1)}), Underlay: 1500,
 				Capacity: model.HostCapacity{VCPUs: 8, MemoryMiB: 16384, DiskGiB: 200, Arch: "x86_64"}}
@@ -84,10 +87,12 @@ func startComputeCloud(t *testing.T) (*cloud, *model.Image) {
 	}); err != nil {
 		t.Fatal(err)
 	}
+	wire := &computetest.Wire{}
 	for _, h := range rows {
-		hosts[h.ID] = computetest.Start(t, computetest.Config{Store: c.Store, Sink: comp, Host: h.ID})
+		hosts[h.ID] = computetest.Start(t, computetest.Config{Store: c.Store, Sink: comp, Host: h.ID, Wire: wire,
+			Busy: func(s *model.Server) bool { return s.Metadata["busy"] != "" }})
 	}
-	for _, ctl := range []reconcile.Controller{comp.Placer(), comp.Sweeper()} {
+	for _, ctl := range []reconcile.Controller{comp.Placer(), comp.Sweeper(), comp.Mover(), comp.Absence()} {
 		done := make(chan struct{})
 		go func() {
 			defer close(done)
