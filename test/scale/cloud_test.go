@@ -51,6 +51,7 @@ type cloud struct {
 	macs    uint32
 	child   *child
 	auth    *link.Authority
+	link    *link.Server
 	now     time.Time
 }
 
@@ -132,6 +133,7 @@ func (c *cloud) listen() string {
 	if err != nil {
 		c.t.Fatal(err)
 	}
+	c.link = s
 	hs := s.HTTPServer()
 	go hs.ServeTLS(l, "", "")
 	c.t.Cleanup(func() { s.Close(); hs.Close() })

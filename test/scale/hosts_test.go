@@ -9,9 +9,11 @@ import (
 	"io"
 	"iter"
 	"log/slog"
+	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -23,12 +25,13 @@ import (
 	"yakumo/model"
 )
 
-// order is what the child is told at first, as one line of JSON; then "count" by line, until
+// order is what the child is told at first, as one line of JSON; then "count" or "restart <host>" by line, until
 // its input ends.
 type order struct {
 	Server string
 	Dir    string
 	Tokens []string // of host 0, 1, …
+	Whole  bool     // hosts reach each other, so that guests move, and their disks are real
 }
 
 // counts is a line that answers "count": rows by kind of each host.
@@ -51,17 +54,18 @@ func runHosts() {
 	say := &speaker{}
 	ctx, cancel := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
-	switches := make([]*countingSwitch, len(o.Tokens))
+	hosts := make([]*host, len(o.Tokens))
 	limit := make(chan struct{}, 8)
 	var start sync.WaitGroup
 	for i, token := range o.Tokens {
 		limit <- struct{}{}
 		start.Go(func() {
 			defer func() { <-limit }()
-			a, sw, err := newHost(ctx, o, i, token, say)
+			h, err := newHost(o, i, say)
 			fail(err)
-			switches[i] = sw
-			wg.Go(func() { fail(a.Run(ctx)) })
+			hosts[i] = h
+			fail(h.client.Join(ctx, token, hostName(i)))
+			h.run(ctx, &wg, fail)
 		})
 	}
 	start.Wait()
@@ -74,12 +78,19 @@ func runHosts() {
 		fail(err)
 		if strings.TrimSpace(word) == "count" {
 			var all counts
-			for _, s := range switches {
-				all = append(all, s.count())
+			for _, h := range hosts {
+				all = append(all, h.sw.count())
 			}
 			b, err := json.Marshal(all)
 			fail(err)
 			say.line("c " + string(b))
+		}
+		if n, ok := strings.CutPrefix(strings.TrimSpace(word), "restart "); ok {
+			i, err := strconv.Atoi(n)
+			fail(err)
+			hosts[i].stop()
+			fail(hosts[i].renew(o, i))
+			hosts[i].run(ctx, &wg, fail)
 		}
 	}
 	cancel()
@@ -91,21 +102,73 @@ func hostName(i int) string { return fmt.Sprintf("host-%04d", i) }
 // tunnelIP is host i's address on the underlay; it is never used.
 func tunnelIP(i int) netip.Addr { return netip.AddrFrom4([4]byte{100, 64, byte(i >> 8), byte(i)}) }
 
-func newHost(ctx context.Context, o order, i int, token string, say *speaker) (*agent.Agent, *countingSwitch, error) {
+// host is one host: what outlives its agent, and its agent.
+type host struct {
+	sw      *countingSwitch
+	guests  *fake.Host
+	taps    *deviceNames
+	channel string // where other hosts reach it; "": nowhere
+
+	client *link.Client
+	a      *agent.Agent
+	cancel context.CancelFunc
+	ended  chan struct{}
+}
+
+func newHost(o order, i int, say *speaker) (*host, error) {
+	h := &host{guests: fake.NewHost(fake.HostConfig{}), taps: &deviceNames{all: map[string]bool{}},
+		sw: &countingSwitch{host: i, say: say, rows: map[model.RowID]struct{}{}, devices: map[model.ID]bool{}}}
+	if o.Whole {
+		ln, err := net.Listen("tcp", "127.0.0.1:0") // its number, for all lives of the agent
+		if err != nil {
+			return nil, err
+		}
+		h.channel = ln.Addr().String()
+		if err := ln.Close(); err != nil {
+			return nil, err
+		}
+	}
+	return h, h.renew(o, i)
+}
+
+// renew makes the host's agent.
+func (h *host) renew(o order, i int) (err error) {
 	dir := filepath.Join(o.Dir, hostName(i))
 	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelError}))
-	sw := &countingSwitch{host: i, say: say, rows: map[model.RowID]struct{}{}, devices: map[model.ID]bool{}}
-	var client *link.Client
-	a, err := agent.New(agent.Config{Dir: dir, Hypervisor: fake.New(fake.Config{Host: fake.NewHost(fake.HostConfig{})}), Datapath: sw, Taps: noTaps{}, Disks: noDisks{},
+	cfg := agent.Config{Dir: dir, Hypervisor: fake.New(fake.Config{Host: h.guests}), Datapath: h.sw, Taps: h.taps, Disks: noDisks{},
 		TunnelIP: tunnelIP(i), HostName: hostName(i), Zone: "nova", Version: "scale", BootID: "boot", Log: log,
-		Link: func(h link.Handler) agent.Link {
-			client = link.NewClient(link.ClientConfig{Servers: []string{o.Server}, Dir: dir, Version: "scale", Handler: h, Log: log, Silence: 30 * time.Second})
-			return client
-		}})
-	if err != nil {
-		return nil, nil, err
+		Link: func(x link.Handler) agent.Link {
+			h.client = link.NewClient(link.ClientConfig{Servers: []string{o.Server}, Dir: dir, Version: "scale", Handler: x, Log: log, Silence: 30 * time.Second})
+			return h.client
+		}}
+	if o.Whole {
+		cfg.Disks = agent.QemuImg{}
+		cfg.Channel = netip.MustParseAddrPort(h.channel)
+		cfg.Peers = func() (net.Listener, error) {
+			for end := time.Now().Add(10 * time.Second); ; {
+				ln, err := net.Listen("tcp", h.channel)
+				if err == nil || time.Now().After(end) {
+					return ln, err
+				}
+			}
+		}
 	}
-	return a, sw, client.Join(ctx, token, hostName(i))
+	h.a, err = agent.New(cfg)
+	return err
+}
+
+// run runs the agent until ctx ends, or stop.
+func (h *host) run(ctx context.Context, wg *sync.WaitGroup, fail func(error)) {
+	ctx, h.cancel = context.WithCancel(ctx)
+	a, ended := h.a, make(chan struct{})
+	h.ended = ended
+	wg.Go(func() { fail(a.Run(ctx)); close(ended) })
+}
+
+// stop ends the agent; its guests run on.
+func (h *host) stop() {
+	h.cancel()
+	<-h.ended
 }
 
 // speaker writes lines of several goroutines.
@@ -234,12 +297,38 @@ func (s *countingSwitch) count() map[model.RowKind]int {
 	return out
 }
 
-type noTaps struct{}
+// deviceNames are the taps of a host, which are names only.
+type deviceNames struct {
+	mu  sync.Mutex
+	all map[string]bool
+}
 
-func (noTaps) Ensure(context.Context, string, int) error      { return nil }
-func (noTaps) Remove(context.Context, string) error           { return nil }
-func (noTaps) List(context.Context, string) ([]string, error) { return nil, nil }
-func (noTaps) MTU(context.Context, netip.Addr) (int, error)   { return 1500, nil }
+func (d *deviceNames) Ensure(_ context.Context, name string, _ int) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.all[name] = true
+	return nil
+}
+
+func (d *deviceNames) Remove(_ context.Context, name string) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	delete(d.all, name)
+	return nil
+}
+
+func (d *deviceNames) List(_ context.Context, prefix string) (out []string, err error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for n := range d.all {
+		if strings.HasPrefix(n, prefix) {
+			out = append(out, n)
+		}
+	}
+	return out, nil
+}
+
+func (*deviceNames) MTU(context.Context, netip.Addr) (int, error) { return 1500, nil }
 
 type noDisks struct{ agent.QemuImg }
 

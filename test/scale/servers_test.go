@@ -58,23 +58,7 @@ func TestManyServers(t *testing.T) {
 	}
 	c.child = startHosts(t, o)
 	c.meet(hosts)
-	quiet := slog.New(slog.DiscardHandler)
-	blobs, err := files.New(files.Config{Dir: folder(t, *state)})
-	if err != nil {
-		t.Fatal(err)
-	}
-	front, err := api.New(api.Config{Store: c.st, Auth: member{}, Log: quiet, Services: []api.Service{
-		nova.New(nova.Config{Compute: c.compute, Network: c.net, Images: images.New(images.Config{Store: c.st, Blobs: blobs, Log: quiet})}),
-	}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(context.Background())
-	var wg sync.WaitGroup
-	for _, ctl := range []reconcile.Controller{c.compute.Placer(), c.compute.Sweeper()} {
-		wg.Go(func() { reconcile.Run(ctx, reconcile.Config{Store: c.st, Identity: "scale", Log: quiet}, ctl) })
-	}
-	t.Cleanup(func() { cancel(); wg.Wait() })
+	front := c.compose(c.compute.Placer(), c.compute.Sweeper())
 
 	img, projects, networks := c.furnish()
 	began := time.Now()
@@ -181,6 +165,29 @@ func TestManyServers(t *testing.T) {
 	if rss > 2<<30 {
 		t.Errorf("the server takes %d MiB", rss>>20)
 	}
+}
+
+// compose serves the Compute API, and runs the controllers.
+func (c *cloud) compose(controllers ...reconcile.Controller) *api.Front {
+	c.t.Helper()
+	quiet := slog.New(slog.DiscardHandler)
+	blobs, err := files.New(files.Config{Dir: folder(c.t, *state)})
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	front, err := api.New(api.Config{Store: c.st, Auth: member{}, Log: quiet, Services: []api.Service{
+		nova.New(nova.Config{Compute: c.compute, Network: c.net, Images: images.New(images.Config{Store: c.st, Blobs: blobs, Log: quiet})}),
+	}})
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	var wg sync.WaitGroup
+	for _, ctl := range controllers {
+		wg.Go(func() { reconcile.Run(ctx, reconcile.Config{Store: c.st, Identity: "scale", Log: quiet}, ctl) })
+	}
+	c.t.Cleanup(func() { cancel(); wg.Wait() })
+	return front
 }
 
 // until waits until ask says "".
