@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"os"
 	"sync"
 	"time"
 
@@ -133,6 +134,12 @@ func said(row *model.HostServer, p *progress) model.MoveState {
 // it then. p is the server's progress; step keeps what it changes of it.
 func (m *mover) step(ctx context.Context, row *model.HostServer, p *progress, power hypervisor.Power) (alone bool, err error) {
 	live := row.Move.Kind == model.MoveLive
+	if row.Move.Role == model.RoleTarget && row.Move.Stage != model.MoveReverting && said(row, p) == model.MoveNotKnown && power != hypervisor.Running {
+		if err := m.afresh(ctx, row, p, power); err != nil {
+			return true, err
+		}
+		power = hypervisor.Absent
+	}
 	switch {
 	case row.Move.Role == model.RoleSource && live:
 		return m.send(ctx, row, p, power)
@@ -144,6 +151,37 @@ func (m *mover) step(ctx context.Context, row *model.HostServer, p *progress, po
 		return true, m.receive(ctx, row, p, power)
 	}
 	return m.takeOver(ctx, row, p)
+}
+
+// afresh is for a target that hears of a move for the first time: what an earlier stay of the server has left here goes. A host that was
+// away when the server left, and is told again only now that it comes back, has the guest's old disks still.
+func (m *mover) afresh(ctx context.Context, row *model.HostServer, p *progress, power hypervisor.Power) error {
+	m.mu.Lock()
+	s, w := m.sending[row.ID], m.receptions[row.ID]
+	delete(m.receptions, row.ID)
+	m.mu.Unlock()
+	if s != nil {
+		s.cancel(errMoveOver)
+		return errWaiting // its end wakes the server
+	}
+	if w != nil {
+		if err := w.reception.Close(); err != nil {
+			m.a.log.Warn("what awaited a guest cannot be closed", "server", row.ID, "err", err)
+		}
+	}
+	if power != hypervisor.Absent {
+		began := time.Now()
+		if err := m.a.cfg.Hypervisor.Remove(ctx, row.ID); err != nil {
+			return fmt.Errorf("remove what is left of the guest: %w", err)
+		}
+		m.a.guests.did(row.ID, hypervisor.Absent, began)
+	}
+	if err := os.RemoveAll(m.a.dir(row.ID)); err != nil {
+		return fmt.Errorf("remove what is left of the guest's folder: %w", err)
+	}
+	*p = progress{Phase: model.PhaseFetching, Blob: row.Image.BlobID, Reboots: row.ObservedReboots, Hard: row.ObservedHard}
+	say(row, p, model.MoveWorking, nil)
+	return m.a.keep(row.ID, *p)
 }
 
 // rest is for a server that is in no move, or not here any more: what a move has left in memory ends. errWaiting until it has.

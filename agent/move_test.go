@@ -399,6 +399,46 @@ func TestStandbyEndsWithTheArrival(t *testing.T) {
 	v.settle(t)
 }
 
+// TestBackToAHostThatWasAway: a host that was dead when the server left takes none of what it still has for the server's, which has
+// written since.
+func TestBackToAHostThatWasAway(t *testing.T) {
+	for _, kind := range []model.MoveKind{model.MoveLive, model.MoveCold} {
+		t.Run(string(kind), func(t *testing.T) {
+			v := movingPair(t, fake.Behaviour{MoveFor: 10 * time.Millisecond})
+			v.begin(model.MoveCold)
+			waitFor(t, "it to run on the other host", func() bool {
+				v.decide()
+				return v.move.Stage == model.MoveVerify && v.hosts[1].power(t, v.s.ID) == hypervisor.Running
+			})
+			v.agents[0].stop(t) // it does not hear that the move is confirmed
+			v.agents[0] = nil
+			v.move = nil
+			v.tell(1)
+			f, err := os.OpenFile(filepath.Join(v.hosts[1].dir, "servers", v.s.ID, diskFile), os.O_APPEND|os.O_WRONLY, 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, err = f.WriteString(", and later")
+			if err := errors.Join(err, f.Close()); err != nil {
+				t.Fatal(err)
+			}
+			now := v.disk(t, 1)
+			v.begin(kind)
+			v.start(t, 0)
+			waitFor(t, "it to come back", func() bool {
+				v.decide()
+				return (v.move == nil || v.move.Stage == model.MoveVerify) && v.host == 0 && v.hosts[0].power(t, v.s.ID) == hypervisor.Running
+			})
+			if v.disk(t, 0) != now {
+				t.Error("it runs on an old disk")
+			}
+			v.move = nil
+			v.tellBoth()
+			v.settle(t)
+		})
+	}
+}
+
 func TestColdMove(t *testing.T) {
 	v := movingPair(t, fake.Behaviour{})
 	before := v.disk(t, 0)

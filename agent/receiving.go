@@ -42,13 +42,6 @@ func (m *mover) prepare(ctx context.Context, row *model.HostServer, p *progress)
 	if !can {
 		return fault.New(fault.Invalid, "The hypervisor cannot take a guest that runs.")
 	}
-	if said(row, p) == model.MoveNotKnown {
-		p.Phase, p.Blob = model.PhaseFetching, row.Image.BlobID
-		say(row, p, model.MoveWorking, nil)
-		if err := m.a.keep(row.ID, *p); err != nil {
-			return err
-		}
-	}
 	if !p.Disk {
 		if err := m.makeRoom(ctx, row); err != nil {
 			return err

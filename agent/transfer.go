@@ -299,13 +299,6 @@ func (m *mover) takeOver(ctx context.Context, row *model.HostServer, p *progress
 	if p.Disk || p.Phase == model.PhaseError && p.Generation == row.Generation {
 		return false, nil
 	}
-	if said(row, p) == model.MoveNotKnown {
-		p.Phase, p.Fault, p.Blob = model.PhaseFetching, nil, row.Image.BlobID
-		say(row, p, model.MoveWorking, nil)
-		if err := m.a.keep(row.ID, *p); err != nil {
-			return true, err
-		}
-	}
 	image, release := "", func() {}
 	if ownRoot(row) {
 		if image, release, err = m.a.images.hold(ctx, row.Image); err != nil {
