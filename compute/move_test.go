@@ -485,3 +485,28 @@ func TestDeleteWhileItMoves(t *testing.T) {
 		t.Errorf("the migration is %s", m.Status)
 	}
 }
+
+// TestMigrationsAreForgotten: records of servers that are gone go with their actions, others stay.
+func TestMigrationsAreForgotten(t *testing.T) {
+	p := newPair(t)
+	p.must(p.live(compute.MoveRequest{}))
+	p.rests(p.b, compute.MigrationCompleted)
+	gone := &model.Migration{ID: model.NewID(), Number: 1000, ServerID: model.NewID(), Status: compute.MigrationCompleted, UpdatedAt: time.Now().Add(-25 * time.Hour)}
+	young := &model.Migration{ID: model.NewID(), Number: 1001, ServerID: model.NewID(), Status: compute.MigrationCompleted, UpdatedAt: time.Now()}
+	p.update(func(tx *store.Tx) error {
+		if err := store.Migrations.Put(tx, gone); err != nil {
+			return err
+		}
+		return store.Migrations.Put(tx, young)
+	})
+	if _, err := p.c.Sweeper().Reconcile(t.Context(), p.s0().Snapshot(), plainWriter{p.s0()}); err != nil {
+		t.Fatal(err)
+	}
+	var left []int64
+	for m := range store.Migrations.All(p.s0().Snapshot()) {
+		left = append(left, m.Number)
+	}
+	if len(left) != 2 {
+		t.Errorf("the records %v are left, want the live server's and the young one", left)
+	}
+}

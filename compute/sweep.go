@@ -80,6 +80,18 @@ func (p *Sweeper) Reconcile(ctx context.Context, snap store.Snapshot, w reconcil
 			return reconcile.Result{}, err
 		}
 	}
+	for old := range slices.Chunk(p.oldMoves(snap), 256) {
+		if _, err := w.Update(ctx, func(tx *store.Tx) error {
+			for _, id := range old {
+				if err := store.Migrations.Delete(tx, id); err != nil {
+					return err
+				}
+			}
+			return nil
+		}); err != nil {
+			return reconcile.Result{}, err
+		}
+	}
 	return reconcile.Result{After: p.c.cfg.Sweep}, nil
 }
 
@@ -110,5 +122,17 @@ func (p *Sweeper) stale(snap store.Snapshot) []string {
 		}
 	}
 	flush()
+	return out
+}
+
+// oldMoves gives the records of moves of servers that have been gone for as long as actions are kept.
+func (p *Sweeper) oldMoves(snap store.Snapshot) []string {
+	var out []string
+	horizon := p.c.now().Add(-p.c.cfg.KeepActions)
+	for m := range store.Migrations.All(snap) {
+		if _, alive := store.Servers.Get(snap, m.ServerID); !alive && m.UpdatedAt.Before(horizon) {
+			out = append(out, m.ID)
+		}
+	}
 	return out
 }
