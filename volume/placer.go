@@ -34,7 +34,7 @@ type Room struct {
 }
 
 // Rooms gives what every host that knows an engine has for its volumes, by name. Of an engine whose bytes are not on
-// the host, the total is unknown, and all is free.
+// the host, and that does not tell, all is free.
 func Rooms(r store.Reader, engine string) []Room {
 	var out []Room
 	for h := range store.Hosts.All(r) {
@@ -42,7 +42,11 @@ func Rooms(r store.Reader, engine string) []Room {
 			continue
 		}
 		room := Room{Host: h, Up: store.HostUp(r, h) && !h.Disabled && !h.Draining, Total: h.Capacity.DiskGiB}
-		if engine != EngineLocal {
+		said, told := h.Rooms[engine]
+		switch {
+		case told:
+			room.Total = said.TotalGiB
+		case engine != EngineLocal:
 			room.Total = MaxSizeGiB
 		}
 		room.Free = room.Total
@@ -55,6 +59,9 @@ func Rooms(r store.Reader, engine string) []Room {
 			for s := range store.Servers.List(r, "host", h.ID) {
 				room.Free -= model.RootGiB(s)
 			}
+		}
+		if told && engine != EngineLocal { // others use the same storage
+			room.Free = min(room.Free, said.FreeGiB)
 		}
 		out = append(out, room)
 	}
