@@ -16,6 +16,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"yakumo/block"
 	"yakumo/fault"
@@ -257,12 +258,8 @@ func (e *Engine) Remove(ctx context.Context, id string) error {
 		return err
 	}
 	defer leave()
-	watched, err := e.watched(ctx, id)
-	if err != nil {
+	if err := e.unwatched(ctx, id); err != nil {
 		return err
-	}
-	if watched {
-		return block.InUse(id)
 	}
 	return errors.Join(e.purge(ctx, e.image(id)), e.purge(ctx, e.image(id)+newSuffix))
 }
@@ -279,6 +276,27 @@ func (e *Engine) watched(ctx context.Context, id string) (bool, error) {
 		return false, nil
 	}
 	return len(s.Watchers) > 0, err
+}
+
+// forgotten is after how long a cluster forgets a client that was killed while it had an image open: its default of 30 s, and a little.
+const forgotten = 35 * time.Second
+
+// unwatched waits until nobody has the image open, for as long as it may only seem so; then it is Conflict.
+func (e *Engine) unwatched(ctx context.Context, id string) error {
+	for end := time.Now().Add(forgotten); ; {
+		watched, err := e.watched(ctx, id)
+		if err != nil || !watched {
+			return err
+		}
+		if time.Now().After(end) {
+			return block.InUse(id)
+		}
+		select {
+		case <-time.After(time.Second):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
 }
 
 // purge removes an image with its snapshots; absent is success.
@@ -447,11 +465,7 @@ func (e *Engine) closed(ctx context.Context, id string) (leave func(), err error
 	if leave, _, err = e.whole(ctx, id); err != nil {
 		return nil, err
 	}
-	watched, err := e.watched(ctx, id)
-	if err == nil && watched {
-		err = block.InUse(id)
-	}
-	if err != nil {
+	if err := e.unwatched(ctx, id); err != nil {
 		leave()
 		return nil, err
 	}
