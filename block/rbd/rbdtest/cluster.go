@@ -67,6 +67,7 @@ osd pool default size = 1
 osd pool default min size = 1
 osd crush chooseleaf type = 0
 osd objectstore = memstore
+osd client watch timeout = 3
 memstore device bytes = 2147483648
 mon data avail crit = 1
 mon allow pool size one = true
