@@ -247,6 +247,9 @@ func (c *Compute) settle(tx *store.Tx, s *model.Server, r *model.ServerReport, n
 	case TaskReboot, TaskHardReboot:
 		done = newest && st.Reboots >= s.Reboots && st.Hard >= s.HardReboots && st.Power != model.PowerUnknown
 	}
+	if _, kept := failing[st.Task]; kept && !done && newest && off && r.Phase == model.PhaseReady {
+		done, failure = true, "The guest turned itself off meanwhile."
+	}
 	if done {
 		if err := c.end(tx, s, failure); err != nil {
 			return err

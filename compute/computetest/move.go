@@ -99,6 +99,10 @@ func (h *Host) move(s *model.Server, role model.MoveRole, stage model.MoveStage,
 		return &model.ServerReport{ServerID: s.ID, Generation: s.Generation, Phase: g.phase, Power: g.power, Reboots: g.reboots, Hard: g.hard, At: now,
 			Move: &model.MoveReport{ID: s.Move.ID, Role: role, State: state, Fault: f}}, true
 	}
+	if role == model.RoleTarget && stage != model.MoveReverting && g != nil && !g.incoming && g.told.move != s.Move.ID {
+		delete(h.guests, s.ID) // of an earlier stay, whose end this host has not heard of
+		g = nil
+	}
 	if h.cfg.FailMove != nil {
 		if f := h.cfg.FailMove(s, role, stage); f != nil && (g == nil || g.told.state != model.MoveDone && g.told.state != model.MoveReady || role == model.RoleSource || stage == model.MoveRunning) {
 			return say(model.MoveFailed, f)
