@@ -98,7 +98,8 @@ func NewClient(cfg ClientConfig) *Client {
 	c := &Client{cfg: cfg, servers: map[model.ID]model.ServerReport{}, ports: map[model.ID]model.PortReport{}, volumes: map[model.ID]model.VolumeReport{}, wake: make(chan struct{}, 1)}
 	c.http = &http.Client{Transport: &http.Transport{TLSClientConfig: c.tls(), ForceAttemptHTTP2: true, IdleConnTimeout: time.Minute,
 		ResponseHeaderTimeout: 30 * time.Second, HTTP2: liveness()}}
-	c.uploads = &http.Client{Transport: &http.Transport{TLSClientConfig: c.tls(), ForceAttemptHTTP2: true, IdleConnTimeout: time.Minute, HTTP2: liveness()}}
+	// A connection each: a server that refuses an upload half-way ends its connection, and a body that was begun is not sent twice.
+	c.uploads = &http.Client{Transport: &http.Transport{TLSClientConfig: c.tls(), ForceAttemptHTTP2: true, DisableKeepAlives: true, HTTP2: liveness()}}
 	return c
 }
 
