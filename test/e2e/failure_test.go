@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/gophercloud/gophercloud/v2/openstack/compute/v2/flavors"
 	"github.com/gophercloud/gophercloud/v2/openstack/compute/v2/servers"
 
 	"yakumo/lab"
@@ -262,6 +263,19 @@ func TestPowerCut(t *testing.T) {
 	w.blue1.opens(t, w.blue2.addr)
 	boots := len(readyLine.FindAllString(consoleLog(t, w.blue2), -1))
 	w.blue2.detach()
+	// One that is to be restarted elsewhere, by the policy of its flavor.
+	disk := 0
+	size, err := flavors.Create(t.Context(), fix.admin.Compute, flavors.CreateOpts{Name: "ha", RAM: 144, VCPUs: 1, Disk: &disk}).Extract()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { gone(t, "flavor", flavors.Delete(context.Background(), fix.admin.Compute, size.ID).ExtractErr()) })
+	if _, err := flavors.CreateExtraSpecs(t.Context(), fix.admin.Compute, size.ID, flavors.ExtraSpecsOpts{"yakumo:ha": "restart", "yakumo:ha_lease": "15"}).Extract(); err != nil {
+		t.Fatal(err)
+	}
+	ha := w.blue.bootOn(t, mine{t}, order{name: "ha", host: "host2", network: w.blueNet.network.ID, flavor: size.ID})
+	ha.becomes(t, "ACTIVE")
+	address := addressOf(t, ha)
 	if err := fix.lab.PowerOff("host2"); err != nil {
 		t.Fatal(err)
 	}
@@ -272,6 +286,17 @@ func TestPowerCut(t *testing.T) {
 		t.Fatal(err)
 	}
 	began := time.Now()
+	await(t, "the server with the policy to run elsewhere", bootPatience, func(ctx context.Context) string {
+		s, err := servers.Get(ctx, fix.admin.Compute, ha.id).Extract()
+		if err != nil {
+			return err.Error()
+		}
+		ha.host = s.Host
+		return unless(s.Status == "ACTIVE" && s.Host != "host2" && s.TaskState == "", s.Status+" "+s.TaskState+" on "+s.Host)
+	})
+	measured(t, "a server with the policy runs elsewhere %.1f s after its host is down", time.Since(began).Seconds())
+	w.blue1.opens(t, address)
+	began = time.Now()
 	if err := fix.lab.Up(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -284,6 +309,7 @@ func TestPowerCut(t *testing.T) {
 	if s, err := servers.Get(t.Context(), fix.admin.Compute, w.blue2.id).Extract(); err != nil || s.Status != "ACTIVE" {
 		t.Errorf("%s is %v, %v", w.blue2.name, s, err)
 	}
+	agrees(t) // the host that is back runs nothing that runs elsewhere now
 }
 
 func consoleLog(t *testing.T, g *guest) string {

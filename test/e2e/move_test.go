@@ -12,7 +12,7 @@ import (
 	"github.com/gophercloud/gophercloud/v2/openstack/compute/v2/servers"
 )
 
-var moveCount = flag.Int("moves", 6, "how often TestMoves moves a running guest")
+var moveCount = flag.Int("moves", 4, "how often TestMoves moves a running guest")
 
 // hops waits until a guest that moves is on another host, with nothing left to do.
 func (g *guest) hops(t *testing.T, from string) {
@@ -55,6 +55,21 @@ func TestMoves(t *testing.T) {
 	g.addr = addressOf(t, g)
 	peer.opens(t, g.addr)
 
+	// Idle, seen from outside every 10 ms.
+	probe := func() func() losses {
+		t.Helper()
+		p := &pinger{g: peer, addr: g.addr, file: fmt.Sprintf("/tmp/moves.%d", peer.n)}
+		p.pid = peer.must(t, fmt.Sprintf("ping -D -i 0.01 %s >%s 2>&1 & echo $!", g.addr, p.file))
+		p.more(t, 5)
+		return func() losses { peer.must(t, "kill -INT "+p.pid); return p.sum(t) }
+	}
+	idle := probe()
+	from := g.host
+	admin.do(t, "server", "migrate", "--live-migration", "--wait", g.id)
+	g.hops(t, from)
+	l := idle()
+	measured(t, "a live move of an idle guest, pings at one every 10 ms: %d of %d lost, longest gap %s", l.lost, l.asked, l.gap)
+
 	boot := g.must(t, "cat /proc/sys/kernel/random/boot_id")
 	sum := g.must(t, "head -c 4194304 /dev/urandom >/root/big; sync; md5sum </root/big")
 	g.must(t, "(sleep 100000 | ncat -l -k 7777 >/root/heard) 2>/dev/null & echo")
@@ -77,22 +92,17 @@ func TestMoves(t *testing.T) {
 		})
 	}
 	more()
-	pings := "/tmp/moves"
-	pid := peer.must(t, fmt.Sprintf("ping -D -i 0.01 %s >%s 2>&1 & echo $!", g.addr, pings))
+	busy := probe()
 	for i := range *moveCount {
 		from, began := g.host, time.Now()
-		if i == 0 {
-			admin.do(t, "server", "migrate", "--live-migration", "--wait", g.id)
-		} else if _, err := fix.admin.Compute.Post(t.Context(), fix.admin.Compute.Endpoint+"servers/"+g.id+"/action",
+		if _, err := fix.admin.Compute.Post(t.Context(), fix.admin.Compute.Endpoint+"servers/"+g.id+"/action",
 			map[string]any{"os-migrateLive": map[string]any{"host": nil, "block_migration": true, "disk_over_commit": false}}, nil, nil); err != nil {
 			t.Fatal(err)
 		}
 		g.hops(t, from)
 		measured(t, "live move %d, memory and disk, from %s to %s under load: %.2f s", i+1, from, g.host, time.Since(began).Seconds())
 	}
-	peer.must(t, "kill -INT "+pid)
-	p := &pinger{g: peer, addr: g.addr, file: pings}
-	l := p.sum(t)
+	l = busy()
 	measured(t, "%d live moves of a guest under load, pings at one every 10 ms: %d of %d lost, longest gap %s", *moveCount, l.lost, l.asked, l.gap)
 	if got := g.must(t, "cat /proc/sys/kernel/random/boot_id"); got != boot {
 		t.Errorf("it was started anew: %s, was %s", got, boot)
@@ -116,7 +126,7 @@ func TestMoves(t *testing.T) {
 	agrees(t)
 
 	// Off, by the stock client; confirmed.
-	from := g.host
+	from = g.host
 	admin.do(t, "server", "migrate", "--wait", g.id)
 	g.detach()
 	g.becomes(t, "VERIFY_RESIZE")
