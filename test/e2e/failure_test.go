@@ -269,7 +269,9 @@ func TestPowerCut(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { gone(t, "flavor", flavors.Delete(context.Background(), fix.admin.Compute, size.ID).ExtractErr()) })
+	t.Cleanup(func() {
+		gone(t, "flavor", flavors.Delete(context.Background(), fix.admin.Compute, size.ID).ExtractErr())
+	})
 	if _, err := flavors.CreateExtraSpecs(t.Context(), fix.admin.Compute, size.ID, flavors.ExtraSpecsOpts{"yakumo:ha": "restart", "yakumo:ha_lease": "15"}).Extract(); err != nil {
 		t.Fatal(err)
 	}
