@@ -324,7 +324,8 @@ func copied(r store.Reader, id model.ID) bool {
 
 // Extend makes a volume larger; one that a guest uses too, while it runs.
 //
-// Errors: fault.Invalid for a size that is not larger, or another state; fault.OverQuota.
+// Errors: fault.Invalid for a size that is not larger, another state, or an engine that cannot do so while a guest has
+// the volume; fault.OverQuota.
 func (v *Volumes) Extend(tx *store.Tx, sc Scope, id model.ID, size int, online bool) (*model.Volume, error) {
 	return v.change(tx, sc, id, true, func(x *model.Volume) error {
 		if x.Status.State != Available && !(online && x.Status.State == InUse) {
@@ -333,6 +334,10 @@ func (v *Volumes) Extend(tx *store.Tx, sc Scope, id model.ID, size int, online b
 				expected = "available or in-use"
 			}
 			return fault.New(fault.Invalid, "Invalid volume: Volume %s status must be '%s' to extend, currently %s.", x.ID, expected, x.Status.State)
+		}
+		if x.Status.State == InUse && x.Engine == EngineLocal {
+			// Guests have it by NBD, whose clients take the size that they find at first.
+			return fault.New(fault.Invalid, "Invalid volume: Volume %s is in use, and a volume of the engine %s grows only while it is available. Detach it first.", x.ID, x.Engine)
 		}
 		if size <= x.SizeGiB || size > MaxSizeGiB {
 			return fault.New(fault.Invalid, "Invalid input received: New size for extend must be greater than current size. (current: %d, extended: %d).", x.SizeGiB, size)
