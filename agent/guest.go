@@ -123,6 +123,7 @@ func (a *Agent) start(ctx context.Context, row *model.HostServer, p *progress) (
 		return 0, fmt.Errorf("start guest: %w", err)
 	}
 	a.guests.did(row.ID, hypervisor.Running, began)
+	a.leases.begun(row.ID)
 	p.Started, p.BootID = true, a.cfg.BootID
 	if fresh {
 		p.NICs, p.Disks, p.Plugging = nicIDs(row), volumeIDs(row), nil

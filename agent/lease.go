@@ -26,7 +26,8 @@ type leases struct {
 
 	mu   sync.Mutex
 	ends map[model.ID]time.Duration // when each leased guest must be off, link.SinceBoot
-	cut  map[model.ID]bool          // it was turned off, and not begun again
+	cut  map[model.ID]bool          // it is to be looked at when the host is heard of
+	down map[model.ID]bool          // it was turned off, and has not been started since
 	kept bool                       // the file is as ends
 }
 
@@ -55,7 +56,7 @@ func readLeases(dir string) (leaseList, error) {
 }
 
 func newLeases(a *Agent) (*leases, error) {
-	l := &leases{a: a, boot: link.SinceBoot, ends: map[model.ID]time.Duration{}, cut: map[model.ID]bool{}}
+	l := &leases{a: a, boot: link.SinceBoot, ends: map[model.ID]time.Duration{}, cut: map[model.ID]bool{}, down: map[model.ID]bool{}}
 	old, err := readLeases(a.cfg.Dir)
 	if err != nil {
 		return nil, fmt.Errorf("leases of guests: %w", err)
@@ -120,6 +121,7 @@ func (l *leases) look() []model.ID {
 			if power, known := l.a.guests.state(id); row != nil && row.LeaseSeconds == 0 || known && power != hypervisor.Running && power != hypervisor.Paused {
 				delete(l.ends, id)
 				delete(l.cut, id)
+				delete(l.down, id)
 				changed = true
 			}
 		}
@@ -154,7 +156,7 @@ func (l *leases) keep() error {
 // end turns a guest off whose lease has ended. What its progress says then is not the guest's own wish: it is to be begun again.
 func (l *leases) end(ctx context.Context, id model.ID) {
 	l.mu.Lock()
-	l.cut[id] = true
+	l.cut[id], l.down[id] = true, true
 	l.mu.Unlock()
 	power, known := l.a.guests.state(id)
 	if known && power != hypervisor.Running && power != hypervisor.Paused {
@@ -176,6 +178,21 @@ func (l *leases) end(ctx context.Context, id model.ID) {
 	if p, ok := l.a.ledger.progressOf(id); ok {
 		l.a.report(id, p)
 	}
+}
+
+// turnedOff tells whether a guest is off because its lease ended. Whoever reconciles the guest asks, as what end notes in its progress may
+// be written over by what that one has read before.
+func (l *leases) turnedOff(id model.ID) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.down[id]
+}
+
+// begun says that a guest was started.
+func (l *leases) begun(id model.ID) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	delete(l.down, id)
 }
 
 // may tells whether a guest may be started: it is not leased, or the cloud has known this host to be there lately, on a stream that

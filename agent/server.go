@@ -204,6 +204,16 @@ func (a *Agent) converge(ctx context.Context, row *model.HostServer) error {
 		}
 		a.ports.look(a.portRows(row.ID, row))
 	}
+	if off := power == hypervisor.Off || power == hypervisor.Crashed; off && row.Power != model.PowerOff && p.Phase != model.PhaseError && a.leases.turnedOff(row.ID) {
+		// Not the guest's own wish: it is to be begun again.
+		p.Started, p.Power = false, model.PowerOff
+		if p.Phase == model.PhaseReady {
+			p.Phase = model.PhaseStarting
+		}
+		if err := a.keep(row.ID, p); err != nil {
+			return err
+		}
+	}
 	if row.Move != nil {
 		if alone, err := a.moves.step(ctx, row, &p, power); alone || err != nil {
 			return err

@@ -172,6 +172,7 @@ func TestRenumberedHost(t *testing.T) {
 		hosts = append(hosts, h)
 	}
 	c.meet(2)
+	c.inhabit()
 	network := model.NewID()
 	var ports []*model.Port
 	for i := range hosts {
