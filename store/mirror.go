@@ -9,6 +9,10 @@ import (
 	"github.com/tidwall/btree"
 )
 
+// GCPercent is the collector's target (runtime/debug.SetGCPercent) of a process that holds a large mirror: most of its memory lives
+// long, and at Go's own 100 as much again would be garbage.
+const GCPercent = 60
+
 // mirror is the state in memory: of each kind the entries by key, and their indexes. One that
 // was given away is never changed: who changes the state does so in a copy, which shares all that it does not touch.
 type mirror struct {

@@ -113,10 +113,17 @@ func (e *Engine) copy(ctx context.Context, id, snapshot, purpose, path, format s
 	if err != nil {
 		return err
 	}
-	if file := e.adopted(id, from); exists(file) {
-		err = convert(ctx, file, "qcow2", "", path, format)
-	} else {
-		err = convert(ctx, e.disk(id), "qcow2", from, path, format)
+	// What a snapshot holds does not change while it is read; but the table that says where it is does, when another is made or
+	// removed meanwhile, and who opens the file at that moment does not find it.
+	for tries := 1; ; tries++ {
+		if file := e.adopted(id, from); exists(file) {
+			err = convert(ctx, file, "qcow2", "", path, format)
+		} else {
+			err = convert(ctx, e.disk(id), "qcow2", from, path, format)
+		}
+		if err == nil || ctx.Err() != nil || tries == 5 {
+			break
+		}
 	}
 	e.read(id, from, -1)
 	if err != nil {

@@ -15,6 +15,7 @@ import (
 	"net/http/pprof"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"strings"
 	"time"
 
@@ -66,6 +67,9 @@ type serverCmd struct {
 func (c *serverCmd) Run(ctx context.Context, log *slog.Logger) error {
 	if err := os.MkdirAll(c.DataDir, 0o700); err != nil {
 		return err
+	}
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(store.GCPercent)
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)

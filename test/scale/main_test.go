@@ -14,7 +14,10 @@ package scale_test
 import (
 	"flag"
 	"os"
+	"runtime/debug"
 	"testing"
+
+	"yakumo/store"
 )
 
 var (
@@ -31,5 +34,6 @@ func TestMain(m *testing.M) {
 		return
 	}
 	flag.Parse()
+	debug.SetGCPercent(store.GCPercent) // as yakumo server does
 	os.Exit(m.Run())
 }

@@ -41,7 +41,7 @@ func TestRandomOperations(t *testing.T) {
 	c.child = startHosts(t, o)
 	c.meet(hosts)
 	front := c.compose(c.compute.Placer(), c.compute.Sweeper(), c.compute.Mover(), c.compute.Absence())
-	img, _, networks := c.furnish()
+	img, _, networks := c.furnish(1)
 	c.update(func(tx *store.Tx) error {
 		for service, limits := range map[string]map[string]int{"compute": {"instances": -1, "cores": -1, "ram": -1}, "network": {network.QuotaPort: -1}} {
 			if err := store.Quotas.Put(tx, &model.Quota{Service: service, ProjectID: administrator, Limits: limits}); err != nil {

@@ -27,8 +27,8 @@ import (
 	"yakumo/store"
 )
 
-// tenantsOfServers is how many projects share the servers, each with a network of its own.
-const tenantsOfServers = 100
+// serversEach is how many servers a project has, in a network of its own.
+const serversEach = 20
 
 // administrator is the token of the cloud's.
 const administrator = "admin"
@@ -60,7 +60,7 @@ func TestManyServers(t *testing.T) {
 	c.meet(hosts)
 	front := c.compose(c.compute.Placer(), c.compute.Sweeper())
 
-	img, projects, networks := c.furnish()
+	img, projects, networks := c.furnish(servers / serversEach)
 	began := time.Now()
 	var late []time.Duration
 	var mu sync.Mutex
@@ -210,7 +210,7 @@ func (c *cloud) until(limit time.Duration, ask func() string) {
 }
 
 // furnish makes an image, a flavor, and projects with a network each.
-func (c *cloud) furnish() (img model.ID, projects []string, networks []model.ID) {
+func (c *cloud) furnish(tenants int) (img model.ID, projects []string, networks []model.ID) {
 	c.t.Helper()
 	sum := sha512.Sum512(image)
 	row := &model.Image{Meta: model.NewMeta("admin", "mini", c.now), Status: model.ImageActive, Visibility: model.VisibilityPublic, DiskFormat: "raw", ContainerFormat: "bare",
@@ -221,7 +221,7 @@ func (c *cloud) furnish() (img model.ID, projects []string, networks []model.ID)
 		}
 		return store.Images.Put(tx, row)
 	})
-	for i := range tenantsOfServers {
+	for i := range tenants {
 		project := fmt.Sprintf("%032x", i+1)
 		var n *model.Network
 		c.update(func(tx *store.Tx) (err error) {
@@ -238,7 +238,7 @@ func (c *cloud) furnish() (img model.ID, projects []string, networks []model.ID)
 			if n, err = c.net.CreateNetwork(tx, sc, network.NetworkSpec{Name: &name, AdminStateUp: &up}); err != nil {
 				return err
 			}
-			_, err = c.net.CreateSubnet(tx, sc, network.SubnetSpec{NetworkID: n.ID, CIDR: netip.PrefixFrom(netip.AddrFrom4([4]byte{10, byte(i), 0, 0}), 20)})
+			_, err = c.net.CreateSubnet(tx, sc, network.SubnetSpec{NetworkID: n.ID, CIDR: netip.PrefixFrom(netip.AddrFrom4([4]byte{10, byte(i), 0, 0}), 24)})
 			return err
 		})
 		projects, networks = append(projects, project), append(networks, n.ID)
