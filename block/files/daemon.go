@@ -95,7 +95,10 @@ func daemonOf(ctx context.Context, dir, id string, nodes ...string) (*daemon, er
 	for _, n := range nodes {
 		args = append(args, "--blockdev", n)
 	}
-	_, err := run(ctx, "qemu-storage-daemon", append(args,
+	// Not ended half-way: its child would go on, and take the sockets of the next one away when it fails.
+	whole, cancel := context.WithTimeout(context.WithoutCancel(ctx), patience)
+	defer cancel()
+	_, err := run(whole, "qemu-storage-daemon", append(args,
 		"--nbd-server", "addr.type=unix,addr.path="+comma(socketIn(dir, id, nbdSocket))+",max-connections=0",
 		"--export", "type=nbd,id="+exportID+",node-name="+node+",name="+id+",writable=on",
 		"--chardev", "socket,id=qmp,path="+comma(socketIn(dir, id, qmpSocket))+",server=on,wait=off",
