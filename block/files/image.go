@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"yakumo/block"
 	"yakumo/fault"
@@ -94,12 +95,20 @@ func resizeTo(ctx context.Context, id, disk string, size int64) error {
 
 // qemuImg changes a volume's file; where somebody has it open, that is Conflict.
 func qemuImg(ctx context.Context, id string, args ...string) error {
-	_, err := run(ctx, "qemu-img", args...)
-	if err != nil && strings.Contains(err.Error(), " lock") {
-		return errors.Join(block.InUse(id), err)
+	// A daemon that was told to end holds the file a little longer.
+	for began := time.Now(); ; {
+		_, err := run(ctx, "qemu-img", args...)
+		if err == nil || !strings.Contains(err.Error(), " lock") {
+			return err
+		}
+		if time.Since(began) > lockPatience {
+			return errors.Join(block.InUse(id), err)
+		}
 	}
-	return err
 }
+
+// lockPatience is how long a file that another process has is tried for.
+const lockPatience = 2 * time.Second
 
 // run gives a program's output; its complaint is the error.
 func run(ctx context.Context, name string, args ...string) ([]byte, error) {
