@@ -39,11 +39,11 @@ type Config struct {
 
 // Engine implements block.Engine, Filler, Closer, Meter and, where shared, Adopter.
 type Engine struct {
-	cfg Config
+	cfg   Config
+	turns block.Turns
 
 	mu      sync.Mutex
-	busy    map[string]chan struct{} // volumes of which a call changes something; closed when it ends
-	reading map[string]int           // <volume>/<snapshot>: being copied
+	reading map[string]int // <volume>/<snapshot>: being copied
 }
 
 var (
@@ -82,7 +82,7 @@ func Open(cfg Config) (block.Engine, error) {
 			return nil, fmt.Errorf("volume files: %w", err)
 		}
 	}
-	e := &Engine{cfg: cfg, busy: map[string]chan struct{}{}, reading: map[string]int{}}
+	e := &Engine{cfg: cfg, reading: map[string]int{}}
 	if cfg.Shared {
 		return Shared{e}, nil
 	}
@@ -95,37 +95,12 @@ func (e *Engine) adopted(id, snapshot string) string {
 	return filepath.Join(e.cfg.Dir, id, snapshot+".qcow2")
 }
 
-// enter waits until no other call changes the volume, and keeps others out until leave.
-func (e *Engine) enter(ctx context.Context, id string) (leave func(), err error) {
-	for {
-		e.mu.Lock()
-		wait, taken := e.busy[id]
-		if !taken {
-			mine := make(chan struct{})
-			e.busy[id] = mine
-			e.mu.Unlock()
-			return func() {
-				e.mu.Lock()
-				defer e.mu.Unlock()
-				delete(e.busy, id)
-				close(mine)
-			}, nil
-		}
-		e.mu.Unlock()
-		select {
-		case <-wait:
-		case <-ctx.Done():
-			return nil, ctx.Err()
-		}
-	}
-}
-
 // whole enters a volume that is there.
 func (e *Engine) whole(ctx context.Context, id string) (leave func(), err error) {
 	if err := block.Check(id); err != nil {
 		return nil, err
 	}
-	if leave, err = e.enter(ctx, id); err != nil {
+	if leave, err = e.turns.Enter(ctx, id); err != nil {
 		return nil, err
 	}
 	if _, err := os.Stat(e.disk(id)); err != nil {
@@ -143,7 +118,7 @@ func (e *Engine) Make(ctx context.Context, id string, size int64, from block.Sou
 	if err := block.Check(id); err != nil {
 		return err
 	}
-	leave, err := e.enter(ctx, id)
+	leave, err := e.turns.Enter(ctx, id)
 	if err != nil {
 		return err
 	}
@@ -205,7 +180,7 @@ func (e *Engine) Remove(ctx context.Context, id string) error {
 	if err := block.Check(id); err != nil {
 		return err
 	}
-	leave, err := e.enter(ctx, id)
+	leave, err := e.turns.Enter(ctx, id)
 	if err != nil {
 		return err
 	}
@@ -300,7 +275,7 @@ func (e *Engine) Close(ctx context.Context, id string) error {
 	if err := block.Check(id); err != nil {
 		return err
 	}
-	leave, err := e.enter(ctx, id)
+	leave, err := e.turns.Enter(ctx, id)
 	if err != nil {
 		return err
 	}

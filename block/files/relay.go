@@ -24,7 +24,7 @@ func OpenRelay(run string) (Relay, error) {
 	if err := os.MkdirAll(run, 0o711); err != nil {
 		return Relay{}, fmt.Errorf("relay of volumes: %w", err)
 	}
-	return Relay{&Engine{cfg: Config{Run: run}, busy: map[string]chan struct{}{}}}, nil
+	return Relay{&Engine{cfg: Config{Run: run}}}, nil
 }
 
 // Open implements block.Relay.
@@ -32,7 +32,7 @@ func (r Relay) Open(ctx context.Context, id, socket string, wait int) (block.Acc
 	if err := block.Check(id); err != nil {
 		return block.Access{}, err
 	}
-	leave, err := r.e.enter(ctx, id)
+	leave, err := r.e.turns.Enter(ctx, id)
 	if err != nil {
 		return block.Access{}, err
 	}
@@ -58,7 +58,7 @@ func (r Relay) Close(ctx context.Context, id string) error {
 	if err := block.Check(id); err != nil {
 		return err
 	}
-	leave, err := r.e.enter(ctx, id)
+	leave, err := r.e.turns.Enter(ctx, id)
 	if err != nil {
 		return err
 	}

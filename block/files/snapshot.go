@@ -134,7 +134,7 @@ func (e *Engine) copy(ctx context.Context, id, snapshot, purpose, path, format s
 	}
 	// Also after ctx has ended: what stays would cost room until the next copy.
 	done := context.WithoutCancel(ctx)
-	leave, lerr := e.enter(done, id)
+	leave, lerr := e.turns.Enter(done, id)
 	if lerr != nil {
 		return errors.Join(err, lerr)
 	}

@@ -15,7 +15,6 @@ import (
 	"os/exec"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	"yakumo/block"
@@ -31,10 +30,8 @@ type Config struct {
 
 // Engine implements block.Engine, Filler and Meter.
 type Engine struct {
-	cfg Config
-
-	mu   sync.Mutex
-	busy map[string]chan struct{} // images of which a call changes something
+	cfg   Config
+	turns block.Turns
 }
 
 var (
@@ -56,7 +53,7 @@ func Open(cfg Config) (*Engine, error) {
 			return nil, fault.New(fault.Invalid, "A pool, a configuration file and a user are needed, without %q.", ":@,")
 		}
 	}
-	return &Engine{cfg: cfg, busy: map[string]chan struct{}{}}, nil
+	return &Engine{cfg: cfg}, nil
 }
 
 func (e *Engine) image(id string) string { return e.cfg.Pool + "/" + prefix + id }
@@ -66,36 +63,12 @@ func (e *Engine) uri(image string) string {
 	return "rbd:" + image + ":conf=" + e.cfg.Conf + ":id=" + e.cfg.User
 }
 
-func (e *Engine) enter(ctx context.Context, id string) (leave func(), err error) {
-	for {
-		e.mu.Lock()
-		wait, taken := e.busy[id]
-		if !taken {
-			mine := make(chan struct{})
-			e.busy[id] = mine
-			e.mu.Unlock()
-			return func() {
-				e.mu.Lock()
-				defer e.mu.Unlock()
-				delete(e.busy, id)
-				close(mine)
-			}, nil
-		}
-		e.mu.Unlock()
-		select {
-		case <-wait:
-		case <-ctx.Done():
-			return nil, ctx.Err()
-		}
-	}
-}
-
 // whole enters an image that is there.
 func (e *Engine) whole(ctx context.Context, id string) (leave func(), size int64, err error) {
 	if err := block.Check(id); err != nil {
 		return nil, 0, err
 	}
-	if leave, err = e.enter(ctx, id); err != nil {
+	if leave, err = e.turns.Enter(ctx, id); err != nil {
 		return nil, 0, err
 	}
 	if size, err = e.size(ctx, e.image(id)); err != nil {
@@ -120,7 +93,7 @@ func (e *Engine) Make(ctx context.Context, id string, size int64, from block.Sou
 	if err := block.Check(id); err != nil {
 		return err
 	}
-	leave, err := e.enter(ctx, id)
+	leave, err := e.turns.Enter(ctx, id)
 	if err != nil {
 		return err
 	}
@@ -253,7 +226,7 @@ func (e *Engine) Remove(ctx context.Context, id string) error {
 	if err := block.Check(id); err != nil {
 		return err
 	}
-	leave, err := e.enter(ctx, id)
+	leave, err := e.turns.Enter(ctx, id)
 	if err != nil {
 		return err
 	}
