@@ -40,8 +40,9 @@ func (c *Compute) newMigration(tx *store.Tx, sc Scope, s *model.Server, mv *mode
 	if mv.NewFlavor != nil {
 		m.NewFlavor = mv.NewFlavor.ID
 	}
-	for old := range store.Migrations.All(tx) {
-		m.Number = max(m.Number, old.Number)
+	for last := range store.Migrations.Prefix(tx, "newest", "") {
+		m.Number = last.Number
+		break
 	}
 	m.Number++ // a number that somebody else took meanwhile is claimed: then this runs again
 	mv.ID = m.ID

@@ -2,6 +2,8 @@ package store
 
 import (
 	"encoding/hex"
+	"fmt"
+	"math"
 	"net/netip"
 	"slices"
 	"strconv"
@@ -117,7 +119,6 @@ var (
 			}
 			return out
 		}),
-		By("saving", func(r *model.Server) []string { return r.Saving }),
 		By("phase", func(r *model.Server) []string { return []string{string(r.Status.Phase)} }),
 		// image finds what must keep an image's bytes: a server's disk may be made of another than it is shown with.
 		By("image", func(r *model.Server) []string {
@@ -144,10 +145,8 @@ var (
 
 	Migrations = Define("migration", func(r *model.Migration) string { return r.ID },
 		Claims(func(r *model.Migration) []string { return []string{strconv.FormatInt(r.Number, 10)} }),
-		By("number", func(r *model.Migration) []string { return []string{strconv.FormatInt(r.Number, 10)} }),
-		By("server", func(r *model.Migration) []string { return []string{r.ServerID} }),
-		By("project", func(r *model.Migration) []string { return []string{r.ProjectID} }),
-		By("status", func(r *model.Migration) []string { return []string{r.Status} }))
+		By("newest", func(r *model.Migration) []string { return []string{fmt.Sprintf("%019d", math.MaxInt64-r.Number)} }), // the highest number first
+		By("server", func(r *model.Migration) []string { return []string{r.ServerID} }))
 
 	ServerGroups = Define("server_group", func(r *model.ServerGroup) string { return r.ID },
 		Counted("project", func(r *model.ServerGroup) []string { return []string{r.ProjectID} }))
@@ -159,8 +158,7 @@ var (
 		By("number", func(r *model.Aggregate) []string { return []string{strconv.FormatInt(r.Number, 10)} }),
 		By("host", func(r *model.Aggregate) []string { return r.Hosts }))
 
-	ConsoleTokens = Define("console_token", func(r *model.ConsoleToken) string { return r.Hash },
-		By("server", func(r *model.ConsoleToken) []string { return []string{r.ServerID} }))
+	ConsoleTokens = Define("console_token", func(r *model.ConsoleToken) string { return r.Hash })
 
 	Volumes = Define("volume", func(r *model.Volume) string { return r.ID },
 		Counted("project", func(r *model.Volume) []string { return []string{r.ProjectID} }),
@@ -181,15 +179,6 @@ var (
 			return out
 		}),
 		By("snapshot", func(r *model.Volume) []string { return some(r.Source.SnapshotID) }),
-		By("server", func(r *model.Volume) []string {
-			out := make([]string, 0, len(r.Attachments))
-			for _, a := range r.Attachments {
-				if a.ServerID != "" {
-					out = append(out, a.ServerID)
-				}
-			}
-			return out
-		}),
 		By("attachment", func(r *model.Volume) []string {
 			out := make([]string, 0, len(r.Attachments))
 			for _, a := range r.Attachments {
