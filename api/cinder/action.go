@@ -91,7 +91,7 @@ var actions = map[string]action{
 	"os-retype": {run: plain(func(d *dialect, tx *store.Tx, c *api.Context, b *body) error {
 		name := b.needed("new_type")
 		if p := b.text("migration_policy"); p != "" && p != "never" && p != "on-demand" {
-			return badRequest("Invalid input for field/attribute migration_policy. Value: %s. migration_policy must be 'on-demand' or 'never'", quoted(p))
+			return badRequest("Invalid input for field/attribute migration_policy. Value: %s. migration_policy must be 'on-demand' or 'never'", api.Quoted(p))
 		}
 		if b.err() != nil {
 			return b.err()
@@ -193,7 +193,7 @@ func (d *dialect) act(c *api.Context) error {
 	for name, v := range o {
 		a, known := actions[name]
 		if !known || !at(c, a.min) {
-			return badRequest("There is no such action: %s", clip(name))
+			return badRequest("There is no such action: %s", api.Clip(name))
 		}
 		if _, err := volume.Get(c.Snapshot(), scope(c), c.Param("id")); err != nil {
 			return err
@@ -205,7 +205,7 @@ func (d *dialect) act(c *api.Context) error {
 		}
 		in, ok := v.(object)
 		if !ok && v != nil && v != "" {
-			return badRequest("Invalid input for field/attribute %s. Value: %s. %s is not of type 'object'", name, quoted(v), quoted(v))
+			return badRequest("Invalid input for field/attribute %s. Value: %s. %s is not of type 'object'", name, api.Quoted(v), api.Quoted(v))
 		}
 		return a.run(d, c, &body{o: in})
 	}
@@ -226,7 +226,7 @@ func (d *dialect) uploadImage(c *api.Context, b *body) error {
 		visibility = model.VisibilityShared
 	}
 	if container != "bare" {
-		return badRequest("Invalid input received: The container format '%s' cannot be made; bare can.", clip(container))
+		return badRequest("Invalid input received: The container format '%s' cannot be made; bare can.", api.Clip(container))
 	}
 	var img *model.Image
 	var x *model.Volume

@@ -123,7 +123,7 @@ func (d *dialect) listAttachments(c *api.Context, detail bool) error {
 	}
 	page, _, err := api.Cut(rows, pg, func(u use) string { return u.a.ID })
 	if err != nil {
-		return badRequest("Invalid input received: marker %s could not be found.", clip(pg.Marker))
+		return badRequest("Invalid input received: marker %s could not be found.", api.Clip(pg.Marker))
 	}
 	out := []object{}
 	for _, u := range page {

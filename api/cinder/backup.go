@@ -207,7 +207,7 @@ func (d *dialect) backupAction(c *api.Context) error {
 			}
 			err = do(c, func(tx *store.Tx) error { return d.v.DeleteBackup(tx, scope(c), x.ID, true) })
 		default:
-			return badRequest("There is no such action: %s", clip(name))
+			return badRequest("There is no such action: %s", api.Clip(name))
 		}
 	}
 	if err != nil {

@@ -32,7 +32,7 @@ func read(c *api.Context, member string) (*body, error) {
 	}
 	in, ok := v.(object)
 	if !ok {
-		return nil, badRequest("Invalid input for field/attribute %s. Value: %s. %s is not of type 'object'", member, quoted(v), quoted(v))
+		return nil, badRequest("Invalid input for field/attribute %s. Value: %s. %s is not of type 'object'", member, api.Quoted(v), api.Quoted(v))
 	}
 	return &body{o: in}, nil
 }
@@ -64,7 +64,7 @@ func (b *body) err() error { return b.wrong }
 
 func (b *body) refuse(name string, v any, format string, args ...any) {
 	if b.wrong == nil {
-		b.wrong = badRequest("Invalid input for field/attribute %s. Value: %s. %s", name, quoted(v), fmt.Sprintf(format, args...))
+		b.wrong = badRequest("Invalid input for field/attribute %s. Value: %s. %s", name, api.Quoted(v), fmt.Sprintf(format, args...))
 	}
 }
 
@@ -82,9 +82,9 @@ func (b *body) long(name string, most int) string {
 	s, ok := v.(string)
 	switch {
 	case !ok:
-		b.refuse(name, v, "%s is not of type 'string'", quoted(v))
+		b.refuse(name, v, "%s is not of type 'string'", api.Quoted(v))
 	case utf8.RuneCountInString(s) > most:
-		b.refuse(name, v, "%s is too long", quoted(v))
+		b.refuse(name, v, "%s is too long", api.Quoted(v))
 	case strings.ContainsRune(s, 0) || !utf8.ValidString(s):
 		b.refuse(name, v, "it has characters that are not allowed")
 	}
@@ -119,7 +119,7 @@ func (b *body) number(name string, least, most, none int) int {
 	}
 	n, ok := integer(v)
 	if !ok {
-		b.refuse(name, v, "%s is not of type 'integer'", quoted(v))
+		b.refuse(name, v, "%s is not of type 'integer'", api.Quoted(v))
 		return none
 	}
 	if n < least || n > most {
@@ -150,7 +150,7 @@ func (b *body) truth(name string) bool {
 	}
 	t, ok := truth(v)
 	if !ok {
-		b.refuse(name, v, "%s is not of type 'boolean'", quoted(v))
+		b.refuse(name, v, "%s is not of type 'boolean'", api.Quoted(v))
 	}
 	return t
 }
@@ -180,7 +180,7 @@ func (b *body) strings(name string) map[string]string {
 	}
 	o, ok := v.(object)
 	if !ok {
-		b.refuse(name, v, "%s is not of type 'object'", quoted(v))
+		b.refuse(name, v, "%s is not of type 'object'", api.Quoted(v))
 		return nil
 	}
 	out := make(map[string]string, len(o))
@@ -193,7 +193,7 @@ func (b *body) strings(name string) map[string]string {
 			s, ok = pythonBool(t), true
 		}
 		if !ok && o[k] != nil {
-			b.refuse(name, o[k], "%s is not of type 'string'", quoted(o[k]))
+			b.refuse(name, o[k], "%s is not of type 'string'", api.Quoted(o[k]))
 		}
 		if k == "" || len(k) > 255 || len(s) > 255 {
 			b.refuse(name, k, "Metadata property key and value are 1 to 255 characters long.")
@@ -218,33 +218,8 @@ func (b *body) inner(name string) *body {
 	}
 	o, ok := v.(object)
 	if !ok {
-		b.refuse(name, v, "%s is not of type 'object'", quoted(v))
+		b.refuse(name, v, "%s is not of type 'object'", api.Quoted(v))
 		return &body{o: object{}}
 	}
 	return &body{o: o}
-}
-
-// quoted writes a value for an error's text, cut short.
-func quoted(v any) string {
-	switch v := v.(type) {
-	case nil:
-		return "None"
-	case string:
-		return "'" + clip(v) + "'"
-	case bool:
-		return pythonBool(v)
-	}
-	b, err := json.Marshal(v)
-	if err != nil {
-		return fmt.Sprintf("%T", v)
-	}
-	return clip(string(b))
-}
-
-// clip shortens what an answer repeats of a request.
-func clip(s string) string {
-	if r := []rune(s); len(r) > 120 {
-		return string(r[:120]) + "…"
-	}
-	return s
 }

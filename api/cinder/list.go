@@ -73,13 +73,13 @@ func (l *listing[T]) answer(c *api.Context, r store.Reader, rows iter.Seq[*T], s
 	if s := q.Get("offset"); s != "" {
 		n, err := strconv.Atoi(s)
 		if err != nil || n < 0 || n > 1<<31-1 {
-			return badRequest("Invalid input received: offset must be an integer of 0 or more, it is '%s'.", clip(s))
+			return badRequest("Invalid input received: offset must be an integer of 0 or more, it is '%s'.", api.Clip(s))
 		}
 		all = all[min(n, len(all)):]
 	}
 	page, more, err := api.Cut(all, pg, func(x *T) string { return l.meta(x).ID })
 	if err != nil {
-		return fault.New(fault.NotFound, "Marker %s could not be found.", clip(pg.Marker))
+		return fault.New(fault.NotFound, "Marker %s could not be found.", api.Clip(pg.Marker))
 	}
 	out := make([]object, 0, len(page))
 	for _, x := range page {
@@ -115,7 +115,7 @@ func (l *listing[T]) page(q url.Values) (api.Page, error) {
 		}
 		var none T
 		if _, ok := l.field(nil, &none, s.Key); !ok {
-			return pg, badRequest("Invalid input received: Sort key %s is invalid.", clip(s.Key))
+			return pg, badRequest("Invalid input received: Sort key %s is invalid.", api.Clip(s.Key))
 		}
 	}
 	return pg, nil
@@ -210,7 +210,7 @@ func pairs(s string) (map[string]string, error) {
 	if json.Unmarshal([]byte(strings.ReplaceAll(strings.ReplaceAll(s, "u'", "'"), "'", `"`)), &out) == nil {
 		return out, nil
 	}
-	return nil, badRequest("Invalid input received: metadata filter '%s' is not a dictionary.", clip(s))
+	return nil, badRequest("Invalid input received: metadata filter '%s' is not a dictionary.", api.Clip(s))
 }
 
 // setMetadata serves the three ways to change metadata that lie below a resource.
@@ -282,7 +282,7 @@ func (m metadataOf[T]) routes(route adder, path string) {
 }
 
 func (m metadataOf[T]) none(c *api.Context) error {
-	return fault.New(fault.NotFound, "%s has no metadata with key %s.", m.noun, clip(c.Param("key")))
+	return fault.New(fault.NotFound, "%s has no metadata with key %s.", m.noun, api.Clip(c.Param("key")))
 }
 
 func (m metadataOf[T]) change(c *api.Context, replace bool) error {

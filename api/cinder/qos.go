@@ -26,7 +26,7 @@ func (d *dialect) qosRoutes(route adder) {
 		}
 		page, _, err := api.Cut(rows, pg, func(q *model.VolumeQoS) string { return q.ID })
 		if err != nil {
-			return fault.New(fault.NotFound, "Marker %s could not be found.", clip(pg.Marker))
+			return fault.New(fault.NotFound, "Marker %s could not be found.", api.Clip(pg.Marker))
 		}
 		out := []object{}
 		for _, q := range page {
@@ -86,7 +86,7 @@ func (d *dialect) qosRoutes(route adder) {
 				for _, k := range keys {
 					name, ok := k.(string)
 					if _, there := m[name]; !ok || !there {
-						return nil, badRequest("QoS Specs %s has no spec with key %s.", c.Param("id"), quoted(k))
+						return nil, badRequest("QoS Specs %s has no spec with key %s.", c.Param("id"), api.Quoted(k))
 					}
 					delete(m, name)
 				}

@@ -60,13 +60,13 @@ func (d *dialect) quotaRoutes(route adder) {
 	})
 	route(http.MethodGet, "/os-quota-class-sets/{class}", api.Admin, 0, func(c *api.Context) error {
 		if c.Param("class") != "default" {
-			return fault.New(fault.NotFound, "Quota class %s could not be found.", clip(c.Param("class")))
+			return fault.New(fault.NotFound, "Quota class %s could not be found.", api.Clip(c.Param("class")))
 		}
 		return c.JSON(http.StatusOK, object{"quota_class_set": limitsShown(d.v.Defaults(c.Snapshot()), "default")})
 	})
 	route(http.MethodPut, "/os-quota-class-sets/{class}", api.Admin, 0, func(c *api.Context) error {
 		if c.Param("class") != "default" {
-			return fault.New(fault.NotFound, "Quota class %s could not be found.", clip(c.Param("class")))
+			return fault.New(fault.NotFound, "Quota class %s could not be found.", api.Clip(c.Param("class")))
 		}
 		_, limits, err := d.limitsAsked(c, "quota_class_set", "default")
 		if err != nil {
@@ -104,7 +104,7 @@ func ownProject(c *api.Context) (string, error) {
 }
 
 // safe keeps a client's name from meaning another key of the store.
-func safe(name string) string { return strings.ReplaceAll(clip(name), ",", "_") }
+func safe(name string) string { return strings.ReplaceAll(api.Clip(name), ",", "_") }
 
 func limitsShown(limits map[string]int, id string) object {
 	o := object{}

@@ -30,7 +30,7 @@ func (d *dialect) serviceRoutes(route adder) {
 	})
 	route(http.MethodGet, "/extensions/{alias}", api.Anyone, 0, func(c *api.Context) error {
 		if !slices.Contains(extensions, c.Param("alias")) {
-			return fault.New(fault.NotFound, "No extension with alias %s.", clip(c.Param("alias")))
+			return fault.New(fault.NotFound, "No extension with alias %s.", api.Clip(c.Param("alias")))
 		}
 		return c.JSON(http.StatusOK, object{"extension": extension(c.Param("alias"))})
 	})
@@ -41,7 +41,7 @@ func (d *dialect) serviceRoutes(route adder) {
 				return c.JSON(http.StatusOK, object{"message": m})
 			}
 		}
-		return fault.New(fault.NotFound, "Message %s could not be found.", clip(c.Param("id")))
+		return fault.New(fault.NotFound, "Message %s could not be found.", api.Clip(c.Param("id")))
 	})
 	route(http.MethodGet, "/resource_filters", api.Reader, 33, func(c *api.Context) error {
 		return c.JSON(http.StatusOK, object{"resource_filters": []object{
@@ -156,7 +156,7 @@ func (d *dialect) capabilities(c *api.Context) error {
 				"driver_version": "1", "storage_protocol": engine, "display_name": nil, "description": nil, "visibility": "public", "replication_targets": []any{}, "properties": object{}})
 		}
 	}
-	return fault.New(fault.NotFound, "Service %s could not be found.", clip(c.Param("host")))
+	return fault.New(fault.NotFound, "Service %s could not be found.", api.Clip(c.Param("host")))
 }
 
 // messages are the faults of the project's volumes, snapshots and backups: each is there as long as what has it.

@@ -187,7 +187,7 @@ func (d *dialect) snapshotAction(c *api.Context) error {
 		switch state {
 		case volume.Available, volume.Creating, volume.Deleting, volume.Errored, volume.ErrorDeleting:
 		default:
-			return badRequest("Invalid input for field/attribute status. Value: %s. Must specify a valid status.", quoted(state))
+			return badRequest("Invalid input for field/attribute status. Value: %s. Must specify a valid status.", api.Quoted(state))
 		}
 		f = func(tx *store.Tx) error { _, err := d.v.ResetSnapshot(tx, s.ID, state); return err }
 	default:
@@ -201,7 +201,7 @@ func (d *dialect) snapshotAction(c *api.Context) error {
 			case "os-unmanage":
 				return notOffered("The action " + name)
 			default:
-				return badRequest("There is no such action: %s", clip(name))
+				return badRequest("There is no such action: %s", api.Clip(name))
 			}
 		}
 	}

@@ -81,7 +81,7 @@ func (d *dialect) listTransfers(c *api.Context, detail bool) error {
 	}
 	page, _, err := api.Cut(rows, pg, func(t *model.VolumeTransfer) string { return t.ID })
 	if err != nil {
-		return fault.New(fault.NotFound, "Marker %s could not be found.", clip(pg.Marker))
+		return fault.New(fault.NotFound, "Marker %s could not be found.", api.Clip(pg.Marker))
 	}
 	out := []object{}
 	for _, t := range page {

@@ -163,13 +163,13 @@ func (d *dialect) typeRoutes(route adder) {
 	})
 	for _, method := range []string{http.MethodGet, http.MethodPut, http.MethodDelete} {
 		route(method, "/types/{id}/encryption/{key}", api.Admin, 0, func(c *api.Context) error {
-			return fault.New(fault.NotFound, "Volume type encryption for type %s does not exist.", clip(c.Param("id")))
+			return fault.New(fault.NotFound, "Volume type encryption for type %s does not exist.", api.Clip(c.Param("id")))
 		})
 	}
 }
 
 func noSpec(c *api.Context) error {
-	return fault.New(fault.NotFound, "Volume Type %s has no extra specs with key %s.", clip(c.Param("id")), clip(c.Param("key")))
+	return fault.New(fault.NotFound, "Volume Type %s has no extra specs with key %s.", api.Clip(c.Param("id")), api.Clip(c.Param("key")))
 }
 
 // specsShown gives what the caller may see of a type's extra specs: users see what concerns them.
@@ -256,7 +256,7 @@ func (d *dialect) listTypes(c *api.Context) error {
 	})
 	page, more, err := api.Cut(rows, pg, func(t *model.VolumeType) string { return t.ID })
 	if err != nil {
-		return fault.New(fault.NotFound, "Marker %s could not be found.", clip(pg.Marker))
+		return fault.New(fault.NotFound, "Marker %s could not be found.", api.Clip(pg.Marker))
 	}
 	out := []object{}
 	for _, t := range page {

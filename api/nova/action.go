@@ -68,7 +68,7 @@ func (d *dialect) act(c *api.Context) error {
 	a, ok := d.actions[name]
 	switch {
 	case !ok:
-		return badRequest("There is no such action: %s", clip(name))
+		return badRequest("There is no such action: %s", api.Clip(name))
 	case a.from > 0 && !at(c, a.from), a.to > 0 && at(c, a.to+1):
 		return fault.New(fault.NotFound, "API version %s is not supported on this method.", c.Version)
 	case a.rule != "" && !c.Caller.CloudAdmin:
@@ -143,7 +143,7 @@ func (d *dialect) powerActions(add adds) {
 		if s, ok := v.(string); ok && s == "" {
 			return nil
 		}
-		return wrong(name, v, "%s is not of type 'integer'", quoted(v))
+		return wrong(name, v, "%s is not of type 'integer'", api.Quoted(v))
 	})
 	add("os-getConsoleOutput", action{
 		check: always(nullOr(exactly(members{"length": length}))),
@@ -257,9 +257,9 @@ func (d *dialect) regroup(tx *store.Tx, c *api.Context, name string, add bool) e
 	}
 	switch {
 	case !add && !found:
-		return fault.New(fault.NotFound, "Security group %s not associated with the instance %s", clip(name), s.ID)
+		return fault.New(fault.NotFound, "Security group %s not associated with the instance %s", api.Clip(name), s.ID)
 	case add && !slices.ContainsFunc(ports, func(p *model.Port) bool { return p.PortSecurity }):
-		return badRequest("Security group %s cannot be added: the instance %s has no port with port security.", clip(name), s.ID)
+		return badRequest("Security group %s cannot be added: the instance %s has no port with port security.", api.Clip(name), s.ID)
 	}
 	return nil
 }
@@ -278,12 +278,12 @@ func (d *dialect) groupOf(tx *store.Tx, c *api.Context, project, name string) (*
 			continue
 		}
 		if found != nil {
-			return nil, fault.New(fault.Conflict, "Multiple security groups found matching '%s'. Use an ID to be more specific.", clip(name))
+			return nil, fault.New(fault.Conflict, "Multiple security groups found matching '%s'. Use an ID to be more specific.", api.Clip(name))
 		}
 		found = g
 	}
 	if found == nil {
-		return nil, fault.New(fault.NotFound, "Security group %s not found for project %s.", clip(name), project)
+		return nil, fault.New(fault.NotFound, "Security group %s not found for project %s.", api.Clip(name), project)
 	}
 	return found, nil
 }

@@ -65,7 +65,7 @@ func (d *dialect) listAggregates(c *api.Context) error {
 func numberOf(c *api.Context) (string, error) {
 	n := c.Param("number")
 	if _, err := strconv.ParseInt(n, 10, 32); err != nil {
-		return "", badRequest("Invalid input for field/attribute id. Value: %s. It is no integer.", clip(n))
+		return "", badRequest("Invalid input for field/attribute id. Value: %s. It is no integer.", api.Clip(n))
 	}
 	return n, nil
 }
@@ -188,7 +188,7 @@ func (d *dialect) actOnAggregate(c *api.Context) error {
 func nullableItems(name string, v any) error {
 	o, ok := v.(object)
 	if !ok {
-		return wrong(name, v, "%s is not of type 'object'", quoted(v))
+		return wrong(name, v, "%s is not of type 'object'", api.Quoted(v))
 	}
 	kept := object{}
 	for k, x := range o {

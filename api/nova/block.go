@@ -52,7 +52,7 @@ func (w *wanted) bootFrom(o object) error {
 	for i, x := range older {
 		b, ok := x.(object)
 		if !ok {
-			return badRequest("Invalid input for field/attribute block_device_mapping. Value: %s. %s is not of type 'object'", quoted(x), quoted(x))
+			return badRequest("Invalid input for field/attribute block_device_mapping. Value: %s. %s is not of type 'object'", api.Quoted(x), api.Quoted(x))
 		}
 		root, err := w.olderMapping(b, i)
 		if err != nil {
@@ -191,7 +191,7 @@ var deviceRE = regexp.MustCompile(`^(/dev/)?(x?[a-z]?d?)([a-z]+)[0-9]*$`)
 // checkDevice refuses a device's name that is none. The guest's own names are chosen by its hypervisor, as in Nova with libvirt.
 func checkDevice(name string) error {
 	if name != "" && !deviceRE.MatchString(name) {
-		return badRequest("The supplied device path (%s) is invalid.", clip(name))
+		return badRequest("The supplied device path (%s) is invalid.", api.Clip(name))
 	}
 	return nil
 }
@@ -260,7 +260,7 @@ func (d *dialect) volumeRoutes(route adder) {
 		}
 		uses, _, err := api.Cut(s.Volumes, pg, func(u model.VolumeUse) string { return u.VolumeID })
 		if err != nil {
-			return badRequest("marker [%s] not found", clip(pg.Marker))
+			return badRequest("marker [%s] not found", api.Clip(pg.Marker))
 		}
 		out := []object{}
 		for i := range uses {
@@ -278,7 +278,7 @@ func (d *dialect) volumeRoutes(route adder) {
 				return c.JSON(http.StatusOK, object{"volumeAttachment": useShown(c, s, &s.Volumes[i])})
 			}
 		}
-		return fault.New(fault.NotFound, "Instance %s is not attached to volume %s", s.ID, clip(c.Param("volume")))
+		return fault.New(fault.NotFound, "Instance %s is not attached to volume %s", s.ID, api.Clip(c.Param("volume")))
 	})
 	route(http.MethodPost, path, api.Member, 1, d.attachVolume)
 	route(http.MethodPut, path+"/{volume}", api.Member, 1, d.updateVolume)

@@ -44,7 +44,7 @@ func base64Text(name string, v any) error {
 		return err
 	}
 	if _, err := base64.StdEncoding.DecodeString(strings.NewReplacer("\n", "", "\r", "").Replace(v.(string))); err != nil {
-		return wrong(name, v, "%s is not a 'base64'", quoted(v))
+		return wrong(name, v, "%s is not a 'base64'", api.Quoted(v))
 	}
 	return nil
 }
@@ -100,7 +100,7 @@ func createSchema(c *api.Context) schema {
 	}
 	hints := func(name string, v any) error {
 		if _, ok := v.(object); !ok {
-			return wrong(name, v, "%s is not of type 'object'", quoted(v))
+			return wrong(name, v, "%s is not of type 'object'", api.Quoted(v))
 		}
 		return nil
 	}
@@ -229,7 +229,7 @@ func (w *wanted) place(c *api.Context, o object) error {
 	for _, k := range []string{"host", "hypervisor_hostname"} {
 		if h := str(o, k); h != "" {
 			if asked != "" && asked != h {
-				return badRequest("Compute host %s could not be found.", clip(h))
+				return badRequest("Compute host %s could not be found.", api.Clip(h))
 			}
 			asked = h
 		}
@@ -443,7 +443,7 @@ func whereabouts(r store.Reader, zone, host string) error {
 	}
 	switch {
 	case !h:
-		return badRequest("Compute host %s could not be found.", clip(host))
+		return badRequest("Compute host %s could not be found.", api.Clip(host))
 	case !z:
 		return badRequest("The requested availability zone is not available")
 	}

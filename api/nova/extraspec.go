@@ -3,6 +3,8 @@ package nova
 import (
 	"regexp"
 	"strings"
+
+	"yakumo/api"
 )
 
 // specRule checks the values of the extra specs whose whole names match.
@@ -77,9 +79,9 @@ func checkSpec(name, value string) error {
 			continue
 		}
 		if !r.value.MatchString(value) {
-			return badRequest("Validation failed; '%s' is not a valid value for the extra spec '%s'.", clip(value), clip(name))
+			return badRequest("Validation failed; '%s' is not a valid value for the extra spec '%s'.", api.Clip(value), api.Clip(name))
 		}
 		return nil
 	}
-	return badRequest("Validation failed; extra spec '%s' does not appear to be a valid extra spec.", clip(name))
+	return badRequest("Validation failed; extra spec '%s' does not appear to be a valid extra spec.", api.Clip(name))
 }

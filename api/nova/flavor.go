@@ -98,7 +98,7 @@ func (d *dialect) listFlavors(c *api.Context, detail bool) error {
 		if s := q.Get(k); s != "" {
 			n, err := strconv.Atoi(s)
 			if err != nil || n < 0 {
-				return badRequest("Invalid %s filter [%s]", k, clip(s))
+				return badRequest("Invalid %s filter [%s]", k, api.Clip(s))
 			}
 			least[k] = n
 		}
@@ -113,7 +113,7 @@ func (d *dialect) listFlavors(c *api.Context, detail bool) error {
 			if strings.EqualFold(s[0], "none") {
 				public = nil
 			} else if b, _, err := queryBool(q, "is_public"); err != nil {
-				return badRequest("Invalid is_public filter [%s]", clip(s[0]))
+				return badRequest("Invalid is_public filter [%s]", api.Clip(s[0]))
 			} else {
 				public = &b
 			}
@@ -131,7 +131,7 @@ func (d *dialect) listFlavors(c *api.Context, detail bool) error {
 	}
 	for _, k := range pg.Sort {
 		if flavorSort[k.Key] == nil {
-			return badRequest("Invalid input for query parameters sort_key. Value: %s. %s is not one of %s", clip(k.Key), quoted(k.Key), quoted(sortedKeys(flavorSort)))
+			return badRequest("Invalid input for query parameters sort_key. Value: %s. %s is not one of %s", api.Clip(k.Key), api.Quoted(k.Key), api.Quoted(sortedKeys(flavorSort)))
 		}
 	}
 	slices.SortStableFunc(rows, func(a, b *model.Flavor) int {
@@ -148,7 +148,7 @@ func (d *dialect) listFlavors(c *api.Context, detail bool) error {
 	})
 	rows, more, err := api.Cut(rows, pg, func(f *model.Flavor) string { return f.ID })
 	if err != nil {
-		return badRequest("marker [%s] not found", clip(pg.Marker))
+		return badRequest("marker [%s] not found", api.Clip(pg.Marker))
 	}
 	out := make([]object, 0, len(rows))
 	path := "/flavors"
@@ -180,7 +180,7 @@ func (d *dialect) showFlavor(c *api.Context) error {
 // number of a factor: a JSON number, or a string of one.
 func factor(name string, v any) error {
 	if _, ok := asFloat(v); !ok {
-		return wrong(name, v, "%s is not of type 'number', 'string'", quoted(v))
+		return wrong(name, v, "%s is not of type 'number', 'string'", api.Quoted(v))
 	}
 	return nil
 }
@@ -306,7 +306,7 @@ func (d *dialect) flavorAction(c *api.Context) error {
 		}
 		i := slices.Index(f.Access, str(remove, "tenant"))
 		if i < 0 {
-			return fault.New(fault.NotFound, "Flavor access not found for %s / %s combination.", f.ID, clip(str(remove, "tenant")))
+			return fault.New(fault.NotFound, "Flavor access not found for %s / %s combination.", f.ID, api.Clip(str(remove, "tenant")))
 		}
 		f.Access = slices.Delete(f.Access, i, i+1)
 		return nil
@@ -348,11 +348,11 @@ func (d *dialect) listSpecs(c *api.Context) error {
 func specs(name string, v any) error {
 	o, ok := v.(object)
 	if !ok {
-		return wrong(name, v, "%s is not of type 'object'", quoted(v))
+		return wrong(name, v, "%s is not of type 'object'", api.Quoted(v))
 	}
 	for _, k := range sortedKeys(o) {
 		if !itemRE.MatchString(k) {
-			return wrong(name, v, "Additional properties are not allowed ('%s' was unexpected)", clip(k))
+			return wrong(name, v, "Additional properties are not allowed ('%s' was unexpected)", api.Clip(k))
 		}
 		if _, number := asFloat(o[k]); number {
 			continue
@@ -396,7 +396,7 @@ func (d *dialect) addSpecs(c *api.Context) error {
 }
 
 func noSpec(c *api.Context) error {
-	return fault.New(fault.NotFound, "Flavor %s has no extra specs with key %s.", c.Param("id"), clip(c.Param("key")))
+	return fault.New(fault.NotFound, "Flavor %s has no extra specs with key %s.", c.Param("id"), api.Clip(c.Param("key")))
 }
 
 func (d *dialect) showSpec(c *api.Context) error {

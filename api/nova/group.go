@@ -45,7 +45,7 @@ func (d *dialect) listServerGroups(c *api.Context) error {
 		if s := q.Get(name); s != "" {
 			n, ok := asInt(s)
 			if !ok || n < 0 {
-				return badRequest("Invalid input for query parameters %s. Value: %s. %s is not a non-negative integer", name, clip(s), quoted(s))
+				return badRequest("Invalid input for query parameters %s. Value: %s. %s is not a non-negative integer", name, api.Clip(s), api.Quoted(s))
 			}
 			*dst = int(min(n, 1<<30))
 		}
@@ -135,7 +135,7 @@ func (w *wanted) hints(o object) error {
 		}
 		if k == "group" {
 			if len(values) != 1 || !uuidRE.MatchString(values[0]) {
-				return badRequest("Invalid input for field/attribute group. Value: %s. %s is not a 'uuid'", plain(o[k]), quoted(o[k]))
+				return badRequest("Invalid input for field/attribute group. Value: %s. %s is not a 'uuid'", plain(o[k]), api.Quoted(o[k]))
 			}
 			w.GroupID = values[0]
 		}

@@ -59,7 +59,7 @@ func hostOf(c *api.Context, snap store.Snapshot, what string) (*model.Host, erro
 	id := c.Param("id")
 	if at(c, 53) {
 		if !uuidRE.MatchString(id) {
-			return nil, badRequest("Invalid uuid %s", clip(id))
+			return nil, badRequest("Invalid uuid %s", api.Clip(id))
 		}
 		if h, ok := store.Hosts.Get(snap, id); ok {
 			return h, nil
@@ -71,7 +71,7 @@ func hostOf(c *api.Context, snap store.Snapshot, what string) (*model.Host, erro
 			}
 		}
 	}
-	return nil, fault.New(fault.NotFound, "%s %s could not be found.", what, clip(id))
+	return nil, fault.New(fault.NotFound, "%s %s could not be found.", what, api.Clip(id))
 }
 
 func upDown(up bool) string {
@@ -181,12 +181,12 @@ func (d *dialect) listHypervisors(c *api.Context, detail bool) error {
 		}
 	}
 	if pattern != "" && len(rows) == 0 {
-		return fault.New(fault.NotFound, "No hypervisor matching '%s' could be found.", clip(pattern))
+		return fault.New(fault.NotFound, "No hypervisor matching '%s' could be found.", api.Clip(pattern))
 	}
 	slices.SortFunc(rows, func(a, b *model.Host) int { return cmp.Compare(a.Name, b.Name) })
 	rows, more, err := api.Cut(rows, pg, func(h *model.Host) string { return fmt.Sprint(hostNumber(c, h)) })
 	if err != nil {
-		return badRequest("marker [%s] not found", clip(pg.Marker))
+		return badRequest("marker [%s] not found", api.Clip(pg.Marker))
 	}
 	out := make([]object, 0, len(rows))
 	for _, h := range rows {
@@ -262,7 +262,7 @@ func (d *dialect) searchHypervisors(c *api.Context, servers bool) error {
 		out = append(out, o)
 	}
 	if len(out) == 0 {
-		return fault.New(fault.NotFound, "No hypervisor matching '%s' could be found.", clip(c.Param("id")))
+		return fault.New(fault.NotFound, "No hypervisor matching '%s' could be found.", api.Clip(c.Param("id")))
 	}
 	return c.JSON(http.StatusOK, object{"hypervisors": out})
 }

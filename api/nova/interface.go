@@ -51,7 +51,7 @@ func (d *dialect) showInterface(c *api.Context) error {
 			return c.JSON(http.StatusOK, object{"interfaceAttachment": interfaceOf(c, s, p)})
 		}
 	}
-	return fault.New(fault.NotFound, "Instance %s does not have a port with id %s", s.ID, clip(c.Param("port")))
+	return fault.New(fault.NotFound, "Instance %s does not have a port with id %s", s.ID, api.Clip(c.Param("port")))
 }
 
 func attachSchema(c *api.Context) schema {

@@ -31,7 +31,7 @@ func keyOwner(c *api.Context, asked string) (string, error) {
 		return "", fault.New(fault.Forbidden, "Policy doesn't allow os_compute_api:os-keypairs to be performed.")
 	}
 	if strings.ContainsAny(asked, "/,") {
-		return "", badRequest("Invalid input for query parameters user_id. Value: %s. It is no user's id.", clip(asked))
+		return "", badRequest("Invalid input for query parameters user_id. Value: %s. It is no user's id.", api.Clip(asked))
 	}
 	return asked, nil
 }
@@ -69,7 +69,7 @@ func (d *dialect) listKeyPairs(c *api.Context) error {
 	rows := slices.SortedFunc(store.KeyPairs.List(c.Snapshot(), "user", user), func(a, b *model.KeyPair) int { return cmp.Compare(a.Name, b.Name) })
 	rows, more, err := api.Cut(rows, pg, func(k *model.KeyPair) string { return k.Name })
 	if err != nil {
-		return badRequest("marker [%s] not found", clip(pg.Marker))
+		return badRequest("marker [%s] not found", api.Clip(pg.Marker))
 	}
 	out := make([]object, 0, len(rows))
 	for _, k := range rows {

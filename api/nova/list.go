@@ -50,7 +50,7 @@ func queryTime(q url.Values, name string) (time.Time, error) {
 			return t, nil
 		}
 	}
-	return time.Time{}, badRequest("Invalid input for query parameters %s. Value: %s. %s is not a 'date-time'", name, clip(s), quoted(s))
+	return time.Time{}, badRequest("Invalid input for query parameters %s. Value: %s. %s is not a 'date-time'", name, api.Clip(s), api.Quoted(s))
 }
 
 func queryBool(q url.Values, name string) (value, there bool, err error) {
@@ -65,7 +65,7 @@ func queryBool(q url.Values, name string) (value, there bool, err error) {
 	case slices.Contains(lies, s) || s == "f" || s == "n":
 		return false, true, nil
 	}
-	return false, true, badRequest("Invalid input for query parameters %s. Value: %s. %s is not a boolean", name, clip(s), quoted(s))
+	return false, true, badRequest("Invalid input for query parameters %s. Value: %s. %s is not a boolean", name, api.Clip(s), api.Quoted(s))
 }
 
 // scopeOfList tells whose servers are listed; all: everybody's.
@@ -93,7 +93,7 @@ func tests(c *api.Context, q url.Values) (out []test, none bool, err error) {
 	if at(c, 75) {
 		for name := range q {
 			if !slices.Contains(listAll, name) && !slices.Contains(listAdmin, name) && !slices.Contains(list83, name) {
-				return nil, false, badRequest("Additional properties are not allowed ('%s' was unexpected)", clip(name))
+				return nil, false, badRequest("Additional properties are not allowed ('%s' was unexpected)", api.Clip(name))
 			}
 		}
 	}
@@ -108,7 +108,7 @@ func tests(c *api.Context, q url.Values) (out []test, none bool, err error) {
 		}
 		re, err := regexp.Compile("(?i)" + q.Get(name))
 		if err != nil {
-			return badRequest("Invalid input for query parameters %s. Value: %s. It is not a valid regular expression.", name, clip(q.Get(name)))
+			return badRequest("Invalid input for query parameters %s. Value: %s. It is not a valid regular expression.", name, api.Clip(q.Get(name)))
 		}
 		out = append(out, func(v *viewer, s *model.Server) bool { return slices.ContainsFunc(get(s), re.MatchString) })
 		return nil
@@ -126,7 +126,7 @@ func tests(c *api.Context, q url.Values) (out []test, none bool, err error) {
 		}
 		re, err := regexp.Compile(expr)
 		if err != nil {
-			return badRequest("Invalid input for query parameters %s. Value: %s. It is not a valid regular expression.", name, clip(expr))
+			return badRequest("Invalid input for query parameters %s. Value: %s. It is not a valid regular expression.", name, api.Clip(expr))
 		}
 		out = append(out, func(v *viewer, s *model.Server) bool {
 			for _, p := range v.ports(s) {
@@ -344,7 +344,7 @@ func page(q url.Values) (api.Page, error) {
 	for _, name := range []string{"limit"} {
 		if s := q.Get(name); s != "" {
 			if n, err := strconv.Atoi(s); err != nil || n < 0 {
-				return api.Page{}, badRequest("Invalid input for query parameters %s. Value: %s. %s does not match '^[0-9]*$'", name, clip(s), quoted(s))
+				return api.Page{}, badRequest("Invalid input for query parameters %s. Value: %s. %s does not match '^[0-9]*$'", name, api.Clip(s), api.Quoted(s))
 			}
 		}
 	}
@@ -388,13 +388,13 @@ func (d *dialect) listServers(c *api.Context, detail bool) error {
 	var marker *model.Server
 	if pg.Marker != "" {
 		if marker, err = get(snap, scope(c), pg.Marker); err != nil {
-			return badRequest("marker [%s] not found", clip(pg.Marker))
+			return badRequest("marker [%s] not found", api.Clip(pg.Marker))
 		}
 	}
 	var sorting []api.SortKey
 	for _, k := range pg.Sort {
 		if !slices.Contains(sortKeys, k.Key) {
-			return badRequest("Invalid input for query parameters sort_key. Value: %s. %s is not one of %s", clip(k.Key), quoted(k.Key), quoted(sortKeys))
+			return badRequest("Invalid input for query parameters sort_key. Value: %s. %s is not one of %s", api.Clip(k.Key), api.Quoted(k.Key), api.Quoted(sortKeys))
 		}
 		if (k.Key == "host" || k.Key == "node") && !c.Caller.CloudAdmin {
 			return fault.New(fault.Forbidden, "Only administrators can sort servers by host or node")
@@ -440,7 +440,7 @@ func (d *dialect) listServers(c *api.Context, detail bool) error {
 			return 0
 		})
 		if rows, more, err = api.Cut(rows, pg, func(s *model.Server) string { return s.ID }); err != nil {
-			return badRequest("marker [%s] not found", clip(pg.Marker))
+			return badRequest("marker [%s] not found", api.Clip(pg.Marker))
 		}
 	}
 	out := make([]object, 0, len(rows))

@@ -135,7 +135,7 @@ func (d *dialect) listMigrations(c *api.Context) error {
 	})
 	rows, more, err := api.Cut(rows, pg, func(m *model.Migration) string { return m.ID })
 	if err != nil {
-		return badRequest("Marker %s could not be found.", clip(pg.Marker))
+		return badRequest("Marker %s could not be found.", api.Clip(pg.Marker))
 	}
 	out := make([]object, 0, len(rows))
 	for _, m := range rows {
@@ -166,7 +166,7 @@ func (d *dialect) listServerMigrations(c *api.Context) error {
 func pathMigration(c *api.Context, r store.Reader, s *model.Server) (*model.Migration, error) {
 	n, err := strconv.ParseInt(c.Param("migration"), 10, 64)
 	if err != nil || n < 1 {
-		return nil, fault.New(fault.NotFound, "Migration %s not found for instance %s", clip(c.Param("migration")), s.ID)
+		return nil, fault.New(fault.NotFound, "Migration %s not found for instance %s", api.Clip(c.Param("migration")), s.ID)
 	}
 	return compute.MigrationOf(r, s.ID, n)
 }

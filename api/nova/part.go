@@ -174,7 +174,7 @@ func (d *dialect) setTags(c *api.Context) error {
 }
 
 func noTag(c *api.Context) error {
-	return fault.New(fault.NotFound, "Server %s has no tag '%s'", c.Param("id"), clip(c.Param("tag")))
+	return fault.New(fault.NotFound, "Server %s has no tag '%s'", c.Param("id"), api.Clip(c.Param("tag")))
 }
 
 func (d *dialect) checkTag(c *api.Context) error {
@@ -386,7 +386,7 @@ func (d *dialect) listActions(c *api.Context) error {
 	}
 	actions, more, err := api.Cut(actions, pg, func(a *model.Action) string { return a.RequestID })
 	if err != nil {
-		return badRequest("marker [%s] not found", clip(pg.Marker))
+		return badRequest("marker [%s] not found", api.Clip(pg.Marker))
 	}
 	out := make([]object, 0, len(actions))
 	for _, a := range actions {
@@ -406,7 +406,7 @@ func (d *dialect) showAction(c *api.Context) error {
 	}
 	i := slices.IndexFunc(actions, func(a *model.Action) bool { return a.RequestID == c.Param("request") })
 	if i < 0 {
-		return fault.New(fault.NotFound, "Action for request_id %s on instance %s not found", clip(c.Param("request")), c.Param("id"))
+		return fault.New(fault.NotFound, "Action for request_id %s on instance %s not found", api.Clip(c.Param("request")), c.Param("id"))
 	}
 	a := actions[i]
 	o := actionOf(c, a)
@@ -453,7 +453,7 @@ func unknownQuery(c *api.Context, minor int, known ...string) error {
 	var bad []string
 	for _, k := range sortedKeys(c.Query()) {
 		if !slices.Contains(known, k) {
-			bad = append(bad, "'"+clip(k)+"'")
+			bad = append(bad, "'"+api.Clip(k)+"'")
 		}
 	}
 	switch len(bad) {

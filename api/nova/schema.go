@@ -32,37 +32,9 @@ func wrong(name string, v any, format string, args ...any) error {
 // plain writes a value for an error's text: strings bare, all else as JSON, cut short.
 func plain(v any) string {
 	if s, ok := v.(string); ok {
-		return clip(s)
+		return api.Clip(s)
 	}
-	return quoted(v)
-}
-
-// quoted writes a value for an error's text, strings in quotes.
-func quoted(v any) string {
-	switch v := v.(type) {
-	case nil:
-		return "None"
-	case string:
-		return "'" + clip(v) + "'"
-	case bool:
-		if v {
-			return "True"
-		}
-		return "False"
-	}
-	b, err := json.Marshal(v)
-	if err != nil {
-		return fmt.Sprintf("%T", v)
-	}
-	return clip(string(b))
-}
-
-// clip shortens what an answer repeats of a request.
-func clip(s string) string {
-	if r := []rune(s); len(r) > 120 {
-		return string(r[:120]) + "…"
-	}
-	return s
+	return api.Quoted(v)
 }
 
 // decode reads the body, checks it, and gives it. Numbers are json.Number.
@@ -94,7 +66,7 @@ func exactly(m members, required ...string) schema {
 	return func(name string, v any) error {
 		o, ok := v.(object)
 		if !ok {
-			return wrong(name, v, "%s is not of type 'object'", quoted(v))
+			return wrong(name, v, "%s is not of type 'object'", api.Quoted(v))
 		}
 		for _, r := range required {
 			if _, there := o[r]; !there {
@@ -105,7 +77,7 @@ func exactly(m members, required ...string) schema {
 		for _, k := range slices.Sorted(maps.Keys(o)) { // the same request gets the same answer
 			check, known := m[k]
 			if !known {
-				unknown = append(unknown, "'"+clip(k)+"'")
+				unknown = append(unknown, "'"+api.Clip(k)+"'")
 				continue
 			}
 			if err := check(k, o[k]); err != nil {
@@ -136,7 +108,7 @@ func nullOr(s schema) schema {
 
 func null(name string, v any) error {
 	if v != nil {
-		return wrong(name, v, "%s is not of type 'null'", quoted(v))
+		return wrong(name, v, "%s is not of type 'null'", api.Quoted(v))
 	}
 	return nil
 }
@@ -147,11 +119,11 @@ func text(least, most int) schema {
 		s, ok := v.(string)
 		switch n := utf8.RuneCountInString(s); {
 		case !ok:
-			return wrong(name, v, "%s is not of type 'string'", quoted(v))
+			return wrong(name, v, "%s is not of type 'string'", api.Quoted(v))
 		case n < least:
-			return wrong(name, v, "%s is too short", quoted(v))
+			return wrong(name, v, "%s is too short", api.Quoted(v))
 		case n > most:
-			return wrong(name, v, "%s is too long", quoted(v))
+			return wrong(name, v, "%s is too long", api.Quoted(v))
 		}
 		return nil
 	}
@@ -178,7 +150,7 @@ func description(name string, v any) error {
 		return err
 	}
 	if strings.ContainsFunc(v.(string), func(r rune) bool { return !unicode.IsPrint(r) && !unicode.IsSpace(r) }) {
-		return wrong(name, v, "%s does not match the printable characters", quoted(v))
+		return wrong(name, v, "%s does not match the printable characters", api.Quoted(v))
 	}
 	return nil
 }
@@ -189,7 +161,7 @@ func matching(re *regexp.Regexp, least, most int) schema {
 			return err
 		}
 		if !re.MatchString(v.(string)) {
-			return wrong(name, v, "%s does not match '%s'", quoted(v), re)
+			return wrong(name, v, "%s does not match '%s'", api.Quoted(v), re)
 		}
 		return nil
 	}
@@ -200,10 +172,10 @@ var uuidRE = regexp.MustCompile(`^[0-9a-fA-F]{8}-?[0-9a-fA-F]{4}-?[0-9a-fA-F]{4}
 func uuid(name string, v any) error {
 	s, ok := v.(string)
 	if !ok {
-		return wrong(name, v, "%s is not of type 'string'", quoted(v))
+		return wrong(name, v, "%s is not of type 'string'", api.Quoted(v))
 	}
 	if !uuidRE.MatchString(s) {
-		return wrong(name, v, "%s is not a 'uuid'", quoted(v))
+		return wrong(name, v, "%s is not a 'uuid'", api.Quoted(v))
 	}
 	return nil
 }
@@ -213,7 +185,7 @@ func oneOf(values ...string) schema {
 		if s, ok := v.(string); ok && slices.Contains(values, s) {
 			return nil
 		}
-		return wrong(name, v, "%s is not one of ['%s']", quoted(v), strings.Join(values, "', '"))
+		return wrong(name, v, "%s is not one of ['%s']", api.Quoted(v), strings.Join(values, "', '"))
 	}
 }
 
@@ -230,7 +202,7 @@ func boolean(name string, v any) error {
 	if s, ok := v.(string); ok && (slices.Contains(truths, s) || slices.Contains(lies, s)) {
 		return nil
 	}
-	return wrong(name, v, "%s is not one of [True, 'True', 'TRUE', 'true', '1', 'ON', 'On', 'on', 'YES', 'Yes', 'yes', False, 'False', 'FALSE', 'false', '0', 'OFF', 'Off', 'off', 'NO', 'No', 'no']", quoted(v))
+	return wrong(name, v, "%s is not one of [True, 'True', 'TRUE', 'true', '1', 'ON', 'On', 'on', 'YES', 'Yes', 'yes', False, 'False', 'FALSE', 'false', '0', 'OFF', 'Off', 'off', 'NO', 'No', 'no']", api.Quoted(v))
 }
 
 // integer in a range; a string of digits is one too, as in Nova.
@@ -239,7 +211,7 @@ func integer(least, most int64) schema {
 		n, ok := asInt(v)
 		switch {
 		case !ok:
-			return wrong(name, v, "%s is not of type 'integer', 'string'", quoted(v))
+			return wrong(name, v, "%s is not of type 'integer', 'string'", api.Quoted(v))
 		case n < least:
 			return wrong(name, v, "%s is less than the minimum of %d", plain(v), least)
 		case n > most:
@@ -269,11 +241,11 @@ func list(item schema, least, most int) schema {
 		l, ok := v.([]any)
 		switch {
 		case !ok:
-			return wrong(name, v, "%s is not of type 'array'", quoted(v))
+			return wrong(name, v, "%s is not of type 'array'", api.Quoted(v))
 		case len(l) < least:
-			return wrong(name, v, "%s is too short", quoted(v))
+			return wrong(name, v, "%s is too short", api.Quoted(v))
 		case len(l) > most:
-			return wrong(name, v, "%s is too long", quoted(v))
+			return wrong(name, v, "%s is too long", api.Quoted(v))
 		}
 		for i, x := range l {
 			if err := item(strconv.Itoa(i), x); err != nil {
@@ -303,7 +275,7 @@ func address(version int) schema {
 		}
 		a, err := netip.ParseAddr(s)
 		if !ok || err != nil || a.Zone() != "" || version == 4 && !a.Is4() || version == 6 && !a.Is6() {
-			return wrong(name, v, "%s is not a 'ipv%d'", quoted(v), version)
+			return wrong(name, v, "%s is not a 'ipv%d'", api.Quoted(v), version)
 		}
 		return nil
 	}
@@ -312,7 +284,7 @@ func address(version int) schema {
 func anyAddress(name string, v any) error {
 	s, ok := v.(string)
 	if a, err := netip.ParseAddr(s); !ok || err != nil || a.Zone() != "" {
-		return wrong(name, v, "%s is not valid under any of the given schemas", quoted(v))
+		return wrong(name, v, "%s is not valid under any of the given schemas", api.Quoted(v))
 	}
 	return nil
 }
@@ -323,11 +295,11 @@ var itemRE = regexp.MustCompile(`^[a-zA-Z0-9-_:. ]{1,255}$`)
 func items(name string, v any) error {
 	o, ok := v.(object)
 	if !ok {
-		return wrong(name, v, "%s is not of type 'object'", quoted(v))
+		return wrong(name, v, "%s is not of type 'object'", api.Quoted(v))
 	}
 	for _, k := range slices.Sorted(maps.Keys(o)) {
 		if !itemRE.MatchString(k) {
-			return wrong(name, v, "Additional properties are not allowed ('%s' was unexpected)", clip(k))
+			return wrong(name, v, "Additional properties are not allowed ('%s' was unexpected)", api.Clip(k))
 		}
 		if err := text(0, 255)(k, o[k]); err != nil {
 			return err

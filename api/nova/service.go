@@ -90,7 +90,7 @@ func (d *dialect) updateService(c *api.Context) error {
 	if _, err := c.Store().Update(c.R.Context(), func(tx *store.Tx) error {
 		id, ok := store.Hosts.Holder(tx, str(body, "host"))
 		if !ok || str(body, "binary") != binary {
-			return fault.New(fault.NotFound, "Could not find binary %s on host %s.", clip(str(body, "binary")), clip(str(body, "host")))
+			return fault.New(fault.NotFound, "Could not find binary %s on host %s.", api.Clip(str(body, "binary")), api.Clip(str(body, "host")))
 		}
 		h, err = d.c.SetHost(tx, id, func(h *model.Host) {
 			switch act {
