@@ -41,5 +41,14 @@ func (a *Agent) inventory(ctx context.Context, _ struct{}) (model.Inventory, err
 		}
 	}
 	slices.Sort(inv.Taps)
+	if e := a.cfg.Engines[EngineLocal]; e != nil {
+		volumes, err := e.List(ctx)
+		if err != nil {
+			return inv, fmt.Errorf("list volumes: %w", err)
+		}
+		for _, v := range volumes {
+			inv.Volumes = append(inv.Volumes, v.ID)
+		}
+	}
 	return inv, nil
 }

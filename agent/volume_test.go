@@ -261,6 +261,10 @@ func TestVolumeLife(t *testing.T) {
 			step(row, func(r *running, _ model.VolumeReport) {
 				io1(t, h.disk(r, row.ID), fmt.Sprintf("read -P %d 0 1", h.side.blobs[c.image.BlobID][0]), "read -P 0 1M 1M")
 				io1(t, h.disk(r, row.ID), "write -P 7 0 1M")
+				inv, err := r.inventory(t.Context(), struct{}{})
+				if want := engine == EngineLocal; err != nil || slices.Contains(inv.Volumes, row.ID) != want {
+					t.Errorf("the host's inventory has the volumes %v, %v", inv.Volumes, err)
+				}
 			})
 			step(bump(row, func(n *model.HostVolume) { n.SizeGiB = 2 }), func(r *running, _ model.VolumeReport) {
 				io1(t, h.disk(r, row.ID), "read -P 7 0 1M", "read -P 0 2047M 1M")
