@@ -97,8 +97,40 @@ func qosGuests(t testing.TB) (a, b *kernelGuest, set func(*kernelGuest, model.Ho
 
 var udp = []string{"-u", "-l", "1400", "-b", "100M"}
 
-// A limit is held within 5 %, both ways, for TCP and for UDP. Other work on the machine may keep a sender from
-// its rate for a while, so one window of several must be right.
+// held says whether a rate within 5 % of want arrives. TCP swings around a policer's rate over seconds, and other
+// work on the machine may keep a sender from its rate for a while: one window of two seconds or more, however
+// long, must be right.
+func (g *kernelGuest) held(t testing.TB, want float64) {
+	t.Helper()
+	type sample struct {
+		at    time.Time
+		bytes float64
+	}
+	var seen []sample
+	var got []string
+	for deadline := time.Now().Add(40 * time.Second); time.Now().Before(deadline); <-time.After(500 * time.Millisecond) {
+		now := sample{time.Now(), g.received(t)}
+		for _, from := range seen {
+			took := now.at.Sub(from.at)
+			if took < 2*time.Second {
+				break
+			}
+			f := (now.bytes - from.bytes) * 8 / took.Seconds()
+			if math.Abs(f/want-1) <= 0.05 {
+				t.Logf("%.2f Mbit/s over %v, want %.2f", f/1e6, took.Round(time.Millisecond), want/1e6)
+				return
+			}
+		}
+		if n := len(seen); n > 0 {
+			last := seen[n-1]
+			got = append(got, fmt.Sprintf("%.2f", (now.bytes-last.bytes)*8/now.at.Sub(last.at).Seconds()/1e6))
+		}
+		seen = append(seen, now)
+	}
+	t.Errorf("got %v Mbit/s in windows of half a second, want %.2f", got, want/1e6)
+}
+
+// A limit is held within 5 %, both ways, for TCP and for UDP.
 func TestBandwidth(t *testing.T) {
 	a, b, set := qosGuests(t)
 	const wire = (1400 + 28 + 14) * 8 // bits of one UDP frame
@@ -120,16 +152,7 @@ func TestBandwidth(t *testing.T) {
 			set(c.on, c.qos)
 			defer set(c.on, model.HostQoS{})
 			defer transfer(t, a, b, c.args...)()
-			var got []string
-			for range 10 {
-				f := b.rate(t, time.Second)
-				if off := f/c.want - 1; math.Abs(off) <= 0.05 {
-					t.Logf("%.2f Mbit/s, want %.2f", f/1e6, c.want/1e6)
-					return
-				}
-				got = append(got, fmt.Sprintf("%.2f", f/1e6))
-			}
-			t.Errorf("got %v Mbit/s, want %.2f", got, c.want/1e6)
+			b.held(t, c.want)
 		})
 	}
 	t.Run("no limit", func(t *testing.T) {
