@@ -125,6 +125,7 @@ func Usage(r store.Reader, project model.ID) map[string]int {
 
 // quotaSlack is how far below its limit a project may be for requests on several servers to go on
 // without waiting for each other; nearer to the limit they are put in order, so that it is exact.
+// Gigabytes are asked for in any number at once, so requests for them are always in order.
 const quotaSlack = 512
 
 // what is spent, by the resource.
@@ -158,7 +159,7 @@ func (v *Volumes) spend(tx *store.Tx, project model.ID, typeName string, w want)
 			if used[name]+n > limit {
 				return overQuota(k, name, n, used[name], limit)
 			}
-			near = near || limit-used[name]-n < quotaSlack
+			near = near || k == QuotaGigabytes || k == QuotaBackupGigabytes || limit-used[name]-n < quotaSlack
 		}
 	}
 	if used == nil {
