@@ -12,7 +12,7 @@ import (
 // TestFloatingIPLife takes a floating IP from its creation to its end, as a tenant.
 func TestFloatingIPLife(t *testing.T) {
 	c := newCloud(t)
-	out, outSubnet := c.outside("203.0.113.0/24")
+	out, outSubnet := c.outside("203.0.113.0/24", "allocation_pools", []object{{"start": "203.0.113.10", "end": "203.0.113.90"}})
 	w := c.network("red", "w")
 	s := c.subnet("red", w, "10.0.0.0/24")
 	r := c.router("red", "r", out, s)

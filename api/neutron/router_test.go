@@ -43,7 +43,7 @@ func (c *cloud) floating(token, network string, more ...any) object {
 // TestRouterLife takes a router from its creation to its end, as a tenant.
 func TestRouterLife(t *testing.T) {
 	c := newCloud(t)
-	out, outSubnet := c.outside("203.0.113.0/24")
+	out, outSubnet := c.outside("203.0.113.0/24", "allocation_pools", []object{{"start": "203.0.113.10", "end": "203.0.113.90"}})
 	w := c.network("red", "w")
 	s1, s2 := c.subnet("red", w, "10.0.0.0/24"), c.subnet("red", w, "10.0.1.0/24")
 	r := c.must(201, "red", "POST", "/v2.0/routers", object{"router": object{"name": "r", "description": "d"}})
@@ -132,7 +132,7 @@ func TestRoutersRefuse(t *testing.T) {
 	c.host("h1")
 	out, outSubnet := c.outside("203.0.113.0/24")
 	inside := c.network("red", "w")
-	s := c.subnet("red", inside, "10.0.0.0/24")
+	s := c.subnet("red", inside, "10.0.0.0/24", "allocation_pools", []object{{"start": "10.0.0.100", "end": "10.0.0.200"}})
 	none := c.subnet("red", inside, "10.0.1.0/24", "gateway_ip", nil)
 	w2 := c.network("red", "w2")
 	same := c.subnet("red", w2, "10.0.0.128/25")

@@ -205,6 +205,9 @@ func testSwitchOver(t *testing.T, f Fabric) {
 			for i, frame := range frames {
 				if i == packets-2 { // the last ones know where to go
 					wg.Wait()
+					for _, h := range w.hosts {
+						h.Settle(t)
+					}
 				}
 				// Source and target are told one after the other, as one hypervisor after the other says so.
 				step(i, x.depart, 0, func() { m.from.h.apply(m.depart(), nil) })

@@ -19,8 +19,8 @@ import (
 	"yakumo/model"
 )
 
-// Patience bounds each wait of the suite.
-const Patience = 20 * time.Second
+// Patience bounds each wait of the suite: other tests and their daemons may have the processors meanwhile.
+const Patience = 90 * time.Second
 
 // Fabric makes hosts that reach each other's tunnel addresses.
 type Fabric interface {

