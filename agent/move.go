@@ -148,7 +148,7 @@ func (m *mover) step(ctx context.Context, row *model.HostServer, p *progress, po
 	case row.Move.Stage == model.MoveReverting:
 		return true, m.letGo(ctx, row, p, power)
 	case live:
-		return true, m.receive(ctx, row, p, power)
+		return true, m.receive(ctx, row, p)
 	}
 	return m.takeOver(ctx, row, p)
 }
@@ -202,7 +202,7 @@ func (m *mover) rest(ctx context.Context, id model.ID, row *model.HostServer, p 
 	if row == nil || p.Move == nil && !p.Held && !p.Sending && !p.Arrived {
 		return nil
 	}
-	if p.Held && power == hypervisor.Paused { // it was held for the move only, and is to run here
+	if p.Held && power == hypervisor.Paused && row.Power == model.PowerRunning { // it was held for the move only, and is to run here
 		if err := m.a.cfg.Hypervisor.Start(ctx, id); err != nil {
 			return fmt.Errorf("let the guest run on: %w", err)
 		}
@@ -247,15 +247,16 @@ func (m *mover) stateOf(_ context.Context, peer model.ID, args json.RawMessage, 
 	if row != nil && row.Move != nil && (row.Move.ID != c.Move || row.Move.Peer.HostID != peer) {
 		return fault.New(fault.NotFound, "This host knows of no such move of server %s.", c.Server)
 	}
-	power, known := m.a.guests.state(c.Server)
+	power, moving, known := m.a.guests.look(c.Server)
 	if !known || !m.a.guests.healthy() {
 		return fault.New(fault.Unavailable, "The hypervisor of this host does not answer.")
 	}
-	return json.NewEncoder(conn).Encode(arrival{Power: power, Here: row != nil})
+	return json.NewEncoder(conn).Encode(arrival{Power: power, Come: !moving, Here: row != nil})
 }
 
 // arrival is what a target says of a guest.
 type arrival struct {
 	Power hypervisor.Power `json:"power"`
+	Come  bool             `json:"come"` // where it is paused: its user wants it so, and its memory is all there
 	Here  bool             `json:"here"` // the server has a row on the host
 }

@@ -210,14 +210,14 @@ func (v *pair) runs(t worldT) (n int) {
 	return n
 }
 
-// settled waits until the move is over and the server runs on its host alone.
+// settled waits until the move is over and the server runs, or is held, as is wanted, on its host alone.
 func (v *pair) settle(t worldT) {
 	t.Helper()
 	waitFor(t, "the move to end", func() bool { v.decide(); return v.move == nil })
 	waitFor(t, "the guest to run where it belongs, and nowhere else", func() bool {
 		r := v.hosts[v.host].side.server(v.s.ID)
-		return v.hosts[v.host].power(t, v.s.ID) == hypervisor.Running && v.hosts[1-v.host].power(t, v.s.ID) == hypervisor.Absent &&
-			r.Power == model.PowerRunning && r.Phase == model.PhaseReady && r.Generation == v.s.Generation
+		return powerOf(v.hosts[v.host].power(t, v.s.ID)) == v.s.Power && v.hosts[1-v.host].power(t, v.s.ID) == hypervisor.Absent &&
+			r.Power == v.s.Power && r.Phase == model.PhaseReady && r.Generation == v.s.Generation
 	})
 	waitFor(t, "nothing to be left on the other host", func() bool {
 		_, err := os.Stat(v.agents[1-v.host].dir(v.s.ID))
@@ -299,6 +299,44 @@ func TestLiveMove(t *testing.T) {
 		if _, err := os.Stat(filepath.Join(v.hosts[v.host].dir, "servers", v.s.ID, driveFile)); err != nil {
 			t.Fatal(err)
 		}
+	}
+}
+
+// pause has the server's user hold it, or let it go on.
+func (v *pair) pause(t worldT, p model.Power) {
+	t.Helper()
+	v.s = with(v.s, func(s *model.HostServer) { s.Power = p })
+	v.tell(v.host)
+	waitFor(t, "the guest to be as wanted", func() bool { return powerOf(v.hosts[v.host].power(t, v.s.ID)) == p })
+}
+
+// TestPausedMove: a guest that its user holds moves too, whatever happens to it, and is held where it then is.
+func TestPausedMove(t *testing.T) {
+	v := movingPair(t, fake.Behaviour{MoveFor: 10 * time.Millisecond}, fake.Fault{Op: fake.Switch, Nth: 2, Times: 1, Err: errors.New("broken")})
+	before := v.disk(t, 0)
+	v.pause(t, model.PowerPaused)
+	for n, want := range []string{"done", "done", "failed", "done"} {
+		was := v.host
+		v.begin(model.MoveLive)
+		waitFor(t, "the target to be ready", func() bool { return v.said(1-was).State == model.MoveReady })
+		if got := v.agents[1-was].serves(v.p); got == "here" {
+			t.Fatalf("before it has come the port is %q there", got)
+		}
+		v.settle(t)
+		if v.ended != want || (v.host != was) != (want == "done") {
+			t.Fatalf("move %d: %s, the server is on host %d", n, v.ended, v.host)
+		}
+		if got := v.agents[v.host].serves(v.p); got != "here" {
+			t.Fatalf("where it is now the port is %q", got)
+		}
+		if v.log(t) != "start\n" || v.disk(t, v.host) != before {
+			t.Fatal("it was started anew, or its disk is not as it was")
+		}
+	}
+	v.pause(t, model.PowerRunning)
+	v.settle(t)
+	if v.log(t) != "start\n" {
+		t.Error("it was started anew")
 	}
 }
 
@@ -554,6 +592,11 @@ func TestKilledInMoves(t *testing.T) {
 		starts := 1
 		for range rapid.IntRange(1, 3).Draw(rt, "moves") {
 			live := rapid.Bool().Draw(rt, "live")
+			if live && rapid.Bool().Draw(rt, "held") {
+				v.pause(rt, model.PowerPaused)
+			} else {
+				v.pause(rt, model.PowerRunning)
+			}
 			victim := rapid.IntRange(0, 1).Draw(rt, "victim")
 			f := newFuse(int64(rapid.IntRange(1, 12).Draw(rt, "calls")))
 			dead := make(chan struct{})

@@ -22,8 +22,9 @@ type observer struct {
 }
 
 type seen struct {
-	power hypervisor.Power
-	at    time.Time // when it became so, or a call that made it so had ended
+	power  hypervisor.Power
+	at     time.Time // when it became so, or a call that made it so had ended
+	moving bool      // hypervisor.State.Moving
 }
 
 func newObserver(a *Agent) *observer {
@@ -35,6 +36,13 @@ func (o *observer) state(id model.ID) (hypervisor.Power, bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	return o.states[id].power, o.listed
+}
+
+// look is state, and tells whether the guest is paused for a move alone: where it comes to, it is not there yet.
+func (o *observer) look(id model.ID) (p hypervisor.Power, moving, known bool) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.states[id].power, o.states[id].moving, o.listed
 }
 
 // did records what a call to the hypervisor that began at began has brought about, unless
@@ -50,7 +58,7 @@ func (o *observer) did(id model.ID, p hypervisor.Power, began time.Time) {
 		default:
 		}
 	}
-	o.states[id] = seen{p, time.Now()}
+	o.states[id] = seen{power: p, at: time.Now()}
 	if p == hypervisor.Absent {
 		delete(o.states, id)
 	}
@@ -118,7 +126,7 @@ func (o *observer) moved(ctx context.Context, s hypervisor.State) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, o.a.cfg.Resync/25) // others' events must not wait for a switch that is away
 	defer cancel()
-	if err := o.a.ports.follow(ctx, row, s.Power); err != nil {
+	if err := o.a.ports.follow(ctx, row, s); err != nil {
 		o.a.log.Warn("the ports of a guest that moves have not followed it yet", "server", s.ID, "err", err)
 	}
 }
@@ -131,7 +139,7 @@ func (o *observer) take(s hypervisor.State) bool {
 	if s.Since.Before(o.states[s.ID].at) {
 		return false
 	}
-	if o.states[s.ID] = (seen{s.Power, s.Since}); s.Power == hypervisor.Absent {
+	if o.states[s.ID] = (seen{s.Power, s.Since, s.Moving}); s.Power == hypervisor.Absent {
 		delete(o.states, s.ID)
 	}
 	return true
@@ -157,10 +165,10 @@ func (o *observer) list(ctx context.Context) {
 	here := make(map[model.ID]bool, len(all))
 	for _, s := range all {
 		here[s.ID] = true
-		if old, ok := o.states[s.ID]; ok && (old.at.After(began) || old.power == s.Power) {
+		if old, ok := o.states[s.ID]; ok && (old.at.After(began) || old.power == s.Power && old.moving == s.Moving) {
 			continue
 		}
-		o.states[s.ID] = seen{s.Power, began}
+		o.states[s.ID] = seen{s.Power, began, s.Moving}
 		changed = append(changed, s.ID)
 	}
 	for id, s := range o.states {

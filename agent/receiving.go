@@ -16,15 +16,16 @@ import (
 )
 
 // receive is the target's part of a live move.
-func (m *mover) receive(ctx context.Context, row *model.HostServer, p *progress, power hypervisor.Power) error {
+func (m *mover) receive(ctx context.Context, row *model.HostServer, p *progress) error {
 	if p.Phase == model.PhaseError && p.Generation == row.Generation {
 		return m.a.keep(row.ID, *p) // it said that it cannot
 	}
-	if p.Arrived && said(row, p) == model.MoveDone || power == hypervisor.Running {
+	power, moving, _ := m.a.guests.look(row.ID) // as it is now, and not as it was when its turn began
+	if p.Arrived && said(row, p) == model.MoveDone || power == hypervisor.Running || power == hypervisor.Paused && !moving {
 		return m.arrived(ctx, row, p, power)
 	}
 	if power == hypervisor.Paused {
-		return nil // it is on its way; that it runs wakes the server
+		return nil // it is on its way; that it has come wakes the server
 	}
 	m.mu.Lock()
 	w := m.receptions[row.ID]

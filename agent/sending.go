@@ -59,7 +59,7 @@ func (m *mover) send(ctx context.Context, row *model.HostServer, p *progress, po
 	case !can:
 		say(row, p, model.MoveFailed, fault.New(fault.NotImplemented, "The hypervisor cannot move a guest that runs."))
 		return true, m.a.keep(row.ID, *p)
-	case power != hypervisor.Running:
+	case power != hypervisor.Running && !heldByUser(row, power):
 		say(row, p, model.MoveFailed, fault.New(fault.Conflict, "The guest does not run."))
 		p.Power = powerOf(power)
 		return true, m.a.keep(row.ID, *p)
@@ -90,14 +90,20 @@ func (m *mover) send(ctx context.Context, row *model.HostServer, p *progress, po
 	return true, nil
 }
 
-// lead says to the network where a guest is that is being sent: it stands still here only when it is about to run there.
+// heldByUser tells whether a guest is paused as its user wants it.
+func heldByUser(row *model.HostServer, power hypervisor.Power) bool {
+	return power == hypervisor.Paused && row.Power == model.PowerPaused
+}
+
+// lead says to the network where a guest is that is being sent: it stands still here only when it is about to run there, unless its
+// user holds it.
 func (m *mover) lead(ctx context.Context, row *model.HostServer, power hypervisor.Power) {
 	var err error
-	switch power {
-	case hypervisor.Paused, hypervisor.Absent:
-		err = m.a.ports.depart(ctx, row)
-	case hypervisor.Running:
+	switch {
+	case power == hypervisor.Running || heldByUser(row, power):
 		err = m.a.ports.stay(ctx, row)
+	case power == hypervisor.Paused, power == hypervisor.Absent:
+		err = m.a.ports.depart(ctx, row)
 	}
 	if err != nil { // the other host announces the guest, too
 		m.a.log.Warn("what comes for a guest that moves is not sent on", "server", row.ID, "err", err)
@@ -214,7 +220,7 @@ func (m *mover) ended(row *model.HostServer, err, cause error) {
 		log.Warn("a guest could not be moved", "err", err)
 	}
 	power, known := m.a.guests.state(row.ID)
-	if err != nil && fault.Is(err, fault.Unavailable) && (!known || power != hypervisor.Running) {
+	if err != nil && fault.Is(err, fault.Unavailable) && (!known || power != hypervisor.Running && !heldByUser(row, power)) {
 		return // the hypervisor may be away: findOut
 	}
 	if err != nil {
@@ -252,7 +258,7 @@ func (m *mover) findOut(ctx context.Context, row *model.HostServer, p *progress,
 		there = arrival{} // it has nothing to do with the server
 	}
 	switch {
-	case there.Power == hypervisor.Running:
+	case there.Power == hypervisor.Running, there.Power == hypervisor.Paused && there.Come:
 		began := time.Now()
 		if err := m.a.cfg.Hypervisor.Remove(ctx, row.ID); err != nil {
 			return fmt.Errorf("remove a guest that runs elsewhere: %w", err)

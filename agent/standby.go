@@ -22,14 +22,15 @@ import (
 // finds them. What of this the servers' rows do not say yet stays in force until they do.
 
 // follow has a server's ports follow its guest in a move. row.Move is not nil.
-func (w *wirer) follow(ctx context.Context, row *model.HostServer, power hypervisor.Power) error {
-	runs := power == hypervisor.Running
+func (w *wirer) follow(ctx context.Context, row *model.HostServer, s hypervisor.State) error {
+	runs := s.Power == hypervisor.Running
+	held := s.Power == hypervisor.Paused && !s.Moving
 	switch {
-	case row.Move.Role == model.RoleTarget && runs:
+	case row.Move.Role == model.RoleTarget && (runs || held):
 		return w.activate(ctx, row)
 	case row.Move.Role == model.RoleTarget || row.Move.Kind != model.MoveLive || row.Move.Stage != model.MoveRunning:
 		return nil // a cold guest stands still for long, and nobody waits for an answer of it
-	case runs:
+	case runs, held && row.Power == model.PowerPaused: // held by its user, it is here until it has left
 		return w.stay(ctx, row)
 	}
 	return w.depart(ctx, row)

@@ -134,6 +134,9 @@ type State struct {
 	// Since is when the driver saw the guest reach this power; for a guest that had it before
 	// the driver was opened, when the driver first looked.
 	Since time.Time
+	// Moving: it is Paused for a move alone. At the sending host it stands still until the other end runs it; at the
+	// receiving one its memory is still to come. A guest that was held when it left is Paused there, and not Moving, once it has come.
+	Moving bool
 }
 
 // Capacity is what a host has, before over-commitment and reservations, and what runs on it.
@@ -306,7 +309,8 @@ type Migrator interface {
 	Receive(ctx context.Context, g Guest) (Reception, error)
 
 	// Send moves the guest. It returns nil when it runs at the other end and has left this host, an error of
-	// kind Conflict when it was aborted, any other when it has failed; the guest runs on here then.
+	// kind Conflict when it was aborted, any other when it has failed; the guest runs on here then. One that is Paused
+	// moves too, and is Paused at the other end.
 	Send(ctx context.Context, id string, to Passage) error
 
 	// Abort ends Send from elsewhere; none is a success. Hurry makes it end soon: by post-copy, or by a pause.

@@ -242,6 +242,12 @@ func (h *Host) become(g *guest, p hypervisor.Power, reason string) {
 	h.feed.Publish(g.state)
 }
 
+// hold is become for a guest that is paused for its move; h.mu is held.
+func (h *Host) hold(g *guest, reason string) {
+	g.state = hypervisor.State{ID: g.spec.ID, Power: hypervisor.Paused, Reason: reason, Since: time.Now(), Moving: true}
+	h.feed.Publish(g.state)
+}
+
 // end ends the guest's run; h.mu is held.
 func (h *Host) end(g *guest, p hypervisor.Power, reason string) {
 	g.run++

@@ -117,6 +117,7 @@ type word struct {
 	Say    string `json:"say"` // prepare, finish; page, end; ok
 	Data   []byte `json:"data,omitempty"`
 	Serial string `json:"serial,omitempty"`
+	Held   bool   `json:"held,omitempty"` // finish: it is not to run
 }
 
 // control is the sender's: with it the guest comes into being, not running, and goes when the sender goes.
@@ -134,7 +135,7 @@ func (r *reception) control(c net.Conn) error {
 	}
 	g := &guest{spec: r.spec, off: make(chan struct{})}
 	h.guests[id] = g
-	h.become(g, hypervisor.Paused, "migrating here")
+	h.hold(g, "migrating here")
 	h.mu.Unlock()
 	runs := false
 	defer func() {
@@ -163,7 +164,11 @@ func (r *reception) control(c net.Conn) error {
 		g.log = memory
 		g.run++
 		g.live, g.began = g.spec, time.Now()
-		h.become(g, hypervisor.Running, "migrated here")
+		if w.Held {
+			h.become(g, hypervisor.Paused, "paused by an operator")
+		} else {
+			h.become(g, hypervisor.Running, "migrated here")
+		}
 	}
 	h.mu.Unlock()
 	if !runs {
@@ -230,7 +235,7 @@ func (d *Driver) Send(ctx context.Context, id string, to hypervisor.Passage) err
 	}
 	h := d.h
 	h.mu.Lock()
-	g, err := h.running(id)
+	g, err := h.powered(id)
 	h.mu.Unlock()
 	if err != nil {
 		return err
@@ -302,18 +307,21 @@ func (d *Driver) send(ctx context.Context, g *guest, s *sending, to hypervisor.P
 		return fmt.Errorf("memory: %w", err)
 	}
 	h.mu.Lock()
-	run := g.run
-	if g.state.Power != hypervisor.Running {
+	run, held := g.run, g.state.Power == hypervisor.Paused
+	switch {
+	case held:
+	case g.state.Power != hypervisor.Running:
 		h.mu.Unlock()
 		return fault.New(fault.Conflict, "Guest %s is not running any more.", id)
+	default:
+		h.hold(g, "migrating away")
 	}
-	h.become(g, hypervisor.Paused, "migrating away")
 	log := slices.Clone(g.log)
 	h.mu.Unlock()
 	resume := func() {
 		h.mu.Lock()
 		defer h.mu.Unlock()
-		if g.run == run && g.state.Power == hypervisor.Paused {
+		if g.run == run && g.state.Power == hypervisor.Paused && !held {
 			h.become(g, hypervisor.Running, "migration cancelled")
 		}
 	}
@@ -337,7 +345,7 @@ func (d *Driver) send(ctx context.Context, g *guest, s *sending, to hypervisor.P
 		resume()
 		return fmt.Errorf("switch over: %w", err)
 	}
-	if err := json.NewEncoder(control).Encode(word{Say: "finish"}); err != nil {
+	if err := json.NewEncoder(control).Encode(word{Say: "finish", Held: held}); err != nil {
 		resume()
 		return fmt.Errorf("switch over: %w", err)
 	}

@@ -32,6 +32,7 @@ func RunMoves(t *testing.T, a, b MoveHost) {
 	}{
 		{"Moves", testMoves},
 		{"BackAndForth", testBackAndForth},
+		{"MovesPaused", testMovesPaused},
 		{"MoveAborted", testMoveAborted},
 		{"MoveGivenUp", testMoveGivenUp},
 		{"MoveHurried", testMoveHurried},
@@ -172,6 +173,34 @@ func cleanUp(t *testing.T, d hypervisor.Driver, id string) {
 	})
 }
 
+// testMovesPaused: a guest that its user holds is held at the other end, with its memory, and until it is there it is on its way.
+func testMovesPaused(t *testing.T, a, b MoveHost) {
+	pass := make(chan struct{})
+	from, to, g, sent := held(t, testContext(t), a, b, pass, func(d hypervisor.Driver, id string) {
+		must(t, d.(hypervisor.Pauser).Pause(testContext(t), id))
+	})
+	if s := stateOf(t, to, g.ID); s.Power != hypervisor.Paused || !s.Moving {
+		t.Errorf("while its memory comes it is %+v there", s)
+	}
+	if s := stateOf(t, from, g.ID); s.Power != hypervisor.Paused || s.Moving {
+		t.Errorf("while its memory goes it is %+v here", s)
+	}
+	arrived, err := to.Watch(testContext(t))
+	must(t, err)
+	close(pass)
+	must(t, ended(t, sent))
+	for s := waitPower(t, arrived, g.ID, hypervisor.Paused); s.Moving; {
+		s = waitPower(t, arrived, g.ID, hypervisor.Paused)
+	}
+	if s := stateOf(t, to, g.ID); s.Power != hypervisor.Paused || s.Moving {
+		t.Errorf("it has come as %+v", s)
+	}
+	wantPower(t, from, g.ID, hypervisor.Absent)
+	must(t, to.Start(testContext(t), g.ID))
+	wantPower(t, to, g.ID, hypervisor.Running)
+	echo(t, to, g.ID)
+}
+
 func testBackAndForth(t *testing.T, a, b MoveHost) {
 	hosts := [2]MoveHost{a, b}
 	drivers := [2]hypervisor.Driver{a.Open(t), b.Open(t)}
@@ -217,13 +246,16 @@ func (s *slowly) Close() error {
 	return s.ReadWriteCloser.Close()
 }
 
-// held begins a move whose memory does not pass before pass is closed, and gives what Send will return.
-func held(t *testing.T, ctx context.Context, a, b MoveHost, pass chan struct{}) (from, to hypervisor.Driver, g hypervisor.Guest, sent chan error) {
+// held begins a move whose memory does not pass before pass is closed, and gives what Send will return. first, if any, is done before.
+func held(t *testing.T, ctx context.Context, a, b MoveHost, pass chan struct{}, first ...func(hypervisor.Driver, string)) (from, to hypervisor.Driver, g hypervisor.Guest, sent chan error) {
 	t.Helper()
 	from, to = a.Open(t), b.Open(t)
 	g = a.Guest(t)
 	startAndGreet(t, from, g)
 	cleanUp(t, to, g.ID)
+	for _, f := range first {
+		f(from, g.ID)
+	}
 	var seen atomic.Int64
 	begun := make(chan struct{})
 	var once sync.Once

@@ -55,7 +55,7 @@ func (d *Driver) dropSave(ctx context.Context, id string, ref domainRef) error {
 		return err
 	}
 	d.forgetSave(id)
-	d.feed.Publish(d.see(id, hypervisor.Off, "stopped"))
+	d.feed.Publish(d.see(id, hypervisor.Off, "stopped", false))
 	return nil
 }
 

@@ -45,6 +45,17 @@ func powerOf(state, reason int) (hypervisor.Power, string) {
 	return hypervisor.Paused, fmt.Sprintf("unknown state %d", state)
 }
 
+// heldForMove tells whether a state is that of a guest which stands still for its move, at either end. One that comes is starting
+// up at first, as any guest is.
+func heldForMove(state, reason int) bool {
+	return state == 3 && slices.Contains([]int{0, 2, 11, 12}, reason) // VIR_DOMAIN_PAUSED_UNKNOWN, _MIGRATION, _STARTING_UP, _POSTCOPY
+}
+
+// eventHeldForMove is heldForMove of a lifecycle event.
+func eventHeldForMove(event, detail int) bool {
+	return event == 2 && detail == 1 || event == 3 && (detail == 1 || detail == 7) // STARTED_MIGRATED; SUSPENDED_MIGRATED, _POSTCOPY
+}
+
 // eventPower turns a lifecycle event (virDomainEventType and its detail) into a power; ok is
 // false for an event that changes none.
 func eventPower(event, detail int) (p hypervisor.Power, reason string, ok bool) {
@@ -189,19 +200,19 @@ func (d *Driver) publish(l *link) {
 			d.feed.Publish(hypervisor.State{ID: id, Power: p, Reason: reason, Since: time.Now()})
 			continue
 		}
-		d.feed.Publish(d.see(id, p, reason))
+		d.feed.Publish(d.see(id, p, reason, eventHeldForMove(e.event, e.detail)))
 	}
 }
 
 // see notes that a guest has a power, and since when.
-func (d *Driver) see(id string, p hypervisor.Power, reason string) hypervisor.State {
+func (d *Driver) see(id string, p hypervisor.Power, reason string, moving bool) hypervisor.State {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	s, seen := d.states[id]
-	if !seen || s.Power != p {
+	if !seen || s.Power != p || s.Moving != moving {
 		s = hypervisor.State{ID: id, Power: p, Since: time.Now()}
 	}
-	s.Reason = reason
+	s.Reason, s.Moving = reason, moving
 	d.states[id] = s
 	return s
 }
@@ -262,20 +273,22 @@ func (d *Driver) list(ctx context.Context, l *link) ([]hypervisor.State, error) 
 		id := formatUUID(one.dom.uuid)
 		listed[id] = true
 		p, reason := powerOf(one.state, one.reason)
+		moving := heldForMove(one.state, one.reason)
 		if one.saved {
 			p, reason = hypervisor.Suspended, "saved"
 		}
 		d.mu.Lock()
 		was, seen := d.states[id]
 		d.mu.Unlock()
-		if seen && was.Power != p && !settled {
+		changed := seen && (was.Power != p || was.Moving != moving)
+		if changed && !settled {
 			// The events that are on their way tell the watchers; keep what they compare with.
-			states = append(states, hypervisor.State{ID: id, Power: p, Reason: reason, Since: time.Now()})
+			states = append(states, hypervisor.State{ID: id, Power: p, Reason: reason, Since: time.Now(), Moving: moving})
 			continue
 		}
-		now := d.see(id, p, reason)
+		now := d.see(id, p, reason, moving)
 		states = append(states, now)
-		if seen && was.Power != p {
+		if changed {
 			d.feed.Publish(now)
 		}
 	}
