@@ -277,9 +277,19 @@ func (m *Memory) holds(c *etcdserverpb.Compare) bool {
 	return n < 0
 }
 
+// maxRequest is what the embedded etcd takes, in bytes.
+const maxRequest = 8 << 20
+
 func (m *Memory) txn(r *etcdserverpb.TxnRequest) (*etcdserverpb.TxnResponse, error) {
 	if max(len(r.Compare), len(r.Success), len(r.Failure)) > store.MaxOps {
 		return nil, rpctypes.ErrGRPCTooManyOps
+	}
+	size := 0
+	for _, op := range r.Success {
+		size += len(op.GetRequestPut().GetValue())
+	}
+	if size > maxRequest {
+		return nil, rpctypes.ErrGRPCRequestTooLarge
 	}
 	out := &etcdserverpb.TxnResponse{Succeeded: !slices.ContainsFunc(r.Compare, func(c *etcdserverpb.Compare) bool { return !m.holds(c) })}
 	ops := r.Failure
