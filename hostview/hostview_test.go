@@ -248,8 +248,13 @@ func TestIncrementEqualsWhole(t *testing.T) {
 				net := rapid.SampledFrom(nets).Draw(rt, "net")
 				c.do(func(tx *store.Tx) error {
 					return store.Subnets.Put(tx, &model.Subnet{Meta: model.Meta{ID: "t" + net}, NetworkID: net, IPVersion: 6, CIDR: netip.MustParsePrefix("fd00::/64"),
-						IPv6RAMode: rapid.SampledFrom([]string{"", "slaac"}).Draw(rt, "mode")})
+						IPv6RAMode: rapid.SampledFrom([]string{"", "slaac"}).Draw(rt, "mode"), PoolID: rapid.SampledFrom([]string{"", "sp1", "sp2"}).Draw(rt, "pool")})
 				})
+			},
+			"put pool": func(rt *rapid.T) {
+				p := &model.SubnetPool{Meta: model.Meta{ID: rapid.SampledFrom([]string{"sp1", "sp2"}).Draw(rt, "id")}, IPVersion: 6,
+					AddressScopeID: rapid.SampledFrom([]string{"", "as1", "as2"}).Draw(rt, "scope")}
+				c.do(func(tx *store.Tx) error { return store.SubnetPools.Put(tx, p) })
 			},
 			"delete subnet": func(rt *rapid.T) {
 				net := rapid.SampledFrom(nets).Draw(rt, "net")
