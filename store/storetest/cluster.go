@@ -15,6 +15,7 @@ import (
 	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
+	"golang.org/x/sys/unix"
 
 	"yakumo/store"
 )
@@ -84,12 +85,6 @@ func StartCluster(t testing.TB, n int, args ...string) *Cluster {
 	}
 }
 
-// claims keeps the names by which this process has its ports, see [FreeAddress].
-var claims struct {
-	mu   sync.Mutex
-	held []net.Listener
-}
-
 // FreeAddress gives a loopback address that nobody listens on, and gives none twice: neither to this process
 // nor to another test's while this one lives. Its port is below those that the kernel hands out, so that a
 // process that is restarted finds it free again.
@@ -97,13 +92,15 @@ func FreeAddress(t testing.TB) string {
 	t.Helper()
 	for range 100 {
 		port := 15000 + rand.IntN(15000)
-		claim, err := net.Listen("unix", fmt.Sprintf("@yakumo-test-port-%d", port))
+		// A name that only one process may have, for as long as it lives: the socket is never closed.
+		fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 		if err != nil {
+			t.Fatal(err)
+		}
+		if err := unix.Bind(fd, &unix.SockaddrUnix{Name: fmt.Sprintf("@yakumo-test-port-%d", port)}); err != nil {
+			unix.Close(fd)
 			continue
 		}
-		claims.mu.Lock()
-		claims.held = append(claims.held, claim)
-		claims.mu.Unlock()
 		addr := fmt.Sprintf("127.0.0.1:%d", port)
 		l, err := net.Listen("tcp", addr)
 		if err != nil {
