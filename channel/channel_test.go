@@ -44,7 +44,7 @@ func serve(t testing.TB, c channel.Credentials, id model.ID) (*channel.Server, m
 
 func within(t testing.TB) context.Context {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
 	t.Cleanup(cancel)
 	return ctx
 }

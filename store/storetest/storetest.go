@@ -42,7 +42,7 @@ func Client(t testing.TB) (*clientv3.Client, string) {
 			shared.err = err
 			return
 		}
-		ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 		defer cancel()
 		shared.member, shared.err = embed.Start(ctx, embed.Config{Dir: dir, Unsafe: true})
 	})
@@ -77,7 +77,7 @@ func New(t testing.TB, tables ...store.AnyTable) *store.Store {
 // Open opens another store (as another server process would) on the same state.
 func Open(t testing.TB, cl *clientv3.Client, prefix string, tables ...store.AnyTable) *store.Store {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	defer cancel()
 	s, err := store.Open(ctx, store.Config{Client: cl, Prefix: prefix, Tables: tables, Log: slog.New(slog.DiscardHandler)})
 	if err != nil {

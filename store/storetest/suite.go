@@ -42,7 +42,9 @@ func Run(t *testing.T, client *clientv3.Client) {
 		"LargeTransactions":               backend.largeTransactions,
 		"SyncIsShared":                    backend.syncIsShared,
 	} {
-		t.Run(name, func(t *testing.T) { test(backend{client, "/suite-" + name + "/"}, t) })
+		t.Run(name, func(t *testing.T) {
+			test(backend{client, fmt.Sprintf("/suite-%s-%d/", name, time.Now().UnixNano())}, t)
+		})
 	}
 }
 
@@ -356,7 +358,7 @@ func (on backend) compactionUnderASlowWatch(t *testing.T) {
 		t.Fatal(err)
 	}
 	cut.on()
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	if err := slow.Wait(ctx, rev+1); err != nil {
 		t.Fatal(err)
@@ -381,7 +383,7 @@ func (on backend) compactionUnderASlowWatch(t *testing.T) {
 
 func (on backend) leasedRowsGoWithTheLease(t *testing.T) {
 	s := Open(t, on.cl, on.prefix, toys)
-	l, err := s.NewLease(t.Context(), 2*time.Second)
+	l, err := s.NewLease(t.Context(), time.Minute)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -405,14 +407,14 @@ func (on backend) leasedRowsGoWithTheLease(t *testing.T) {
 // fence: a leader that was deposed writes nothing, even while it still believes.
 func (on backend) fence(t *testing.T) {
 	a, b := Open(t, on.cl, on.prefix, toys), Open(t, on.cl, on.prefix, toys)
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	actx, astop := context.WithCancel(ctx)
 	terms := make(chan store.Term, 2)
 	var wg sync.WaitGroup
 	lead := func(ctx context.Context, s *store.Store, who string) {
 		wg.Go(func() {
-			s.Lead(ctx, "x", who, 2*time.Second, func(ctx context.Context, term store.Term) {
+			s.Lead(ctx, "x", who, 20*time.Second, func(ctx context.Context, term store.Term) {
 				terms <- term
 				<-ctx.Done()
 			})
@@ -450,7 +452,7 @@ func (on backend) fence(t *testing.T) {
 // its former term would have run out; what the former life still writes is refused.
 func (on backend) leaderComesBack(t *testing.T) {
 	s := Open(t, on.cl, on.prefix, toys)
-	const ttl = 2 * time.Minute
+	const ttl = 8 * time.Minute
 	ctx, cancel := context.WithTimeout(t.Context(), ttl/4)
 	defer cancel()
 	var wg sync.WaitGroup

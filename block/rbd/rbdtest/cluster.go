@@ -26,7 +26,7 @@ func Start(t testing.TB) rbd.Config {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 8*time.Minute)
 	defer cancel()
 	t.Cleanup(func() { os.RemoveAll(dir) })
 	run := func(stdin, name string, args ...string) string {
@@ -39,7 +39,10 @@ func Start(t testing.TB) rbd.Config {
 		}
 		return strings.TrimSpace(string(out))
 	}
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	// A loopback address of this process alone: no other test takes the port before the monitor has it.
+	pid := os.Getpid()
+	address := fmt.Sprintf("127.%d.%d.%d", 64|pid>>16&63, pid>>8&255, pid&255)
+	ln, err := net.Listen("tcp", address+":0")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -55,8 +58,8 @@ func Start(t testing.TB) rbd.Config {
 	text := strings.ReplaceAll(`[global]
 fsid = FSID
 mon host = v1:AT/0
-public addr = 127.0.0.1
-cluster addr = 127.0.0.1
+public addr = ADDRESS
+cluster addr = ADDRESS
 ms bind msgr2 = false
 run dir = DIR
 admin socket = DIR/$name.asok
@@ -78,7 +81,7 @@ keyring = DIR/mon/keyring
 osd data = DIR/osd
 keyring = DIR/osd/keyring
 `, "DIR", dir)
-	text = strings.NewReplacer("FSID", fsid, "AT", at).Replace(text)
+	text = strings.NewReplacer("FSID", fsid, "ADDRESS", address, "AT", at).Replace(text)
 	if err := os.WriteFile(conf, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -114,7 +117,7 @@ keyring = DIR/osd/keyring
 	}
 	daemon("ceph-mon", "-i", "a")
 	ceph := func(stdin string, args ...string) string {
-		return run(stdin, "ceph", append([]string{"-c", conf, "--connect-timeout", "60"}, args...)...)
+		return run(stdin, "ceph", append([]string{"-c", conf, "--connect-timeout", "300"}, args...)...)
 	}
 	secret := run("", "ceph-authtool", "-p", "-n", "osd.0", osdKeys)
 	ceph(fmt.Sprintf(`{"cephx_secret":%q}`, secret), "osd", "new", osd, "-i", "-")
