@@ -97,6 +97,8 @@ type Config struct {
 	Channel    netip.AddrPort               // where other hosts' agents reach this one; invalid: nowhere, so that no guest moves here or away
 	Peers      func() (net.Listener, error) // opens Channel; default: a TCP listener
 	PostCopy   bool                         // a guest that is hurried may run elsewhere before its memory is there: a break is its end then
+	KeepPace   bool                         // a guest is not slowed down that changes its memory faster than it can be copied
+	Emulator   string                       // absolute path of the program that runs guests; empty: the hypervisor's own choice
 	Engines    map[string]block.Engine      // what volumes are kept by; see EngineLocal
 	Relay      block.Relay                  // opens local volumes of other hosts; nil: guests here can have none
 	Run        string                       // folder for sockets of volumes that other hosts serve, absolute and short; default Dir/run
@@ -206,8 +208,6 @@ type Agent struct {
 	repeat   atomic.Bool   // all reports are to be sent once more
 	boots    chan struct{} // holds one value for each guest that is being started
 	copying  chan struct{} // holds one value for each disk that is being copied
-
-	telling sync.Mutex // held from the making of a report until the link has it; before mu
 
 	mu    sync.Mutex
 	tries map[model.ID]*try               // servers that failed lately
@@ -352,9 +352,7 @@ func (a *Agent) resync(ctx context.Context) {
 	defer tick.Stop()
 	for {
 		if a.repeat.Swap(false) {
-			a.telling.Lock()
 			a.link.Report(a.allReports())
-			a.telling.Unlock()
 		}
 		for id := range a.known() {
 			a.queue.add(id)

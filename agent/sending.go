@@ -41,13 +41,12 @@ func (m *mover) send(ctx context.Context, row *model.HostServer, p *progress, po
 		m.lead(ctx, row, power)
 		return true, nil
 	}
-	if !m.a.ledger.newest(row.ID, p) { // the end of what was being sent has just been noted
-		return true, errOvertaken
-	}
+	// Now that nobody writes beside us: as it is.
+	*p, _ = m.a.ledger.progressOf(row.ID)
 	switch said(row, p) {
 	case model.MoveDone, model.MoveFailed, model.MoveAborted:
 		say(row, p, p.Move.State, nil)
-		return true, m.a.keep(row.ID, p)
+		return true, m.a.keep(row.ID, *p)
 	}
 	if p.Sending { // by an agent that was ended, or without an answer
 		return true, m.findOut(ctx, row, p, power)
@@ -56,18 +55,18 @@ func (m *mover) send(ctx context.Context, row *model.HostServer, p *progress, po
 	switch {
 	case row.Move.Abort:
 		say(row, p, model.MoveAborted, errMoveAborted)
-		return true, m.a.keep(row.ID, p)
+		return true, m.a.keep(row.ID, *p)
 	case !can:
 		say(row, p, model.MoveFailed, fault.New(fault.NotImplemented, "The hypervisor cannot move a guest that runs."))
-		return true, m.a.keep(row.ID, p)
+		return true, m.a.keep(row.ID, *p)
 	case power != hypervisor.Running && !heldByUser(row, power):
 		say(row, p, model.MoveFailed, fault.New(fault.Conflict, "The guest does not run."))
 		p.Power = powerOf(power)
-		return true, m.a.keep(row.ID, p)
+		return true, m.a.keep(row.ID, *p)
 	}
 	say(row, p, model.MoveWorking, nil)
 	p.Sending = true
-	if err := m.a.keep(row.ID, p); err != nil {
+	if err := m.a.keep(row.ID, *p); err != nil {
 		return true, err
 	}
 	sctx, cancel := context.WithCancelCause(m.ctx)
@@ -123,7 +122,7 @@ func (m *mover) deliver(ctx context.Context, row *model.HostServer, migrator hyp
 	if err != nil {
 		return err
 	}
-	pass := hypervisor.Passage{AutoConverge: true, PostCopy: m.a.cfg.PostCopy, Dial: func(ctx context.Context, kind string) (io.ReadWriteCloser, error) {
+	pass := hypervisor.Passage{AutoConverge: !m.a.cfg.KeepPace, PostCopy: m.a.cfg.PostCopy, Dial: func(ctx context.Context, kind string) (io.ReadWriteCloser, error) {
 		return m.open(ctx, row, servicePassage, call{Kind: kind})
 	}}
 	if err := m.question(ctx, row, serviceGuest, &pass.Guest); err != nil {
@@ -195,7 +194,9 @@ func (m *mover) note(row *model.HostServer, change func(*progress)) {
 		m.a.log.Error("what became of a move cannot be kept", "server", row.ID, "err", err)
 		return
 	}
-	m.a.report(row.ID)
+	if p, ok := m.a.ledger.progressOf(row.ID); ok {
+		m.a.report(row.ID, p)
+	}
 }
 
 // ended notes how a guest's move has ended. Where that is not known for sure, findOut does.
@@ -219,8 +220,8 @@ func (m *mover) ended(row *model.HostServer, err, cause error) {
 		log.Warn("a guest could not be moved", "err", err)
 	}
 	power, known := m.a.guests.state(row.ID)
-	if err != nil && fault.Is(err, fault.Unavailable) && (!known || power != hypervisor.Running && !heldByUser(row, power)) {
-		return // the hypervisor may be away: findOut
+	if err != nil && fault.Is(err, fault.Unavailable) && (!known || power != hypervisor.Running) {
+		return // the hypervisor may be away, and one that is held may have left without a sign: findOut
 	}
 	if err != nil {
 		m.lead(m.ctx, row, power)
@@ -247,7 +248,7 @@ func (m *mover) findOut(ctx context.Context, row *model.HostServer, p *progress,
 	if power == hypervisor.Absent {
 		say(row, p, model.MoveDone, nil) // a guest leaves only when it runs at the other end
 		p.Sending, p.Held = false, false
-		return m.a.keep(row.ID, p)
+		return m.a.keep(row.ID, *p)
 	}
 	var there arrival
 	if err := m.question(ctx, row, serviceState, &there); err != nil {
@@ -281,5 +282,5 @@ func (m *mover) findOut(ctx context.Context, row *model.HostServer, p *progress,
 	}
 	m.lead(ctx, row, power)
 	p.Sending, p.Held = false, false
-	return m.a.keep(row.ID, p)
+	return m.a.keep(row.ID, *p)
 }

@@ -174,22 +174,26 @@ func TestPortsFollowTheGuest(t *testing.T) {
 	w.side.apply(t, full(5, c.network, c.group, s, p))
 	w.settled(t, s.ID, 1, model.PhaseReady, model.PowerOff)
 	w.side.apply(t, change(6, leaving(s)))
-	says := func(power hypervisor.Power, want string) {
+	says := func(power hypervisor.Power, moving bool, want string) {
 		t.Helper()
-		a.guests.moved(t.Context(), hypervisor.State{ID: s.ID, Power: power})
+		a.guests.moved(t.Context(), hypervisor.State{ID: s.ID, Power: power, Moving: moving})
 		waitFor(t, "the port to be "+want, func() bool { return a.serves(p) == want })
 	}
 	for range 2 {
-		says(hypervisor.Paused, "moved+standby+away")
-		says(hypervisor.Absent, "moved+standby+away")
-		says(hypervisor.Running, "here")
+		says(hypervisor.Paused, true, "moved+standby+away")
+		says(hypervisor.Absent, false, "moved+standby+away")
+		says(hypervisor.Running, false, "here")
 	}
 	ready := *p
 	ready.Standby = true
 	w.side.apply(t, full(7, c.network, c.group, moving(s, model.RoleTarget, "m2"), &ready, peerOf(p, elsewhere)))
 	waitFor(t, "the port to stand by", func() bool { return a.serves(p) == "standby+away" })
-	says(hypervisor.Paused, "standby+away")
-	says(hypervisor.Running, "here")
+	says(hypervisor.Paused, true, "standby+away")
+	says(hypervisor.Running, false, "here")
+	w.side.apply(t, full(8, c.network, c.group, moving(s, model.RoleTarget, "m3"), &ready, peerOf(p, elsewhere)))
+	waitFor(t, "the port to stand by", func() bool { return a.serves(p) == "standby+away" })
+	says(hypervisor.Paused, true, "standby+away")
+	says(hypervisor.Paused, false, "here") // it has come, and its user holds it
 }
 
 // TestShiftEndsWithTheRows: whatever moves, kills and rows come in whatever order, once the servers' rows have

@@ -33,6 +33,9 @@ func (g Guest) Check() error {
 	if g.ConsoleLog != "" && !goodPath(g.ConsoleLog) {
 		return invalid(g, "the console log's path %q is not absolute and clean", g.ConsoleLog)
 	}
+	if g.Emulator != "" && !goodPath(g.Emulator) {
+		return invalid(g, "the emulator's path %q is not absolute and clean", g.Emulator)
+	}
 	if g.ConsoleLogBytes < 0 {
 		return invalid(g, "the console log's bound is negative")
 	}

@@ -42,6 +42,8 @@ type Guest struct {
 
 	Serial string // SMBIOS system serial number; empty for the ID
 
+	Emulator string // absolute path of the program that runs it on this host; empty for the hypervisor's own choice
+
 	// Display gives the guest a screen, a keyboard and a tablet that Displayer serves.
 	Display bool
 	// Specs are the flavor's extra specs and the image's properties that the hypervisor can honour

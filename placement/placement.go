@@ -50,8 +50,12 @@ func SizeOf(s *model.Server) Size {
 
 // SizeOn gives what a server takes of a host: of both hosts of a move, with the flavor that it has there.
 func SizeOn(s *model.Server, host model.ID) Size {
-	vcpus, memory, disk := s.Taken(host)
-	return Size{vcpus, memory, disk}
+	if s.Move == nil {
+		return SizeOf(s)
+	}
+	t := *s
+	t.Flavor = *s.Move.On(host, &s.Flavor)
+	return SizeOf(&t)
 }
 
 // Host is a candidate.

@@ -303,7 +303,7 @@ func newAgentRole(c *agentCmd, log *slog.Logger, metrics *prometheus.Registry) (
 	env := pipeline.DefaultEnv()
 	r := &agentRole{}
 	var told atomic.Pointer[agent.Agent] // the switch may speak before there is an agent
-	r.guests, err = libvirt.New(libvirt.Config{SocketPath: c.LibvirtSocket, Accelerator: c.Accelerator, CPUModel: c.CPUModel, GuestDir: c.DataDir, Log: log})
+	r.guests, err = libvirt.New(libvirt.Config{SocketPath: c.LibvirtSocket, Accelerator: c.Accelerator, Emulator: c.Emulator, CPUModel: c.CPUModel, GuestDir: c.DataDir, Log: log})
 	if err != nil {
 		return nil, err
 	}
@@ -325,7 +325,7 @@ func newAgentRole(c *agentCmd, log *slog.Logger, metrics *prometheus.Registry) (
 		return nil, err
 	}
 	r.agent, err = agent.New(agent.Config{Dir: c.DataDir, Engines: engines, Relay: relay, Hypervisor: r.guests, Datapath: r.switch_, Taps: agent.KernelTaps{}, TunnelIP: tunnel, Channel: at, Providers: providers, Bandwidth: bandwidth,
-		Keeper: c.keepLeases, HostName: c.HostName, Zone: "nova", Version: version, Metadata: env.MetadataListener, Metadata6: env.MetadataListener6(), DNS: env.DNSListener(), DNS6: env.DNSListener6(), Resolvers: c.DNSForward, NoDisplay: !c.Display, Metrics: metrics, Log: log,
+		Keeper: c.keepLeases, HostName: c.HostName, Zone: "nova", Version: version, Metadata: env.MetadataListener, Metadata6: env.MetadataListener6(), DNS: env.DNSListener(), DNS6: env.DNSListener6(), Resolvers: c.DNSForward, NoDisplay: !c.Display, Emulator: c.Emulator, PostCopy: c.PostCopy, KeepPace: !c.AutoConverge, Metrics: metrics, Log: log,
 		Link: func(h link.Handler) agent.Link {
 			r.link = link.NewClient(link.ClientConfig{Servers: c.Servers, Dir: c.DataDir, Version: version, Handler: h, Log: log})
 			return r.link

@@ -1,9 +1,12 @@
 package libvirt
 
 import (
+	"bytes"
 	"context"
 	"fmt"
+	"os/exec"
 	"slices"
+	"strings"
 	"syscall"
 
 	"yakumo/hypervisor"
@@ -36,6 +39,11 @@ func (d *Driver) capacity(ctx context.Context) (hypervisor.Capacity, error) {
 	}
 	if c.HypervisorVersion = int(out.u64()); out.err != nil {
 		return c, out.err
+	}
+	if d.cfg.Emulator != "" {
+		if c.HypervisorVersion, err = emulatorVersion(ctx, d.cfg.Emulator); err != nil {
+			return c, err
+		}
 	}
 	if out, err = d.ask(ctx, quick, procNodeGetInfo, &encoder{}); err != nil {
 		return c, err
@@ -70,6 +78,25 @@ func (d *Driver) capacity(ctx context.Context) (hypervisor.Capacity, error) {
 		c.DiskGiB = int(fs.Blocks * uint64(fs.Bsize) >> 30)
 	}
 	return c, nil
+}
+
+// emulatorVersion asks a QEMU for its version: major*1000000 + minor*1000 + release.
+func emulatorVersion(ctx context.Context, path string) (int, error) {
+	out, err := exec.CommandContext(ctx, path, "--version").Output()
+	if err != nil {
+		return 0, fmt.Errorf("ask %s for its version: %w", path, err)
+	}
+	_, text, _ := strings.Cut(string(out), "version ")
+	var major, minor, release int
+	if _, err := fmt.Sscanf(text, "%d.%d.%d", &major, &minor, &release); err != nil {
+		return 0, fmt.Errorf("read the version of %s in %q: %w", path, firstLine(out), err)
+	}
+	return major*1_000_000 + minor*1000 + release, nil
+}
+
+func firstLine(b []byte) []byte {
+	line, _, _ := bytes.Cut(b, []byte("\n"))
+	return line
 }
 
 type node struct {

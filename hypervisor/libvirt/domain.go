@@ -130,6 +130,7 @@ type timerXML struct {
 }
 
 type devicesXML struct {
+	Emulator    string          `xml:"emulator,omitempty"`
 	Disks       []diskXML       `xml:"disk"`
 	Controllers []controllerXML `xml:"controller"`
 	Interfaces  []interfaceXML  `xml:"interface"`
@@ -355,6 +356,7 @@ func domain(g hypervisor.Guest, p platform) domainXML {
 
 func devices(g hypervisor.Guest, p platform) devicesXML {
 	v := devicesXML{
+		Emulator: g.Emulator,
 		// No VGA and no USB where nobody looks at them: the firmware spends time on both.
 		Controllers: []controllerXML{{Type: "usb", Model: "none"}},
 		Serial:      serialXML{Type: "pty", Target: targetXML{Type: "isa-serial", Port: "0"}},

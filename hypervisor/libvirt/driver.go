@@ -1,6 +1,7 @@
 package libvirt
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -22,6 +23,9 @@ type Config struct {
 	// Accelerator is "kvm", "tcg" or "auto"; empty is as auto: KVM if a guest really runs under
 	// it (see ProbeKVM), else TCG. It is found out once, when first needed.
 	Accelerator string
+	// Emulator is the QEMU that guests are said to run with (hypervisor.Guest.Emulator), for the probe and the capacity; empty for
+	// libvirt's own choice.
+	Emulator string
 	// CPUModel names a model of libvirt that guests get; empty for the host's own under KVM, and
 	// for Nehalem under TCG.
 	CPUModel string
@@ -353,6 +357,7 @@ func (d *Driver) accelerator(ctx context.Context) (string, error) {
 			return "", err
 		}
 		path, believed := host.emulator()
+		path = cmp.Or(d.cfg.Emulator, path)
 		err = errors.New("libvirt does not offer it")
 		if believed {
 			probing, cancel := context.WithTimeout(ctx, d.cfg.ProbeTimeout)

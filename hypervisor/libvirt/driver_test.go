@@ -43,7 +43,7 @@ func (h host) guest(t testing.TB, s libvirttest.Sector) hypervisor.Guest {
 	s.WriteDisk(t, disk)
 	return hypervisor.Guest{
 		ID: id, Name: "yk-" + id, Title: "a guest", Project: "a project", User: "a user",
-		VCPUs: 1, MemoryMiB: 32,
+		VCPUs: 1, MemoryMiB: 32, Emulator: os.Getenv("YAKUMO_EMULATOR"), // the suite runs on any QEMU
 		Disks:      []hypervisor.Disk{{Path: disk, Format: "raw", BootOrder: 1, Serial: id[:20]}},
 		ConsoleLog: filepath.Join(dir, "console.log"),
 	}

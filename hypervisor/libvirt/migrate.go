@@ -167,7 +167,7 @@ func (d *Driver) Send(ctx context.Context, id string, to hypervisor.Passage) err
 	if err != nil {
 		return err
 	}
-	args, err := d.migration(ctx, ref, to)
+	args, live, err := d.migration(ctx, ref, to)
 	if err != nil {
 		return err
 	}
@@ -199,19 +199,12 @@ func (d *Driver) Send(ctx context.Context, id string, to hypervisor.Passage) err
 	defer c.end(errClosed)
 	call := new(encoder).dom(ref).some("qemu+unix:///system?socket=" + filepath.Join(there, kindControl))
 	args.str("migrate_uri", "unix://"+filepath.Join(there, kindMemory))
-	accel, err := d.accelerator(ctx)
-	if err != nil {
-		return err
-	}
 	flags := uint32(migratePeer2Peer | migratePersistDest | migrateUndefineSource | migrateUnsafe | migrateAbortOnError)
 	if len(to.CopyDisks) > 0 {
 		flags |= migrateNonSharedInc
 		args.str("disks_uri", "unix://"+filepath.Join(there, kindDisks))
 	}
-	// Up to QEMU 9.0 an emulated guest's writes can be missed while its memory is copied (mended there by "softmmu/physmem: Fix migration
-	// dirty bitmap coherency with TCG memory access"): now and then a guest arrives with a corrupt memory. So an emulated guest
-	// stands still while its memory goes over; its disks were copied before.
-	if accel != "tcg" {
+	if live {
 		flags |= migrateLive
 		if to.AutoConverge {
 			flags |= migrateAutoConverge
@@ -299,37 +292,63 @@ func (d *Driver) holdBack(ctx context.Context, id string, ref domainRef, err err
 	return fmt.Errorf("move guest %s: %w: %w", id, hypervisor.ErrUncertain, errors.Join(err, pauseErr))
 }
 
-// migration makes the parameters of a move that do not depend on sockets.
-func (d *Driver) migration(ctx context.Context, ref domainRef, to hypervisor.Passage) (*params, error) {
-	accel, err := d.accelerator(ctx)
+// migration makes the parameters of a move that do not depend on sockets, and tells whether the guest runs while its memory is copied.
+func (d *Driver) migration(ctx context.Context, ref domainRef, to hypervisor.Passage) (p *params, live bool, err error) {
+	form, err := d.platform(ctx)
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
-	stored, _, err := definition(to.Guest, platform{accelerator: accel, cpuModel: d.cfg.CPUModel, sparePorts: max(d.cfg.SparePorts, 0)})
+	stored, _, err := definition(to.Guest, form)
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	const secure, migratable = 1, 8 // VIR_DOMAIN_XML_SECURE, VIR_DOMAIN_XML_MIGRATABLE
 	out, err := d.ask(ctx, slow, procDomainGetXMLDesc, new(encoder).dom(ref).u32(secure|migratable))
 	if err != nil {
-		return nil, refused(to.Guest.ID, "move", err)
+		return nil, false, refused(to.Guest.ID, "move", err)
 	}
 	text := out.str()
 	if out.err != nil {
-		return nil, out.err
+		return nil, false, out.err
 	}
-	live, copied, err := elsewhere(text, stored, to.CopyDisks)
+	now, copied, err := elsewhere(text, stored, to.CopyDisks)
 	if err != nil {
-		return nil, fmt.Errorf("move guest %s: %w", to.Guest.ID, err)
+		return nil, false, fmt.Errorf("move guest %s: %w", to.Guest.ID, err)
 	}
-	p := new(params).str("destination_xml", live).str("persistent_xml", stored)
+	power, _, err := d.power(ctx, ref)
+	if err != nil {
+		return nil, false, refused(to.Guest.ID, "move", err)
+	}
+	live = power == hypervisor.Running && tracksWrites(text)
+	p = new(params).str("destination_xml", now).str("persistent_xml", stored)
 	for _, target := range copied {
 		p.str("migrate_disks", target)
 	}
 	if to.BandwidthMiB > 0 {
 		p.ullong("bandwidth", uint64(to.BandwidthMiB))
 	}
-	return p, nil
+	return p, live, nil
+}
+
+// tracksWrites tells whether the QEMU of a running guest sees all that the guest writes while its memory is copied. Before 9.0 an
+// emulated guest's writes can be missed (mended there by "softmmu/physmem: Fix migration dirty bitmap coherency with TCG memory
+// access", which no later 7.2 or 8.2 has): now and then a guest arrives with a corrupt memory. So such a guest stands still while
+// its memory goes over; its disks were copied before.
+//
+// libvirt writes the machine that a guest was started with, such as pc-q35-10.0, and no QEMU offers a machine that is newer than itself. What is
+// named otherwise counts as old.
+func tracksWrites(running string) bool {
+	domain, err := parseTree(running)
+	if err != nil {
+		return false
+	}
+	if domain.attr("type") == "kvm" {
+		return true
+	}
+	var major, minor int
+	machine := domain.first("os").first("type").attr("machine")
+	_, err = fmt.Sscanf(machine, "pc-q35-%d.%d", &major, &minor)
+	return err == nil && major >= 9
 }
 
 // elsewhere makes of the definition of a running guest, as libvirt tells it, the same machine with the files and devices of
@@ -347,6 +366,7 @@ func elsewhere(running, there string, serials []string) (text string, copied []s
 	from.swap("title", to.first("title"))
 	from.swap("metadata", to.first("metadata"))
 	devices, theirs := from.first("devices"), to.first("devices")
+	devices.swap("emulator", theirs.first("emulator"))
 	left := slices.Clone(serials)
 	for _, disk := range devices.all("disk") {
 		serial, target := disk.first("serial").value(), disk.first("target").attr("dev")
