@@ -270,7 +270,11 @@ func (v *volumeKeeper) copyOut(ctx context.Context, volume model.ID, path string
 		if err := forget(path); err != nil {
 			return false, err
 		}
-		err := c.CopyDisk(ctx, server, volume, path)
+		quiesce := hypervisor.QuiesceNever
+		if row := v.a.ledger.server(server); row != nil {
+			quiesce = quiesceOf(row)
+		}
+		err := c.CopyDisk(ctx, server, volume, path, quiesce)
 		if fault.Is(err, fault.NotFound) || fault.Is(err, fault.Conflict) {
 			continue
 		}

@@ -91,8 +91,8 @@ func (m mortalHypervisor) Plug(ctx context.Context, g hypervisor.Guest) error {
 func (m mortalHypervisor) Grow(ctx context.Context, id, serial string, size int64) error {
 	return m.f.call(func() error { return m.Driver.(hypervisor.Plugger).Grow(ctx, id, serial, size) })
 }
-func (m mortalHypervisor) CopyDisk(ctx context.Context, id, serial, path string) error {
-	return m.f.call(func() error { return m.Driver.(hypervisor.Copier).CopyDisk(ctx, id, serial, path) })
+func (m mortalHypervisor) CopyDisk(ctx context.Context, id, serial, path string, q hypervisor.Quiesce) error {
+	return m.f.call(func() error { return m.Driver.(hypervisor.Copier).CopyDisk(ctx, id, serial, path, q) })
 }
 
 type mortalDatapath struct {

@@ -26,6 +26,9 @@ func savingFile(image model.ID) string { return "saving-" + image + ".qcow2" }
 func (a *Agent) saveImages(ctx context.Context, row *model.HostServer, p *progress, power hypervisor.Power) error {
 	for _, u := range p.Saved {
 		if !slices.Contains(row.Saving, u.ID) {
+			if !u.Done && u.Fault == nil {
+				a.thaw(ctx, row, power)
+			}
 			if err := a.dropSaving(row.ID, u.ID); err != nil {
 				return err
 			}
@@ -89,7 +92,7 @@ func (a *Agent) copyRoot(ctx context.Context, row *model.HostServer, image model
 		if !ok {
 			return fault.New(fault.Invalid, "The hypervisor of this host cannot copy a running server's disk.")
 		}
-		return c.CopyDisk(ctx, row.ID, row.ID, tmp)
+		return c.CopyDisk(ctx, row.ID, row.ID, tmp, quiesceOf(row))
 	})
 	if err == nil {
 		a.log.Info("a server's disk is copied", "server", row.ID, "image", image, "took", time.Since(began))

@@ -111,8 +111,8 @@ func (w *world) acts() map[string]act {
 			return w.c.CreateBackup(tx, sc, id, model.NewID(), 1)
 		},
 		"changePassword": func(tx *store.Tx, sc compute.Scope, id model.ID) (*model.Server, error) {
-			_, err := w.c.ChangePassword(tx, sc, id)
-			return nil, err
+			s, _, _, err := w.c.ChangePassword(tx, sc, id)
+			return s, err
 		},
 	}
 }

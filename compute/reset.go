@@ -49,25 +49,6 @@ func (c *Compute) Restore(tx *store.Tx, sc Scope, id model.ID) (*model.Server, e
 	return nil, wrongState("restore", s, "vm_state", State(s))
 }
 
-// ChangePassword is refused, as guests have no agent that could set a password; the action is recorded with what it came to. It
-// gives the refusal apart from the error, so that the record is written.
-func (c *Compute) ChangePassword(tx *store.Tx, sc Scope, id model.ID) (refusal, err error) {
-	s, err := Get(tx, sc, id)
-	if err != nil {
-		return nil, err
-	}
-	if err := allow(sc, s, "changePassword", []string{Active}, nil); err != nil {
-		return nil, err
-	}
-	refused := fault.New(fault.Conflict, "QEMU guest agent is not enabled")
-	now := c.now()
-	a := &model.Action{
-		ServerID: s.ID, RequestID: sc.RequestID, Action: "changePassword", ProjectID: s.ProjectID, UserID: sc.UserID, StartedAt: now, UpdatedAt: now,
-		Message: Failure, Events: []model.ActionEvent{{Event: eventOf("changePassword"), StartedAt: now, FinishedAt: now, Result: Failure, Details: refused.Text, Host: s.Host}},
-	}
-	return refused, store.Actions.Put(tx, a)
-}
-
 // CrashDump is refused: no hypervisor here injects interrupts into guests.
 func (c *Compute) CrashDump(tx *store.Tx, sc Scope, id model.ID) error {
 	s, err := Get(tx, sc, id)

@@ -76,6 +76,7 @@ const (
 	TaskSnapshot   = "image_snapshot_pending"
 	TaskUploading  = "image_uploading" // a snapshot, once the host works on it
 	TaskBackup     = "image_backup"
+	TaskPassword   = "updating_password"
 
 	TaskMigrating       = "migrating"
 	TaskResizePrep      = "resize_prep"      // a target is looked for

@@ -10,7 +10,8 @@ import (
 )
 
 // Sweeper ends what no host will end: deleted servers whose host was removed from the
-// cloud, actions that are too old or too many, and consoles' tokens that have expired.
+// cloud, changes of passwords whose asker has died, actions that are too old or too many, and consoles' tokens that have
+// expired.
 type Sweeper struct{ c *Compute }
 
 // Sweeper gives the controller.
@@ -61,6 +62,13 @@ func (p *Sweeper) Reconcile(ctx context.Context, snap store.Snapshot, w reconcil
 				}
 			}
 			return nil
+		}); err != nil {
+			return reconcile.Result{}, err
+		}
+	}
+	for _, s := range p.unanswered(snap) {
+		if _, err := w.Update(ctx, func(tx *store.Tx) error {
+			return p.c.PasswordChanged(tx, s.ID, s.Status.Action, "Whether the password was set is not known: the server of the cloud that asked the guest's host has ended.")
 		}); err != nil {
 			return reconcile.Result{}, err
 		}

@@ -248,8 +248,8 @@ type Plugger interface {
 // Copier is a Driver that can copy a disk of a running guest at one moment.
 type Copier interface {
 	// CopyDisk writes what the disk with the serial number holds now to the new file path, as qcow2 without a
-	// backing file. The guest runs on.
-	CopyDisk(ctx context.Context, id, serial, path string) error
+	// backing file. The guest runs on; it is quiesced, where at all, only for the moment that the copy is of.
+	CopyDisk(ctx context.Context, id, serial, path string, quiesce Quiesce) error
 }
 
 // Diagnoser is a Driver that can say what a guest uses.

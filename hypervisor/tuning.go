@@ -17,6 +17,7 @@ type Tuning struct {
 	Watchdog                string // what a watchdog does that was not fed: reset, poweroff, pause, none; "": there is none
 	DiskBus                 string // of disks that name none: virtio, scsi, sata; "": the driver's choice
 	CardModel               string // of network cards: virtio, e1000, e1000e, rtl8139; "": the driver's choice
+	Agent                   bool   // it has a guest agent, which a channel leads to
 	NoRandom                bool   // no source of randomness
 	RandomBytes             int    // that it gives at most in RandomPeriod milliseconds; 0: no bound
 	RandomPeriod            int
@@ -51,6 +52,7 @@ func (g Guest) Tuning() (Tuning, error) {
 	if t.Watchdog == "disabled" {
 		t.Watchdog = ""
 	}
+	t.Agent = r.flag("hw_qemu_guest_agent")
 	if policy := r.choice("hw:cpu_policy", "shared", "dedicated", "mixed"); policy == "dedicated" || policy == "mixed" {
 		r.refuse("hw:cpu_policy", policy, "and this host gives no guest processors of its own")
 	}
@@ -103,6 +105,27 @@ func (r *specReader) choice(name string, words ...string) string {
 		r.refuse(key, v, "which is none of "+strings.Join(words, ", "))
 	}
 	return v
+}
+
+// flag reads a spec that is yes or no, in any of the words that Nova takes; false where it is not there.
+func (r *specReader) flag(name string) bool {
+	key, v := r.get(name)
+	yes, ok := Flag(v)
+	if !ok && v != "" {
+		r.refuse(key, v, "which is neither yes nor no")
+	}
+	return yes
+}
+
+// Flag reads yes or no, in any of the words that Nova takes for it; ok is false for every other.
+func Flag(v string) (yes, ok bool) {
+	switch strings.ToLower(strings.TrimSpace(v)) {
+	case "yes", "y", "true", "t", "on", "1":
+		return true, true
+	case "no", "n", "false", "f", "off", "0":
+		return false, true
+	}
+	return false, false
 }
 
 // number reads a spec that is a whole number; 0 where it is not there.

@@ -239,6 +239,14 @@ type DiagnosticsQuery struct {
 	ServerID ID `json:"server_id"`
 }
 
+// PasswordQuery is the body, in JSON, of the question "password" that a server asks a host: the agent in the guest is to set
+// the password of one of the guest's users. The password is nowhere else, neither in the store nor in a ledger.
+type PasswordQuery struct {
+	ServerID ID     `json:"server_id"`
+	User     string `json:"user"`
+	Password string `json:"password"`
+}
+
 // Diagnostics are counters of a running guest since its start.
 type Diagnostics struct {
 	Driver     string         `json:"driver"`     // libvirt …

@@ -1,8 +1,6 @@
 package nova
 
 import (
-	"net/http"
-
 	"yakumo/api"
 	"yakumo/fault"
 	"yakumo/store"
@@ -25,22 +23,7 @@ func (d *dialect) stateActions(add adds) {
 	add("forceDelete", action{run: func(c *api.Context, _ any) error {
 		return change(c, func(tx *store.Tx) error { return d.c.Delete(tx, scope(c), c.Param("id")) })
 	}})
-	add("changePassword", action{
-		check: always(exactly(members{"adminPass": text(0, 255)}, "adminPass")),
-		run: func(c *api.Context, _ any) error {
-			var refusal error
-			if _, err := c.Store().Update(c.R.Context(), func(tx *store.Tx) (err error) {
-				refusal, err = d.c.ChangePassword(tx, scope(c), c.Param("id"))
-				return err
-			}); err != nil {
-				return err
-			}
-			if refusal != nil {
-				return refusal
-			}
-			return c.Empty(http.StatusAccepted)
-		},
-	})
+	add("changePassword", action{check: always(exactly(members{"adminPass": text(0, 255)}, "adminPass")), run: d.changePassword})
 	add("trigger_crash_dump", action{from: 17, check: always(null), run: func(c *api.Context, _ any) error {
 		return change(c, func(tx *store.Tx) error { return d.c.CrashDump(tx, scope(c), c.Param("id")) })
 	}})

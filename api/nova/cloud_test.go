@@ -70,7 +70,8 @@ type cloud struct {
 	volumes *volume.Volumes
 	hosts   *hosts
 	wire    *computetest.Wire
-	busy    atomic.Bool // live moves do not end by themselves
+	busy    atomic.Bool                                     // live moves do not end by themselves
+	secret  atomic.Pointer[func(model.PasswordQuery) error] // the guests' agent; nil: none answers
 	image   string
 	network string // of red
 }
@@ -187,7 +188,13 @@ func (c *cloud) host(name string, opts ...func(*model.Host)) *computetest.Host {
 		}
 		return store.Heartbeats.Put(tx, &model.Heartbeat{HostID: h.ID, At: time.Now()})
 	})
-	f := computetest.Start(c.t, computetest.Config{Store: c.store, Sink: c.compute, Host: h.ID, Wire: c.wire, Busy: func(*model.Server) bool { return c.busy.Load() }})
+	f := computetest.Start(c.t, computetest.Config{Store: c.store, Sink: c.compute, Host: h.ID, Wire: c.wire, Busy: func(*model.Server) bool { return c.busy.Load() },
+		Password: func(q model.PasswordQuery) error {
+			if f := c.secret.Load(); f != nil {
+				return (*f)(q)
+			}
+			return fault.New(fault.Unavailable, "The guest agent of %s does not answer.", q.ServerID)
+		}})
 	c.hosts.mu.Lock()
 	c.hosts.by[h.ID] = f
 	c.hosts.mu.Unlock()

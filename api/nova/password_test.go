@@ -1,6 +1,8 @@
 package nova_test
 
 import (
+	"encoding/json"
+	"strings"
 	"testing"
 
 	"yakumo/model"
@@ -46,4 +48,94 @@ func TestTaggedCard(t *testing.T) {
 		t.Errorf("ports %v, tags %v", s.Ports, s.PortTags)
 	}
 	c.refused(400, "badRequest", "red", "POST", "/servers", body, "2.31")
+}
+
+// TestChangePassword: the agent in a guest sets the password, whose words are in no row of the store, whatever comes of it.
+func TestChangePassword(t *testing.T) {
+	c := newCloud(t)
+	c.furnish()
+	c.host("h1")
+	const word = "s3cret-that-nobody-keeps"
+	change := func(id string) object { return object{"changePassword": object{"adminPass": word}} }
+	event := func(id string) (action, one object) {
+		t.Helper()
+		a := c.rows("red", "/servers/"+id+"/os-instance-actions", "2.62")[0]
+		full := c.must(200, "admin", "GET", "/servers/"+id+"/os-instance-actions/"+a["request_id"].(string), nil, "2.84")
+		events := full["events"].([]any)
+		if a["action"] != "changePassword" || len(events) != 1 || events[0].(object)["event"] != "compute_set_admin_password" {
+			t.Fatalf("the newest action is %v", full)
+		}
+		return a, events[0].(object)
+	}
+	nothing := func() {
+		t.Helper()
+		var kept []any
+		snap := c.store.Snapshot()
+		for s := range store.Servers.All(snap) {
+			kept = append(kept, s)
+		}
+		for a := range store.Actions.All(snap) {
+			kept = append(kept, a)
+		}
+		if b, err := json.Marshal(kept); err != nil || len(kept) < 2 || strings.Contains(string(b), word) {
+			t.Errorf("the password is kept, or nothing is: %d rows, %v", len(kept), err)
+		}
+	}
+
+	plain := c.boot("red", "plain")
+	c.wait("red", plain, "status", "ACTIVE")
+	if text := c.refused(409, "conflictingRequest", "red", "POST", "/servers/"+plain+"/action", change(plain)); text != "QEMU guest agent is not enabled" {
+		t.Errorf("without an agent: %s", text)
+	}
+	if a, e := event(plain); a["message"] != "Error" || e["result"] != "Error" || e["details"] != "QEMU guest agent is not enabled" {
+		t.Errorf("without an agent: %v, %v", a, e)
+	}
+
+	for user, properties := range map[string]map[string]string{
+		"root": {}, "cirros": {"os_admin_user": "cirros", "os_type": "windows"}, "Administrator": {"os_type": "windows"},
+	} {
+		properties["hw_qemu_guest_agent"] = "yes"
+		c.update(func(tx *store.Tx) error {
+			old, _ := store.Images.Get(tx, c.image)
+			img := *old
+			img.Properties = properties
+			return store.Images.Put(tx, &img)
+		})
+		id := c.boot("red", "agent-"+user)
+		c.wait("red", id, "status", "ACTIVE")
+		path := "/servers/" + id + "/action"
+
+		// Nobody answers: the server is as it was.
+		c.secret.Store(nil)
+		want := "Failed to set admin password on " + id + " because The guest agent of " + id + " does not answer."
+		if text := c.refused(409, "conflictingRequest", "red", "POST", path, change(id)); text != want {
+			t.Errorf("a deaf agent: %s", text)
+		}
+		if a, e := event(id); a["message"] != "Error" || e["result"] != "Error" || e["details"] != "The guest agent of "+id+" does not answer." {
+			t.Errorf("a deaf agent: %v, %v", a, e)
+		}
+		if s := c.must(200, "red", "GET", "/servers/"+id, nil); s["status"] != "ACTIVE" || s["OS-EXT-STS:task_state"] != nil {
+			t.Errorf("after a deaf agent: %v", s)
+		}
+
+		var got model.PasswordQuery
+		var during any
+		agent := func(q model.PasswordQuery) error {
+			got = q
+			s, _ := store.Servers.Get(c.store.Snapshot(), id)
+			during = s.Status.Task
+			nothing()
+			return nil
+		}
+		c.secret.Store(&agent)
+		c.must(202, "red", "POST", path, change(id))
+		if got != (model.PasswordQuery{ServerID: id, User: user, Password: word}) || during != "updating_password" {
+			t.Errorf("the host was asked for %+v, during %v", got, during)
+		}
+		if a, e := event(id); a["message"] != nil || e["result"] != "Success" {
+			t.Errorf("a password that is set: %v, %v", a, e)
+		}
+		c.refused(400, "badRequest", "red", "POST", path, object{"changePassword": object{"adminPass": "a\x00b"}})
+	}
+	nothing()
 }

@@ -36,6 +36,8 @@ type Config struct {
 	Refuse func(s *model.Server) *model.Fault
 	// Unsaved says why an image of a server's disk cannot be made; nil or a nil fault: it can.
 	Unsaved func(image model.ID) *model.Fault
+	// Password is the guest's agent that sets a password; nil: it never answers.
+	Password func(q model.PasswordQuery) error
 	// Wire is what hosts send guests to each other over; nil: this host moves nothing.
 	Wire *Wire
 	// FailMove says what goes wrong in the host's part of a move; nil or a nil fault: nothing.
@@ -187,8 +189,18 @@ func (h *Host) wake() {
 	}
 }
 
-// Ask answers the questions "console", with the guest's log, and "diagnostics".
+// Ask answers the questions "console", with the guest's log, "diagnostics" and "password".
 func (h *Host) Ask(_ context.Context, name string, body []byte) ([]byte, error) {
+	if name == "password" {
+		var q model.PasswordQuery
+		if err := json.Unmarshal(body, &q); err != nil {
+			return nil, fault.Wrap(fault.Invalid, err, "The question is malformed.")
+		}
+		if h.cfg.Password == nil {
+			return nil, fault.New(fault.Unavailable, "The guest agent of %s does not answer.", q.ServerID)
+		}
+		return []byte("{}"), h.cfg.Password(q)
+	}
 	var q model.ConsoleQuery // which has the server's id where the other has it
 	if err := json.Unmarshal(body, &q); err != nil || name != "console" && name != "diagnostics" {
 		return nil, fault.New(fault.Invalid, "The host does not know the question %q.", name)

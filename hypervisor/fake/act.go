@@ -154,8 +154,11 @@ func (g *guest) disk(serial string) (hypervisor.Disk, error) {
 }
 
 // CopyDisk implements hypervisor.Copier: the copy is of the disk's file where there is one, and names the disk where not.
-func (d *Driver) CopyDisk(ctx context.Context, id, serial, path string) error {
+func (d *Driver) CopyDisk(ctx context.Context, id, serial, path string, quiesce hypervisor.Quiesce) error {
 	if err := d.h.enter(ctx, CopyDisk, id); err != nil {
+		return err
+	}
+	if err := d.h.quiesce(id, quiesce); err != nil {
 		return err
 	}
 	d.h.mu.Lock()

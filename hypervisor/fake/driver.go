@@ -43,7 +43,10 @@ const (
 	Plug       Op = "plug"
 	Grow       Op = "grow"
 	CopyDisk   Op = "copy disk"
-	Diagnose   Op = "diagnose"
+
+	SetPassword Op = "set password"
+	Thaw        Op = "thaw"
+	Diagnose    Op = "diagnose"
 )
 
 // Fault makes calls slow or fail.
@@ -70,6 +73,7 @@ type Behaviour struct {
 	// LetGoFor is how long the guest takes to let go of a device that is unplugged; a negative one never does.
 	LetGoFor time.Duration
 	MoveFor  time.Duration // copying the guest's memory to another host takes this long
+	NoAgent  bool          // what its image promises as guest agent never answers
 	// First is the guest's first instruction: it is called as soon as the guest runs, before Start returns.
 	First func(g hypervisor.Guest)
 	// Greeting is written to the console at each start and reset.
@@ -106,6 +110,9 @@ type guest struct {
 	log   []byte
 	began time.Time        // its last start
 	sizes map[string]int64 // by serial, as Grow told
+
+	passwords map[string]string // by user
+	quiesced  int
 	// run counts starts, so that a timer of an earlier run does nothing to a later one.
 	run     int
 	off     chan struct{} // closed when the current run ends

@@ -274,17 +274,17 @@ func testCopyDisk(t *testing.T, h Host) {
 	w := workshop(t, h)
 	g := w.Busy(t)
 	serial, dir := g.Disks[0].Serial, t.TempDir()
-	wantKind(t, c.CopyDisk(ctx, g.ID, serial, filepath.Join(dir, "none")), fault.NotFound)
+	wantKind(t, c.CopyDisk(ctx, g.ID, serial, filepath.Join(dir, "none"), hypervisor.QuiesceNever), fault.NotFound)
 	define(t, d, g)
-	wantKind(t, c.CopyDisk(ctx, g.ID, serial, filepath.Join(dir, "none")), fault.Conflict)
+	wantKind(t, c.CopyDisk(ctx, g.ID, serial, filepath.Join(dir, "none"), hypervisor.QuiesceNever), fault.Conflict)
 	must(t, d.Start(ctx, g.ID))
 	waitLog(t, d, g.ID, greetings(1))
-	wantKind(t, c.CopyDisk(ctx, g.ID, "other", filepath.Join(dir, "none")), fault.NotFound)
+	wantKind(t, c.CopyDisk(ctx, g.ID, "other", filepath.Join(dir, "none"), hypervisor.QuiesceNever), fault.NotFound)
 	for _, name := range []string{"one", "two", "three"} {
 		path := filepath.Join(dir, name)
-		must(t, c.CopyDisk(ctx, g.ID, serial, path))
+		must(t, c.CopyDisk(ctx, g.ID, serial, path, hypervisor.QuiesceTry))
 		w.Whole(t, path)
-		if err := c.CopyDisk(ctx, g.ID, serial, path); err == nil {
+		if err := c.CopyDisk(ctx, g.ID, serial, path, hypervisor.QuiesceTry); err == nil {
 			t.Error("a copy has overwritten a file")
 		}
 	}
@@ -292,7 +292,7 @@ func testCopyDisk(t *testing.T, h Host) {
 	if p, ok := d.(hypervisor.Pauser); ok {
 		must(t, p.Pause(ctx, g.ID))
 		path := filepath.Join(dir, "paused")
-		must(t, c.CopyDisk(ctx, g.ID, serial, path))
+		must(t, c.CopyDisk(ctx, g.ID, serial, path, hypervisor.QuiesceTry))
 		w.Whole(t, path)
 		wantPower(t, d, g.ID, hypervisor.Paused)
 	}

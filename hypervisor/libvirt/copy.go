@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"yakumo/fault"
+	"yakumo/hypervisor"
 )
 
 // copyLook is how often a copy under way is looked at.
@@ -16,7 +17,7 @@ const copyLook = 100 * time.Millisecond
 
 // CopyDisk implements hypervisor.Copier: the disk is mirrored into the file until both are equal, and then the mirror is
 // broken: the file keeps the moment of that.
-func (d *Driver) CopyDisk(ctx context.Context, id, serial, path string) error {
+func (d *Driver) CopyDisk(ctx context.Context, id, serial, path string, quiesce hypervisor.Quiesce) error {
 	const doing = "copy a disk of"
 	if _, err := os.Lstat(path); !errors.Is(err, os.ErrNotExist) {
 		return fault.New(fault.Conflict, "Cannot copy a disk of guest %s to %s as that is there already.", id, path)
@@ -46,7 +47,9 @@ func (d *Driver) CopyDisk(ctx context.Context, id, serial, path string) error {
 		err = d.awaitCopy(ctx, id, ref, dev)
 	}
 	if err == nil {
-		return refused(id, doing, d.endCopy(ctx, ref, dev))
+		if err = d.quiesced(ctx, id, ref, quiesce, func() error { return refused(id, doing, d.endCopy(ctx, ref, dev)) }); err == nil {
+			return nil
+		}
 	}
 	late, cancel := context.WithTimeout(context.WithoutCancel(ctx), 30*time.Second)
 	defer cancel()

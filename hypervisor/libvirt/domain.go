@@ -135,6 +135,7 @@ type devicesXML struct {
 	Controllers []controllerXML `xml:"controller"`
 	Interfaces  []interfaceXML  `xml:"interface"`
 	Serial      serialXML       `xml:"serial"`
+	Channels    []channelXML    `xml:"channel"`
 	Inputs      []inputXML      `xml:"input"`
 	Graphics    *graphicsXML    `xml:"graphics"`
 	Video       videoXML        `xml:"video"`
@@ -175,6 +176,7 @@ type targetXML struct {
 	Managed string `xml:"managed,attr,omitempty"`
 	Type    string `xml:"type,attr,omitempty"`
 	Port    string `xml:"port,attr,omitempty"`
+	Name    string `xml:"name,attr,omitempty"`
 }
 
 type driverXML struct {
@@ -198,7 +200,7 @@ type offloadsXML struct {
 
 type controllerXML struct {
 	Type  string `xml:"type,attr"`
-	Model string `xml:"model,attr"`
+	Model string `xml:"model,attr,omitempty"`
 }
 
 type interfaceXML struct {
@@ -231,6 +233,12 @@ type mtuXML struct {
 type serialXML struct {
 	Type   string    `xml:"type,attr"`
 	Log    *logXML   `xml:"log"`
+	Target targetXML `xml:"target"`
+}
+
+// channelXML is a virtio serial port; libvirt chooses where the host's end is.
+type channelXML struct {
+	Type   string    `xml:"type,attr"`
 	Target targetXML `xml:"target"`
 }
 
@@ -383,6 +391,9 @@ func devices(g hypervisor.Guest, p platform) devicesXML {
 		scsi = scsi || x.Target.Bus == "scsi"
 		v.Disks = append(v.Disks, x)
 	}
+	if t, _ := g.Tuning(); t.Agent { // which has been checked
+		v.agent()
+	}
 	if scsi {
 		v.Controllers = append(v.Controllers, controllerXML{Type: "scsi", Model: "virtio-scsi"})
 	}
@@ -425,7 +436,7 @@ func (v devicesXML) ports() int {
 		}
 	}
 	for _, c := range v.Controllers {
-		if c.Type == "scsi" || c.Model == "qemu-xhci" {
+		if c.Type == "scsi" || c.Type == "virtio-serial" || c.Model == "qemu-xhci" {
 			n++
 		}
 	}

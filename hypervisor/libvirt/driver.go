@@ -86,6 +86,8 @@ var (
 	_ hypervisor.Plugger   = (*Driver)(nil)
 	_ hypervisor.Copier    = (*Driver)(nil)
 	_ hypervisor.Diagnoser = (*Driver)(nil)
+
+	_ hypervisor.GuestAgent = (*Driver)(nil)
 )
 
 // New makes a driver; nothing is connected yet.

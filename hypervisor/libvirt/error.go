@@ -26,9 +26,10 @@ const (
 	codeNoDomain          = 42
 	codeOperationInvalid  = 55
 	codeOperationTimeout  = 68
+	codeArgUnsupported    = 74
+	codeOperationAborted  = 78
 	codeNoMetadata        = 80
 	codeAgentUnresponsive = 86
-	codeOperationAborted  = 78
 	codeResourceBusy      = 87
 	codeDeviceMissing     = 99
 )

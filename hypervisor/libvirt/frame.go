@@ -85,11 +85,15 @@ const (
 	procMigrateFinish3     = 306 // DOMAIN_MIGRATE_FINISH3_PARAMS
 	procEventRegister      = 316 // CONNECT_DOMAIN_EVENT_CALLBACK_REGISTER_ANY
 	procEventLifecycle     = 318 // DOMAIN_EVENT_CALLBACK_LIFECYCLE
+	procDomainFreeze       = 335 // DOMAIN_FSFREEZE
+	procDomainThaw         = 336 // DOMAIN_FSTHAW
 	procDomainOpenGraphics = 343 // DOMAIN_OPEN_GRAPHICS_FD
 	procGetAllDomainStats  = 344
 	procBlockCopy          = 345 // DOMAIN_BLOCK_COPY
 	procDomainDefineXML    = 350 // DOMAIN_DEFINE_XML_FLAGS
+	procDomainSetPassword  = 357 // DOMAIN_SET_USER_PASSWORD
 	procMigratePostCopy    = 364 // DOMAIN_MIGRATE_START_POST_COPY
+	procAgentPatience      = 420 // DOMAIN_AGENT_SET_RESPONSE_TIMEOUT
 )
 
 // appendFrame appends a whole message to buf.

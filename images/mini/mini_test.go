@@ -47,7 +47,8 @@ func TestBoots(t *testing.T) {
 		"-netdev", "tap,id=n0,ifname=tap0,script=no,downscript=no", "-device", "virtio-net-pci,netdev=n0,mac=" + firstMAC,
 	}
 
-	m := boot(t, ns, disk, nic...)
+	agent, channel := agentDevice(t)
+	m := boot(t, ns, disk, append(channel, nic...)...)
 	m.expect(`yakumo-mini: Linux \S+, \d+ MiB, starting`)
 	m.shows(`eth0: 10\.1\.0\.7/24 by DHCP`)
 	ready := m.expect(`ready in ([0-9.]+) s, first, 10\.1\.0\.7/24 on eth0`)
@@ -85,6 +86,8 @@ func TestBoots(t *testing.T) {
 			t.Errorf("%s: got %q, want %q", c.line, got, c.want)
 		}
 	}
+
+	testAgent(t, m, agent)
 
 	// A VLAN's interface.
 	if got := m.sh(`sudo ip link add link eth0 name eth0.101 type vlan id 101 && sudo ip link set eth0.101 up && sudo awk '/VID/ {print $3}' /proc/net/vlan/eth0.101 && sudo ip link del eth0.101`); got != "101" {

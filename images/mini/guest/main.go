@@ -18,7 +18,8 @@ import (
 
 const usage = `usage:
   yakumo-guest attend DRIVE FIFO       apply the config drive copied to DRIVE, or else the metadata service; and
-                                       attend to IPv6 (name servers, DHCPv6) for as long as the guest runs
+                                       attend to IPv6 (name servers, DHCPv6) and to the host's wishes (guest agent)
+                                       for as long as the guest runs
   yakumo-guest network DRIVE           set the fixed addresses of a config drive
   yakumo-guest grow                    grow the root partition and its file system to the disk
   yakumo-guest ready                   print the line that says the guest is up
@@ -58,6 +59,11 @@ func attend(drive, fifo string) error {
 	go func() {
 		if err := runDataSource(ctx, drive, fifo); err != nil {
 			say("data source: %v", err)
+		}
+	}()
+	go func() {
+		if err := attendAgent(); err != nil {
+			say("guest agent: %v", err)
 		}
 	}()
 	return fmt.Errorf("IPv6: %w", attendIPv6(ctx))

@@ -1,0 +1,110 @@
+package agent
+
+import (
+	"bytes"
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"yakumo/fault"
+	"yakumo/hypervisor/fake"
+	"yakumo/model"
+)
+
+// withAgent is an image with a guest agent in it.
+func withAgent(s *model.HostServer) {
+	s.Image.Hardware = map[string]string{"hw_qemu_guest_agent": "yes"}
+}
+
+// password asks for a password of the user cirros.
+func (g *stage) password(t *testing.T, id model.ID, word string) error {
+	t.Helper()
+	body, err := json.Marshal(model.PasswordQuery{ServerID: id, User: "cirros", Password: word})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = g.a.Answer(t.Context(), "password", body)
+	return err
+}
+
+// TestPasswordByAgent: the password reaches the guest and no file of the host.
+func TestPasswordByAgent(t *testing.T) {
+	const word = "s3cret-that-nobody-keeps"
+	g := newStage(t, fake.Behaviour{}, withAgent)
+	if err := g.password(t, g.s.ID, word); err != nil || g.host.Password(g.s.ID, "cirros") != word {
+		t.Errorf("the password is %q, %v", g.host.Password(g.s.ID, "cirros"), err)
+	}
+	if err := g.password(t, model.NewID(), word); !fault.Is(err, fault.NotFound) {
+		t.Errorf("of a guest that is elsewhere: %v", err)
+	}
+	// A write besides, so that the ledger has been through everything.
+	g.want(t, func(s *model.HostServer) { s.Name += "x" })
+	g.settles(t, model.PowerRunning)
+	files := 0
+	if err := filepath.WalkDir(g.dir, func(path string, d os.DirEntry, err error) error {
+		if err != nil || !d.Type().IsRegular() {
+			return err
+		}
+		files++
+		b, err := os.ReadFile(path)
+		if bytes.Contains(b, []byte(word)) {
+			t.Errorf("the password is in %s", path)
+		}
+		return err
+	}); err != nil || files == 0 {
+		t.Errorf("%d files looked at, %v", files, err)
+	}
+	g.want(t, func(s *model.HostServer) { s.Power = model.PowerOff })
+	g.settles(t, model.PowerOff)
+	if err := g.password(t, g.s.ID, word); !fault.Is(err, fault.Conflict) {
+		t.Errorf("of a guest that is off: %v", err)
+	}
+}
+
+func TestPasswordWithoutAgent(t *testing.T) {
+	if err := newStage(t, fake.Behaviour{}, nil).password(t, "", "x"); !fault.Is(err, fault.NotFound) {
+		t.Errorf("of no guest: %v", err)
+	}
+	g := newStage(t, fake.Behaviour{}, nil)
+	if err := g.password(t, g.s.ID, "x"); !fault.Is(err, fault.NotImplemented) {
+		t.Errorf("without a channel: %v", err)
+	}
+	g = newStage(t, fake.Behaviour{NoAgent: true}, withAgent)
+	if err := g.password(t, g.s.ID, "x"); !fault.Is(err, fault.Unavailable) {
+		t.Errorf("of a deaf guest: %v", err)
+	}
+}
+
+// TestQuiescedImage: an image is made with still file systems where the server's own image says so, and not at all where
+// it must be and nobody answers.
+func TestQuiescedImage(t *testing.T) {
+	for name, tc := range map[string]struct {
+		hardware map[string]string
+		guest    fake.Behaviour
+		quiesced int
+		fails    bool
+	}{
+		"no agent":          {nil, fake.Behaviour{}, 0, false},
+		"agent":             {map[string]string{"hw_qemu_guest_agent": "true"}, fake.Behaviour{}, 1, false},
+		"deaf":              {map[string]string{"hw_qemu_guest_agent": "yes"}, fake.Behaviour{NoAgent: true}, 0, false},
+		"must":              {map[string]string{"hw_qemu_guest_agent": "yes", "os_require_quiesce": "yes"}, fake.Behaviour{}, 1, false},
+		"must and deaf":     {map[string]string{"hw_qemu_guest_agent": "yes", "os_require_quiesce": "yes"}, fake.Behaviour{NoAgent: true}, 0, true},
+		"must, no agent":    {map[string]string{"os_require_quiesce": "True"}, fake.Behaviour{}, 0, true},
+		"agent is disabled": {map[string]string{"hw_qemu_guest_agent": "no"}, fake.Behaviour{}, 0, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			g := newStage(t, tc.guest, func(s *model.HostServer) { s.Image.Hardware = tc.hardware })
+			image := model.NewID()
+			g.want(t, func(s *model.HostServer) { s.Saving = []model.ID{image} })
+			waitFor(t, "an image that is made or not", func() bool {
+				said := g.side.server(g.s.ID).Saved
+				return len(said) == 1 && (said[0].Done || said[0].Fault != nil)
+			})
+			r := g.settles(t, model.PowerRunning)
+			if failed := r.Saved[0].Fault != nil; failed != tc.fails || g.host.Quiesced(g.s.ID) != tc.quiesced {
+				t.Errorf("%+v, quiesced %d times", r.Saved[0], g.host.Quiesced(g.s.ID))
+			}
+		})
+	}
+}
