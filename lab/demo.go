@@ -121,7 +121,7 @@ func (l *Lab) Demo(ctx context.Context, cfg DemoConfig) error {
 	return nil
 }
 
-// EnsureImage uploads a qcow2 image as public, unless one of the name is there and active.
+// EnsureImage uploads a qcow2 image of yakumo-mini's kind as public, unless one of the name is there and active.
 func EnsureImage(ctx context.Context, c *Cloud, name, path string) (string, error) {
 	page, err := images.List(c.Image, images.ListOpts{Name: name}).AllPages(ctx)
 	if err != nil {
@@ -142,7 +142,8 @@ func EnsureImage(ctx context.Context, c *Cloud, name, path string) (string, erro
 	}
 	if id == "" {
 		public := images.ImageVisibilityPublic
-		i, err := images.Create(ctx, c.Image, images.CreateOpts{Name: name, Visibility: &public, DiskFormat: "qcow2", ContainerFormat: "bare"}).Extract()
+		i, err := images.Create(ctx, c.Image, images.CreateOpts{Name: name, Visibility: &public, DiskFormat: "qcow2", ContainerFormat: "bare",
+			Properties: map[string]string{"hw_qemu_guest_agent": "yes", "os_admin_user": "cirros"}}).Extract()
 		if err != nil {
 			return "", err
 		}

@@ -7,6 +7,9 @@ import (
 	"path/filepath"
 	"testing"
 	"time"
+
+	"github.com/vishvananda/netns"
+	"golang.org/x/crypto/ssh"
 )
 
 // agentDevice gives QEMU's arguments for a channel to the guest's agent, and the socket that listens for it.
@@ -23,7 +26,7 @@ func agentDevice(t *testing.T) (net.Listener, []string) {
 }
 
 // testAgent asks the agent of a guest, on whose console cirros is logged in, for all that it can do but to end it.
-func testAgent(t *testing.T, m *machine, l net.Listener) {
+func testAgent(t *testing.T, ns netns.NsHandle, m *machine, l net.Listener) {
 	t.Helper()
 	conn, err := l.Accept()
 	if err != nil {
@@ -57,6 +60,8 @@ func testAgent(t *testing.T, m *machine, l net.Listener) {
 	do(`{"execute":"guest-fsfreeze-thaw"}`, "1")
 	m.sh(`until test -s /home/cirros/when; do sleep 0.1; done`)
 	do(`{"execute":"guest-set-user-password","arguments":{"username":"cirros","password":"bmV3OiBvbmU=","crypted":false}}`, "{}")
-	m.sh(`test "$(DROPBEAR_PASSWORD='new: one' dbclient -y cirros@127.0.0.1 id -un 2>/dev/null </dev/null)" = cirros`)
+	if out, _ := sshBy(t, ns, ssh.Password("new: one"), "cirros", "id -un"); out != "cirros\n" {
+		t.Errorf("by the new password: %q", out)
+	}
 	do(`{"execute":"guest-set-user-password","arguments":{"username":"cirros","password":"Z29jdWJzZ28=","crypted":false}}`, "{}")
 }

@@ -87,7 +87,7 @@ func TestBoots(t *testing.T) {
 		}
 	}
 
-	testAgent(t, m, agent)
+	testAgent(t, ns, m, agent)
 
 	// A VLAN's interface.
 	if got := m.sh(`sudo ip link add link eth0 name eth0.101 type vlan id 101 && sudo ip link set eth0.101 up && sudo awk '/VID/ {print $3}' /proc/net/vlan/eth0.101 && sudo ip link del eth0.101`); got != "101" {
@@ -362,6 +362,11 @@ func newKey(t *testing.T) (ssh.Signer, string) {
 // sshRun runs a command over ssh from the namespace and returns its output and the guest's host key.
 func sshRun(t *testing.T, ns netns.NsHandle, signer ssh.Signer, user, command string) (out, hostKey string) {
 	t.Helper()
+	return sshBy(t, ns, ssh.PublicKeys(signer), user, command)
+}
+
+func sshBy(t *testing.T, ns netns.NsHandle, auth ssh.AuthMethod, user, command string) (out, hostKey string) {
+	t.Helper()
 	var conn net.Conn
 	err := within(ns, func() (err error) {
 		conn, err = net.DialTimeout("tcp", "10.1.0.7:22", bootDeadline)
@@ -375,7 +380,7 @@ func sshRun(t *testing.T, ns netns.NsHandle, signer ssh.Signer, user, command st
 		t.Fatal(err)
 	}
 	c, chans, reqs, err := ssh.NewClientConn(conn, "guest", &ssh.ClientConfig{
-		User: user, Auth: []ssh.AuthMethod{ssh.PublicKeys(signer)}, HostKeyCallback: func(_ string, _ net.Addr, k ssh.PublicKey) error {
+		User: user, Auth: []ssh.AuthMethod{auth}, HostKeyCallback: func(_ string, _ net.Addr, k ssh.PublicKey) error {
 			hostKey = ssh.FingerprintSHA256(k)
 			return nil
 		},

@@ -29,6 +29,48 @@ func (g *guest) becomes(t *testing.T, status string) {
 	})
 }
 
+// passwords has the agent in the guest set the password that people know, after another one; and it is refused while the agent
+// does not answer, which harms nothing.
+func (g *guest) passwords(t *testing.T, user *stock) {
+	t.Helper()
+	hash := func() string { return strings.Split(g.must(t, "grep ^cirros: /etc/shadow"), ":")[1] }
+	set := func(word string) {
+		t.Helper()
+		await(t, "the agent to set a password", commandPatience, func(context.Context) string { // a busy machine's guest may be late to answer
+			_, errs, err := user.try(t, "server", "set", "--password", word, g.id)
+			return unless(err == nil, errs)
+		})
+	}
+	set("new: one")
+	if got := hash(); got != g.must(t, "mkpasswd -m sha512 -S '"+strings.Split(got, "$")[2]+"' 'new: one'") {
+		t.Errorf("the password's hash is %s", got)
+	}
+	// The agent may do later what it did not answer to.
+	g.must(t, "kill -STOP $(pidof yakumo-guest)")
+	user.refused(t, "The guest agent of "+g.id+" does not answer", "server", "set", "--password", "another", g.id)
+	g.must(t, "kill -CONT $(pidof yakumo-guest)")
+	g.becomes(t, "ACTIVE")
+	set("gocubsgo")
+}
+
+// stoodStill looks whether the guest, of which an image was made, has held its writers for that. Where its agent was too
+// late to answer, as on a busy machine, another image is made.
+func (g *guest) stoodStill(t *testing.T, user *stock) {
+	t.Helper()
+	still := func() bool {
+		return strings.Contains(user.do(t, "console", "log", "show", g.id), "guest agent: file systems stood still for")
+	}
+	for n := 0; !still(); n++ {
+		if n == 5 {
+			t.Fatal("the guest was not quiesced for any of its images")
+		}
+		name := fmt.Sprintf("actions-again-%d", n)
+		user.do(t, "server", "image", "create", "--name", name, g.id)
+		g.becomes(t, "ACTIVE")
+		user.do(t, "image", "delete", name)
+	}
+}
+
 // TestActions does with a real guest what Nova's users do with servers, by the stock client: what the guest had in memory
 // survives a pause and a suspension, and what it has written a rescue, a shelf and an image, but no rebuild.
 func TestActions(t *testing.T) {
@@ -105,8 +147,12 @@ func TestActions(t *testing.T) {
 	same()
 	took("an interface plugged in and out")
 
+	g.passwords(t, user)
+	took("its password changed")
+
 	user.do(t, "server", "image", "create", "--name", "actions-image", g.id)
 	g.becomes(t, "ACTIVE")
+	g.stoodStill(t, user)
 	image := user.show(t, "image", "show", "actions-image")
 	if image["status"] != "active" {
 		t.Errorf("the image: %v", image)
@@ -159,7 +205,7 @@ func TestActions(t *testing.T) {
 	for _, e := range user.list(t, "server", "event", "list", g.id) {
 		actions = append(actions, fmt.Sprint(e["Action"]))
 	}
-	for _, want := range []string{"create", "pause", "unpause", "suspend", "resume", "attach_interface", "detach_interface", "createImage", "rescue", "unrescue", "shelve", "unshelve", "rebuild"} {
+	for _, want := range []string{"create", "pause", "unpause", "suspend", "resume", "attach_interface", "detach_interface", "changePassword", "createImage", "rescue", "unrescue", "shelve", "unshelve", "rebuild"} {
 		if !slices.Contains(actions, want) {
 			t.Errorf("the events do not tell of %s: %v", want, actions)
 		}

@@ -104,6 +104,7 @@ type agent struct {
 
 	mu     sync.Mutex
 	frozen bool
+	since  time.Time
 }
 
 // errUnknown is the error of a command that this agent does not have.
@@ -217,14 +218,16 @@ func (a *agent) do(c *command) (any, error) {
 		return "thawed", nil
 	case "guest-fsfreeze-freeze":
 		n, err := a.freeze()
-		a.frozen = err == nil
+		a.frozen, a.since = err == nil, time.Now()
 		return n, err
 	case "guest-fsfreeze-thaw":
 		if !a.frozen {
 			return 0, nil
 		}
 		n, err := a.thaw()
-		a.frozen = err != nil
+		if a.frozen = err != nil; !a.frozen {
+			say("guest agent: file systems stood still for %d ms", time.Since(a.since).Milliseconds())
+		}
 		return n, err
 	case "guest-shutdown":
 		return nil, a.power(x.Mode)
@@ -232,18 +235,53 @@ func (a *agent) do(c *command) (any, error) {
 	return nothing, nil // a ping
 }
 
+const shadowFile = "/etc/shadow"
+
 // setPassword has the shadow file changed. What it says on failure names no password.
 func setPassword(user, password string, crypted bool) error {
-	args := []string{"chpasswd", "-c", "sha512"}
-	if crypted {
-		args = []string{"chpasswd", "-e"}
+	hash := password
+	if !crypted {
+		cmd := exec.Command("busybox", "mkpasswd", "-m", "sha512", "-P", "0") // with a salt of its own
+		cmd.Stdin = strings.NewReader(password + "\n")
+		out, err := cmd.Output()
+		if err != nil {
+			return fmt.Errorf("The password of %q cannot be hashed: %w", user, err)
+		}
+		hash = strings.TrimSpace(string(out))
 	}
-	cmd := exec.Command("busybox", args...)
-	cmd.Stdin = strings.NewReader(user + ":" + password + "\n")
-	if err := cmd.Run(); err != nil {
-		return fmt.Errorf("The password of %q cannot be set: %w", user, err)
+	old, err := os.ReadFile(shadowFile)
+	if err != nil {
+		return err
 	}
-	return nil
+	text, err := withPassword(string(old), user, hash)
+	if err != nil {
+		return err
+	}
+	f, err := os.OpenFile(shadowFile+".new", os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteString(text)
+	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
+		return err
+	}
+	return os.Rename(shadowFile+".new", shadowFile)
+}
+
+// withPassword gives the shadow file with another hash for a user.
+func withPassword(shadow, user, hash string) (string, error) {
+	if hash == "" || strings.ContainsAny(hash, ":\n") {
+		return "", errors.New("The password's hash has a character that none may have")
+	}
+	lines := strings.Split(shadow, "\n")
+	for i, line := range lines {
+		if f := strings.Split(line, ":"); f[0] == user && len(f) > 1 {
+			f[1] = hash
+			lines[i] = strings.Join(f, ":")
+			return strings.Join(lines, "\n"), nil
+		}
+	}
+	return "", fmt.Errorf("There is no user %q", user)
 }
 
 // power turns the guest off, or starts it anew.

@@ -81,6 +81,18 @@ func TestWritable(t *testing.T) {
 	}
 }
 
+func TestWithPassword(t *testing.T) {
+	const shadow = "root:*:19000:0:99999:7:::\ncirros:$6$a$b:19000:0:99999:7:::\n"
+	if got, err := withPassword(shadow, "root", "$6$x$y"); err != nil || got != "root:$6$x$y:19000:0:99999:7:::\ncirros:$6$a$b:19000:0:99999:7:::\n" {
+		t.Errorf("%q, %v", got, err)
+	}
+	for user, hash := range map[string]string{"nobody": "x", "root": "x:y", "cirros": ""} {
+		if got, err := withPassword(shadow, user, hash); err == nil {
+			t.Errorf("%s has %q: %q", user, hash, got)
+		}
+	}
+}
+
 // FuzzAgent: whatever comes, the agent answers lines, and goes on.
 func FuzzAgent(f *testing.F) {
 	f.Add([]byte(`{"execute":"guest-sync","arguments":{"id":1}}`))
