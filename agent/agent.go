@@ -209,6 +209,8 @@ type Agent struct {
 	boots    chan struct{} // holds one value for each guest that is being started
 	copying  chan struct{} // holds one value for each disk that is being copied
 
+	telling sync.Mutex // held from the making of a report until the link has it; before mu
+
 	mu    sync.Mutex
 	tries map[model.ID]*try               // servers that failed lately
 	saves map[model.ID]int                // images whose making has failed so often
@@ -352,7 +354,9 @@ func (a *Agent) resync(ctx context.Context) {
 	defer tick.Stop()
 	for {
 		if a.repeat.Swap(false) {
+			a.telling.Lock()
 			a.link.Report(a.allReports())
+			a.telling.Unlock()
 		}
 		for id := range a.known() {
 			a.queue.add(id)

@@ -192,7 +192,7 @@ func (a *Agent) makeExtras(ctx context.Context, row *model.HostServer, p *progre
 		}
 		if p.Ephemeral != row.EphemeralGiB {
 			p.Ephemeral = row.EphemeralGiB
-			if err := a.keep(row.ID, *p); err != nil {
+			if err := a.keep(row.ID, p); err != nil {
 				return err
 			}
 		}

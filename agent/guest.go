@@ -119,11 +119,13 @@ func (a *Agent) start(ctx context.Context, row *model.HostServer, p *progress) (
 	if err := a.makeDrive(ctx, row); err != nil {
 		return 0, err
 	}
+	if !a.leases.may(row) { // all of this took its time
+		return 0, fmt.Errorf("its lease has ended as it was to be started: %w", errWaiting)
+	}
 	if err := a.cfg.Hypervisor.Start(ctx, row.ID); err != nil {
 		return 0, fmt.Errorf("start guest: %w", err)
 	}
 	a.guests.did(row.ID, hypervisor.Running, began)
-	a.leases.begun(row.ID)
 	p.Started, p.BootID = true, a.cfg.BootID
 	if fresh {
 		p.NICs, p.Disks, p.Plugging = nicIDs(row), volumeIDs(row), nil

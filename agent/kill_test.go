@@ -30,9 +30,10 @@ var errKilled = errors.New("the agent is dead")
 // fuse kills an agent at one of its calls to the world, before or after the call's effect:
 // from then on no call of it has an effect, and nothing gets into its ledger.
 type fuse struct {
-	left atomic.Int64
-	blow func() // closes the ledger
-	once sync.Once
+	left  atomic.Int64
+	blow  func()           // closes the ledger
+	aside func(call int64) // what others write into the ledger at the time of a call; nil: nothing
+	once  sync.Once
 }
 
 func newFuse(calls int64) *fuse {
@@ -54,7 +55,11 @@ func (f *fuse) call(effect func() error) error {
 }
 
 func (f *fuse) step() (dead bool) {
-	if f.left.Add(-1) > 0 {
+	left := f.left.Add(-1)
+	if f.aside != nil {
+		f.aside(left)
+	}
+	if left > 0 {
 		return false
 	}
 	f.once.Do(f.blow)
@@ -239,9 +244,26 @@ func TestKilled(t *testing.T) {
 				next(with(s, func(s *model.HostServer) { s.Saving = append(slices.Clone(s.Saving), model.NewID()) }))
 			}
 		}
+		// What guests hand in meanwhile, at any call of whoever reconciles them.
+		var handed sync.Map
+		every := rapid.Int64Range(1, 6).Draw(t, "every")
 		lives := rapid.IntRange(1, 4).Draw(t, "lives")
 		for range lives {
 			f := newFuse(int64(rapid.IntRange(1, 60).Draw(t, "calls")))
+			w.prepare = func(a *Agent) {
+				f.aside = func(call int64) {
+					if call%every != 0 {
+						return
+					}
+					for id := range a.ledger.servers() {
+						there := false
+						if err := a.ledger.note(id, func(p *progress) { p.Sealed, there = fmt.Sprint("secret ", call), true }); err == nil && there {
+							handed.Store(id, true)
+						}
+						a.alive(id)
+					}
+				}
+			}
 			dead := make(chan struct{})
 			var a *running
 			f.blow = func() { close(dead) }
@@ -291,6 +313,7 @@ func TestKilled(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
+		w.prepare = nil
 		a := w.start(t, nil)
 		defer a.stop(t)
 		generation++
@@ -310,6 +333,9 @@ func TestKilled(t *testing.T) {
 			r := w.settled(t, id, s.Generation, model.PhaseReady, s.Power)
 			if r.Reboots != s.Reboots || r.Hard != s.HardReboots || r.Rebuilds != s.Rebuilds || (r.Rescue != 0) != (s.Rescue != nil) {
 				t.Fatalf("server %s: report %+v", id, r)
+			}
+			if _, ok := handed.Load(id); ok && r.Sealed == "" {
+				t.Fatalf("server %s: what its guest handed in is lost: %+v", id, r)
 			}
 			if got := powerOf(w.power(t, id)); got != s.Power {
 				t.Fatalf("server %s is %s, want %s", id, got, s.Power)

@@ -27,7 +27,7 @@ type leases struct {
 	mu   sync.Mutex
 	ends map[model.ID]time.Duration // when each leased guest must be off, link.SinceBoot
 	cut  map[model.ID]bool          // it is to be looked at when the host is heard of
-	down map[model.ID]bool          // it was turned off, and has not been started since
+	last map[model.ID]time.Duration // when it was to be off last, link.SinceBoot
 	kept bool                       // the file is as ends
 }
 
@@ -56,7 +56,7 @@ func readLeases(dir string) (leaseList, error) {
 }
 
 func newLeases(a *Agent) (*leases, error) {
-	l := &leases{a: a, boot: link.SinceBoot, ends: map[model.ID]time.Duration{}, cut: map[model.ID]bool{}, down: map[model.ID]bool{}}
+	l := &leases{a: a, boot: link.SinceBoot, ends: map[model.ID]time.Duration{}, cut: map[model.ID]bool{}, last: map[model.ID]time.Duration{}}
 	old, err := readLeases(a.cfg.Dir)
 	if err != nil {
 		return nil, fmt.Errorf("leases of guests: %w", err)
@@ -94,11 +94,18 @@ func (l *leases) look() []model.ID {
 	changed := false
 	for id := range l.a.ledger.servers() {
 		row := l.a.ledger.server(id)
-		if row == nil || row.LeaseSeconds == 0 || row.Deleted {
+		if row == nil || row.Deleted {
+			continue
+		}
+		end, known := l.ends[id]
+		if !l.mark(id, known && now >= end, now) {
+			due = append(due, id) // and it is not renewed: nothing says yet that the guest was cut
+			continue
+		}
+		if row.LeaseSeconds == 0 {
 			continue
 		}
 		length := time.Duration(row.LeaseSeconds) * time.Second
-		end, known := l.ends[id]
 		if !known {
 			end = now + length // the lease begins with its row: nobody counts on it before this host has said that it has it
 		}
@@ -121,7 +128,7 @@ func (l *leases) look() []model.ID {
 			if power, known := l.a.guests.state(id); row != nil && row.LeaseSeconds == 0 || known && power != hypervisor.Running && power != hypervisor.Paused {
 				delete(l.ends, id)
 				delete(l.cut, id)
-				delete(l.down, id)
+				delete(l.last, id)
 				changed = true
 			}
 		}
@@ -153,46 +160,59 @@ func (l *leases) keep() error {
 	return err
 }
 
-// end turns a guest off whose lease has ended. What its progress says then is not the guest's own wish: it is to be begun again.
+// settles is how long a guest runs again until its going off is its own wish: what was to turn it off may come late.
+const settles = 30 * time.Second
+
+// mark keeps progress.Cut: before a lease that has ended is renewed, as the guest may be off for that, and until the guest runs
+// under one that stands. False where it cannot be kept that the lease has ended. The caller holds mu.
+func (l *leases) mark(id model.ID, ended bool, now time.Duration) bool {
+	p, ok := l.a.ledger.progressOf(id)
+	if ended {
+		l.cut[id], l.last[id] = true, now
+	}
+	if !ok || p.Cut == ended {
+		return true
+	}
+	if power, _ := l.a.guests.state(id); !ended && (power != hypervisor.Running || now < l.last[id]+settles) {
+		return true
+	}
+	if err := l.a.ledger.note(id, func(p *progress) { p.Cut = ended }); err != nil {
+		l.a.log.Error("the end of a lease cannot be noted", "server", id, "err", err)
+		return !ended
+	}
+	return true
+}
+
+// end turns a guest off whose lease has ended.
 func (l *leases) end(ctx context.Context, id model.ID) {
-	l.mu.Lock()
-	l.cut[id], l.down[id] = true, true
-	l.mu.Unlock()
 	power, known := l.a.guests.state(id)
 	if known && power != hypervisor.Running && power != hypervisor.Paused {
 		return
 	}
 	l.a.log.Error("no server was heard for the guest's lease; it is turned off, as it may be started elsewhere", "server", id)
-	if err := l.a.ledger.note(id, func(p *progress) { p.Started, p.Phase = false, model.PhaseStarting }); err != nil {
-		l.a.log.Error("the end of a lease cannot be noted", "server", id, "err", err)
-	}
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second) // then the watcher kills it
 	defer cancel()
 	if _, err := l.a.stop(ctx, id, 0); err != nil {
 		l.a.log.Error("a guest whose lease has ended is not off", "server", id, "err", err)
 		return
 	}
-	if err := l.a.ledger.note(id, func(p *progress) { p.Power = model.PowerOff }); err != nil {
+	err := l.a.ledger.note(id, func(p *progress) {
+		if p.Power, p.Started = model.PowerOff, false; p.Phase == model.PhaseReady {
+			p.Phase = model.PhaseStarting
+		}
+	})
+	if err != nil { // whoever reconciles the guest does the same
 		l.a.log.Error("the end of a lease cannot be noted", "server", id, "err", err)
 	}
-	if p, ok := l.a.ledger.progressOf(id); ok {
-		l.a.report(id, p)
-	}
+	l.a.report(id)
 }
 
-// turnedOff tells whether a guest is off because its lease ended. Whoever reconciles the guest asks, as what end notes in its progress may
-// be written over by what that one has read before.
-func (l *leases) turnedOff(id model.ID) bool {
+// lapsed tells whether a guest's lease has ended and has not been renewed since: who watches the leases may have killed it.
+func (l *leases) lapsed(id model.ID) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.down[id]
-}
-
-// begun says that a guest was started.
-func (l *leases) begun(id model.ID) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	delete(l.down, id)
+	end, known := l.ends[id]
+	return known && l.boot() >= end
 }
 
 // may tells whether a guest may be started: it is not leased, or the cloud has known this host to be there lately, on a stream that

@@ -32,6 +32,7 @@ type ledger struct {
 	byParent   map[model.ID]map[model.ID]bool // subports of a trunk's port
 	byFloat    map[model.ID]map[model.ID]bool // floating addresses of a port
 	progress   map[model.ID]*progress         // never changed in place
+	versions   int64                          // of progress, given out so far
 	shifts     map[model.ID]*shift            // by server; never changed in place
 	shifted    map[model.ID]*shift            // the same by port
 	volumes    map[model.ID]*volumeProgress   // never changed in place
@@ -39,7 +40,12 @@ type ledger struct {
 }
 
 // progress is how far a server has come on this host, and what was served of what was asked.
+//
+// Several write it: whoever reconciles the server, and beside that one the guest's own words (a password, its first sign of
+// life), uploads, a move under way and the end of a lease. So a copy has the version that it was read as, and is saved only over that.
 type progress struct {
+	version int64 // 0: of none
+
 	Phase       model.Phase `json:"phase"`
 	Power       model.Power `json:"power"`           // as last seen
 	Blob        model.ID    `json:"blob,omitempty"`  // its disk is an overlay of this image
@@ -52,8 +58,11 @@ type progress struct {
 	StoppedHard int64       `json:"stopped_hard,omitempty"`
 	// Started tells that the wish to run has been served: a guest that is off all the same
 	// has gone off by itself and is left so.
-	Started bool        `json:"started,omitempty"`
-	Wanted  model.Power `json:"wanted,omitempty"` // the power that was wanted of Generation
+	Started bool `json:"started,omitempty"`
+	// Cut tells that the guest was, or may have been, turned off because its lease ended, and has not run since under one that stands.
+	// leases alone changes it.
+	Cut    bool        `json:"cut,omitempty"`
+	Wanted model.Power `json:"wanted,omitempty"` // the power that was wanted of Generation
 	// Rebuilds is the count of rebuilds that its disk is of; Rescue, where not nil, the rescue whose disk is there.
 	Rebuilds int64         `json:"rebuilds,omitempty"`
 	Rescue   *model.Rescue `json:"rescue,omitempty"`
@@ -146,9 +155,16 @@ func (l *ledger) load(tx *bbolt.Tx) error {
 		if err := json.Unmarshal(v, p); err != nil {
 			return fmt.Errorf("progress of %s: %w", k, err)
 		}
-		l.progress[string(k)] = p
+		l.enlist(string(k), p)
 		return nil
 	})
+}
+
+// enlist has p be a server's progress in memory, under a version of its own.
+func (l *ledger) enlist(id model.ID, p *progress) {
+	l.versions++
+	p.version = l.versions
+	l.progress[id] = p
 }
 
 func (l *ledger) close() error { return l.db.Close() }
@@ -378,13 +394,38 @@ func (l *ledger) allProgress() map[model.ID]*progress {
 	return maps.Clone(l.progress)
 }
 
-// save keeps a server's progress.
-func (l *ledger) save(id model.ID, p progress) error {
+// errOvertaken says that a server's progress has changed since it was read: what was made of it is begun anew, as if the agent had
+// ended and started just there.
+var errOvertaken = errors.New("its progress has changed meanwhile")
+
+// newest tells whether p is as it stands in the ledger, or was before who has it changed it.
+func (l *ledger) newest(id model.ID, p *progress) bool {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	return l.version(id) == p.version
+}
+
+// version needs the lock.
+func (l *ledger) version(id model.ID) int64 {
+	if p := l.progress[id]; p != nil {
+		return p.version
+	}
+	return 0
+}
+
+// save keeps a server's progress, which p then is the newest of. errOvertaken, and nothing is kept, where another was
+// kept since p was read.
+func (l *ledger) save(id model.ID, p *progress) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if old := l.progress[id]; old != nil { // what a guest hands in meanwhile comes by note alone
-		p.Sealed, p.SealedClears = old.Sealed, old.SealedClears
+	if l.version(id) != p.version {
+		return errOvertaken
 	}
+	return l.write(id, p)
+}
+
+// write needs the lock.
+func (l *ledger) write(id model.ID, p *progress) error {
 	body, err := json.Marshal(p)
 	if err != nil {
 		return err
@@ -393,7 +434,9 @@ func (l *ledger) save(id model.ID, p progress) error {
 	if err != nil {
 		return fmt.Errorf("write ledger: %w", err)
 	}
-	l.progress[id] = &p
+	n := *p
+	l.enlist(id, &n)
+	p.version = n.version
 	return nil
 }
 
@@ -436,7 +479,7 @@ func (l *ledger) lastCapacity() (model.HostCapacity, bool) {
 	return *l.capacity, true
 }
 
-// note changes a server's progress beside whoever reconciles it; a server without progress has none to change.
+// note changes a server's progress as it is now; a server without progress has none to change.
 func (l *ledger) note(id model.ID, change func(*progress)) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -446,14 +489,5 @@ func (l *ledger) note(id model.ID, change func(*progress)) error {
 	}
 	p := *old
 	change(&p)
-	body, err := json.Marshal(p)
-	if err != nil {
-		return err
-	}
-	err = l.db.Update(func(tx *bbolt.Tx) error { return tx.Bucket(bucketProgress).Put([]byte(id), body) })
-	if err != nil {
-		return fmt.Errorf("write ledger: %w", err)
-	}
-	l.progress[id] = &p
-	return nil
+	return l.write(id, &p)
 }

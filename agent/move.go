@@ -179,9 +179,9 @@ func (m *mover) afresh(ctx context.Context, row *model.HostServer, p *progress, 
 	if err := os.RemoveAll(m.a.dir(row.ID)); err != nil {
 		return fmt.Errorf("remove what is left of the guest's folder: %w", err)
 	}
-	*p = progress{Phase: model.PhaseFetching, Blob: row.Image.BlobID, Reboots: row.ObservedReboots, Hard: row.ObservedHard}
+	*p = progress{version: p.version, Phase: model.PhaseFetching, Blob: row.Image.BlobID, Reboots: row.ObservedReboots, Hard: row.ObservedHard}
 	say(row, p, model.MoveWorking, nil)
-	return m.a.keep(row.ID, *p)
+	return m.a.keep(row.ID, p)
 }
 
 // rest is for a server that is in no move, or not here any more: what a move has left in memory ends. errWaiting until it has.
@@ -208,7 +208,7 @@ func (m *mover) rest(ctx context.Context, id model.ID, row *model.HostServer, p 
 		}
 	}
 	p.Move, p.Held, p.Sending, p.Arrived = nil, false, false, false
-	return m.a.keep(id, *p)
+	return m.a.keep(id, p)
 }
 
 var (

@@ -94,7 +94,7 @@ func (a *Agent) plug(ctx context.Context, row *model.HostServer, p *progress, po
 			return nil
 		}
 		p.Fault = nil // what could not be changed is not wanted any more
-		return a.keep(row.ID, *p)
+		return a.keep(row.ID, p)
 	}
 	h, ok := a.cfg.Hypervisor.(hypervisor.Plugger)
 	if !ok {
@@ -117,7 +117,7 @@ func (a *Agent) plug(ctx context.Context, row *model.HostServer, p *progress, po
 			p.Plugging = append(slices.Clone(p.Plugging), id)
 		}
 	}
-	if err := a.keep(row.ID, *p); err != nil {
+	if err := a.keep(row.ID, p); err != nil {
 		return err
 	}
 	patient, cancel := context.WithTimeout(ctx, min(unplugFor, a.cfg.Grace))
@@ -127,7 +127,7 @@ func (a *Agent) plug(ctx context.Context, row *model.HostServer, p *progress, po
 	}
 	left := slices.DeleteFunc(slices.Concat(p.NICs, p.Plugging), func(id model.ID) bool { return slices.Contains(nics, id) })
 	p.NICs, p.Disks, p.Plugging, p.Fault = nics, disks, nil, nil
-	if err := a.keep(row.ID, *p); err != nil {
+	if err := a.keep(row.ID, p); err != nil {
 		return err
 	}
 	a.log.Info("a guest has other devices", "server", row.ID, "ports", len(nics), "volumes", len(disks))
@@ -150,7 +150,7 @@ func (a *Agent) cannotPlug(row *model.HostServer, p *progress, err error) error 
 		f.At = p.Fault.At // the same as told before
 	}
 	p.Fault = f
-	return errors.Join(err, a.keep(row.ID, *p))
+	return errors.Join(err, a.keep(row.ID, p))
 }
 
 // held gives the ports whose taps a guest has or may have, whatever the rows say.

@@ -59,7 +59,7 @@ func (a *Agent) rebuild(ctx context.Context, row *model.HostServer, p *progress,
 	}
 	p.Rebuilds, p.Blob, p.Started, p.Fault = row.Rebuilds, row.Image.BlobID, false, nil
 	a.log.Info("a server has a fresh disk", "server", row.ID, "generation", row.Generation, "request_id", row.RequestID)
-	return a.keep(row.ID, *p)
+	return a.keep(row.ID, p)
 }
 
 // rescue makes the rescue disk that is wanted, or removes one that is not any more. The guest is off meanwhile, and is
@@ -90,5 +90,5 @@ func (a *Agent) rescue(ctx context.Context, row *model.HostServer, p *progress, 
 		}
 	}
 	p.Rescue, p.Started, p.Fault = want, false, nil
-	return a.keep(row.ID, *p)
+	return a.keep(row.ID, p)
 }

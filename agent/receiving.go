@@ -18,7 +18,7 @@ import (
 // receive is the target's part of a live move.
 func (m *mover) receive(ctx context.Context, row *model.HostServer, p *progress) error {
 	if p.Phase == model.PhaseError && p.Generation == row.Generation {
-		return m.a.keep(row.ID, *p) // it said that it cannot
+		return m.a.keep(row.ID, p) // it said that it cannot
 	}
 	power, moving, _ := m.a.guests.look(row.ID) // as it is now, and not as it was when its turn began
 	if p.Arrived && said(row, p) == model.MoveDone || power == hypervisor.Running || power == hypervisor.Paused && !moving {
@@ -32,7 +32,7 @@ func (m *mover) receive(ctx context.Context, row *model.HostServer, p *progress)
 	m.mu.Unlock()
 	if w != nil && w.move == row.Move.ID && said(row, p) == model.MoveReady {
 		say(row, p, model.MoveReady, nil)
-		return m.a.keep(row.ID, *p)
+		return m.a.keep(row.ID, p)
 	}
 	return m.prepare(ctx, row, p)
 }
@@ -48,7 +48,7 @@ func (m *mover) prepare(ctx context.Context, row *model.HostServer, p *progress)
 			return err
 		}
 		p.Disk, p.Phase, p.Rebuilds, p.Ephemeral = true, model.PhaseStarting, row.Rebuilds, row.EphemeralGiB
-		if err := m.a.keep(row.ID, *p); err != nil {
+		if err := m.a.keep(row.ID, p); err != nil {
 			return err
 		}
 	}
@@ -69,7 +69,7 @@ func (m *mover) prepare(ctx context.Context, row *model.HostServer, p *progress)
 	m.receptions[row.ID] = &awaiting{move: row.Move.ID, reception: r}
 	m.mu.Unlock()
 	say(row, p, model.MoveReady, nil)
-	return m.a.keep(row.ID, *p)
+	return m.a.keep(row.ID, p)
 }
 
 // makeRoom makes the files of the guest's own disks, with nothing in them that the hypervisor will bring.
@@ -120,7 +120,7 @@ func (m *mover) arrived(ctx context.Context, row *model.HostServer, p *progress,
 		p.Reboots, p.Hard, p.Power, p.Wanted = max(p.Reboots, row.Reboots), max(p.Hard, row.HardReboots), powerOf(power), row.Power
 		p.NICs, p.Disks = nicIDs(row), volumeIDs(row)
 		say(row, p, model.MoveDone, nil)
-		if err := m.a.ledger.save(row.ID, *p); err != nil {
+		if err := m.a.ledger.save(row.ID, p); err != nil {
 			return err
 		}
 		m.a.log.Info("a guest has come from another host", "server", row.ID, "host", row.Move.Peer.Name)
@@ -136,7 +136,7 @@ func (m *mover) arrived(ctx context.Context, row *model.HostServer, p *progress,
 		}
 	}
 	say(row, p, model.MoveDone, nil)
-	return m.a.observe(row.ID, *p, power)
+	return m.a.observe(row.ID, p, power)
 }
 
 // passage leads the source's hypervisor to this host's.

@@ -47,7 +47,7 @@ func (a *Agent) remove(ctx context.Context, id model.ID, row *model.HostServer) 
 		a.mu.Unlock()
 		return a.ledger.forget(id)
 	case p.Gone:
-		a.report(id, p)
+		a.report(id)
 		return nil
 	}
 	if _, known := a.guests.state(id); !known {
@@ -64,7 +64,7 @@ func (a *Agent) remove(ctx context.Context, id model.ID, row *model.HostServer) 
 	a.guests.did(id, hypervisor.Absent, began)
 	if !p.Unwired && (ok || row != nil) {
 		p.Unwired, ok = true, true
-		if err := a.ledger.save(id, p); err != nil {
+		if err := a.ledger.save(id, &p); err != nil {
 			return err
 		}
 		a.ports.look(a.portRows(id, row))
@@ -86,5 +86,5 @@ func (a *Agent) remove(ctx context.Context, id model.ID, row *model.HostServer) 
 		return a.ledger.forget(id)
 	}
 	p.Gone, p.Generation = true, row.Generation
-	return a.keep(id, p)
+	return a.keep(id, &p)
 }

@@ -79,8 +79,14 @@ func (a *Agent) reportOf(id model.ID, p progress) model.ServerReport {
 	return r
 }
 
-// report sends what a server has come to, where that is new.
-func (a *Agent) report(id model.ID, p progress) {
+// report sends what a server has come to, where that is new. Several may, and the last that is sent is the newest.
+func (a *Agent) report(id model.ID) {
+	a.telling.Lock()
+	defer a.telling.Unlock()
+	p, ok := a.ledger.progressOf(id)
+	if !ok {
+		return
+	}
 	r := a.reportOf(id, p)
 	a.mu.Lock()
 	old := a.sent[id]

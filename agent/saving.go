@@ -45,14 +45,16 @@ func (a *Agent) saveImages(ctx context.Context, row *model.HostServer, p *progre
 	}
 	if len(saved) > 0 || len(p.Saved) > 0 {
 		p.Saved = saved
-		if err := a.keep(row.ID, *p); err != nil {
+		if err := a.keep(row.ID, p); err != nil {
 			return err
 		}
-		*p, _ = a.ledger.progressOf(row.ID)
 	}
 	for _, u := range p.Saved {
 		if u.Done || u.Fault != nil {
 			continue
+		}
+		if !a.ledger.newest(row.ID, p) { // this one may have ended meanwhile, and its copy gone
+			return errOvertaken
 		}
 		if err := a.copyRoot(ctx, row, u.ID, power); err != nil {
 			if ctx.Err() != nil {
@@ -140,9 +142,7 @@ func (a *Agent) endSaving(server, image model.ID, end func(*model.UploadReport))
 	if err != nil {
 		return err
 	}
-	if p, ok := a.ledger.progressOf(server); ok {
-		a.report(server, p)
-	}
+	a.report(server)
 	return a.dropSaving(server, image)
 }
 
@@ -206,23 +206,4 @@ func (a *Agent) sendCopy(ctx context.Context, server, image model.ID) error {
 	}
 	a.log.Info("an image of a server is sent", "server", server, "image", image, "bytes", st.Size())
 	return a.endSaving(server, image, func(u *model.UploadReport) { u.Done, u.Bytes = true, st.Size() })
-}
-
-// mergeSaved gives mine with what has ended according to kept.
-func mergeSaved(mine, kept []model.UploadReport) []model.UploadReport {
-	out := mine
-	for i, u := range mine {
-		if u.Done || u.Fault != nil {
-			continue
-		}
-		for _, k := range kept {
-			if k.ID == u.ID && (k.Done || k.Fault != nil) {
-				if &out[0] == &mine[0] {
-					out = slices.Clone(mine)
-				}
-				out[i] = k
-			}
-		}
-	}
-	return out
 }

@@ -41,12 +41,13 @@ func (m *mover) send(ctx context.Context, row *model.HostServer, p *progress, po
 		m.lead(ctx, row, power)
 		return true, nil
 	}
-	// Now that nobody writes beside us: as it is.
-	*p, _ = m.a.ledger.progressOf(row.ID)
+	if !m.a.ledger.newest(row.ID, p) { // the end of what was being sent has just been noted
+		return true, errOvertaken
+	}
 	switch said(row, p) {
 	case model.MoveDone, model.MoveFailed, model.MoveAborted:
 		say(row, p, p.Move.State, nil)
-		return true, m.a.keep(row.ID, *p)
+		return true, m.a.keep(row.ID, p)
 	}
 	if p.Sending { // by an agent that was ended, or without an answer
 		return true, m.findOut(ctx, row, p, power)
@@ -55,18 +56,18 @@ func (m *mover) send(ctx context.Context, row *model.HostServer, p *progress, po
 	switch {
 	case row.Move.Abort:
 		say(row, p, model.MoveAborted, errMoveAborted)
-		return true, m.a.keep(row.ID, *p)
+		return true, m.a.keep(row.ID, p)
 	case !can:
 		say(row, p, model.MoveFailed, fault.New(fault.NotImplemented, "The hypervisor cannot move a guest that runs."))
-		return true, m.a.keep(row.ID, *p)
+		return true, m.a.keep(row.ID, p)
 	case power != hypervisor.Running && !heldByUser(row, power):
 		say(row, p, model.MoveFailed, fault.New(fault.Conflict, "The guest does not run."))
 		p.Power = powerOf(power)
-		return true, m.a.keep(row.ID, *p)
+		return true, m.a.keep(row.ID, p)
 	}
 	say(row, p, model.MoveWorking, nil)
 	p.Sending = true
-	if err := m.a.keep(row.ID, *p); err != nil {
+	if err := m.a.keep(row.ID, p); err != nil {
 		return true, err
 	}
 	sctx, cancel := context.WithCancelCause(m.ctx)
@@ -194,9 +195,7 @@ func (m *mover) note(row *model.HostServer, change func(*progress)) {
 		m.a.log.Error("what became of a move cannot be kept", "server", row.ID, "err", err)
 		return
 	}
-	if p, ok := m.a.ledger.progressOf(row.ID); ok {
-		m.a.report(row.ID, p)
-	}
+	m.a.report(row.ID)
 }
 
 // ended notes how a guest's move has ended. Where that is not known for sure, findOut does.
@@ -248,7 +247,7 @@ func (m *mover) findOut(ctx context.Context, row *model.HostServer, p *progress,
 	if power == hypervisor.Absent {
 		say(row, p, model.MoveDone, nil) // a guest leaves only when it runs at the other end
 		p.Sending, p.Held = false, false
-		return m.a.keep(row.ID, *p)
+		return m.a.keep(row.ID, p)
 	}
 	var there arrival
 	if err := m.question(ctx, row, serviceState, &there); err != nil {
@@ -282,5 +281,5 @@ func (m *mover) findOut(ctx context.Context, row *model.HostServer, p *progress,
 	}
 	m.lead(ctx, row, power)
 	p.Sending, p.Held = false, false
-	return m.a.keep(row.ID, *p)
+	return m.a.keep(row.ID, p)
 }

@@ -58,6 +58,10 @@ func (a *Agent) reconcile(ctx context.Context, id model.ID) time.Duration {
 	if ctx.Err() != nil {
 		return 0 // interrupted, or the end
 	}
+	if errors.Is(err, errOvertaken) {
+		a.queue.add(id)
+		return 0
+	}
 	a.metrics.reconciled(time.Since(began), err)
 	if err == nil || errors.Is(err, errWaiting) {
 		if err == nil {
@@ -114,24 +118,25 @@ func (a *Agent) failed(id model.ID, row *model.HostServer, generation int64, err
 		return pause
 	}
 	log.Error("a server cannot be as it should be")
-	p, _ := a.ledger.progressOf(id)
 	text, ok := fault.Text(err)
 	if !ok {
 		text = "The server could not be brought into the wanted state on its host."
 	}
 	now := a.now()
-	p.Fault = &model.Fault{Code: 500, Message: text, Details: err.Error(), At: now}
-	if p.Phase == model.PhaseFetching || p.Phase == model.PhaseStarting {
-		endStep(&p, map[model.Phase]model.Step{model.PhaseFetching: model.StepFetch, model.PhaseStarting: model.StepStart}[p.Phase], now, text)
-	}
-	p.Phase, p.Generation, p.Words = model.PhaseError, generation, words(row)
-	// What was asked for and failed is not done again behind the user's back.
-	p.Reboots, p.Hard = max(p.Reboots, row.Reboots), max(p.Hard, row.HardReboots)
-	if err := a.ledger.save(id, p); err != nil {
-		a.log.Error("a server's fault cannot be kept", "server", id, "err", err)
+	keepErr := a.ledger.note(id, func(p *progress) {
+		p.Fault = &model.Fault{Code: 500, Message: text, Details: err.Error(), At: now}
+		if p.Phase == model.PhaseFetching || p.Phase == model.PhaseStarting {
+			endStep(p, map[model.Phase]model.Step{model.PhaseFetching: model.StepFetch, model.PhaseStarting: model.StepStart}[p.Phase], now, text)
+		}
+		p.Phase, p.Generation, p.Words = model.PhaseError, generation, words(row)
+		// What was asked for and failed is not done again behind the user's back.
+		p.Reboots, p.Hard = max(p.Reboots, row.Reboots), max(p.Hard, row.HardReboots)
+	})
+	if keepErr != nil {
+		a.log.Error("a server's fault cannot be kept", "server", id, "err", keepErr)
 		return pause
 	}
-	a.report(id, p)
+	a.report(id)
 	return 0
 }
 
@@ -199,18 +204,18 @@ func (a *Agent) converge(ctx context.Context, row *model.HostServer) error {
 			power = hypervisor.Absent
 		}
 		p = a.begin(row, power)
-		if err := a.keep(row.ID, p); err != nil {
+		if err := a.keep(row.ID, &p); err != nil {
 			return err
 		}
 		a.ports.look(a.portRows(row.ID, row))
 	}
-	if off := power == hypervisor.Off || power == hypervisor.Crashed; off && row.Power != model.PowerOff && p.Phase != model.PhaseError && a.leases.turnedOff(row.ID) {
+	if off := power == hypervisor.Off || power == hypervisor.Crashed; off && row.Power != model.PowerOff && p.Phase != model.PhaseError && (p.Cut || a.leases.lapsed(row.ID)) {
 		// Not the guest's own wish: it is to be begun again.
 		p.Started, p.Power = false, model.PowerOff
 		if p.Phase == model.PhaseReady {
 			p.Phase = model.PhaseStarting
 		}
-		if err := a.keep(row.ID, p); err != nil {
+		if err := a.keep(row.ID, &p); err != nil {
 			return err
 		}
 	}
@@ -223,9 +228,9 @@ func (a *Agent) converge(ctx context.Context, row *model.HostServer) error {
 	}
 	if p.Phase == model.PhaseError && p.Generation == row.Generation {
 		if power == hypervisor.Absent {
-			return a.keep(row.ID, p) // there is no guest yet to have a power
+			return a.keep(row.ID, &p) // there is no guest yet to have a power
 		}
-		return a.observe(row.ID, p, power)
+		return a.observe(row.ID, &p, power)
 	}
 	if !p.Disk {
 		if err := a.fetch(ctx, row, &p); err != nil {
@@ -241,7 +246,7 @@ func (a *Agent) converge(ctx context.Context, row *model.HostServer) error {
 	if p.Phase != model.PhaseReady && p.Phase != model.PhaseStarting {
 		p.Phase, p.Fault = model.PhaseStarting, nil
 		beginStep(&p, model.StepStart, a.now())
-		if err := a.keep(row.ID, p); err != nil {
+		if err := a.keep(row.ID, &p); err != nil {
 			return err
 		}
 	}
@@ -265,7 +270,7 @@ func (a *Agent) converge(ctx context.Context, row *model.HostServer) error {
 		p.NICs, p.Disks, p.Plugging, p.Fault = nicIDs(row), volumeIDs(row), nil, nil // its next start takes them
 	}
 	a.moves.settled(row, &p)
-	if err := a.observe(row.ID, p, power); err != nil {
+	if err := a.observe(row.ID, &p, power); err != nil {
 		return err
 	}
 	return a.beside(ctx, row, &p, power)
@@ -289,7 +294,7 @@ func (a *Agent) bringPower(ctx context.Context, row *model.HostServer, p *progre
 				return power, err
 			}
 			p.StoppedHard = row.HardReboots
-			if err = a.keep(row.ID, *p); err != nil {
+			if err = a.keep(row.ID, p); err != nil {
 				return power, err
 			}
 		}
@@ -300,7 +305,7 @@ func (a *Agent) bringPower(ctx context.Context, row *model.HostServer, p *progre
 				return power, err
 			}
 			p.StoppedSoft = row.Reboots
-			if err = a.keep(row.ID, *p); err != nil {
+			if err = a.keep(row.ID, p); err != nil {
 				return power, err
 			}
 		}
@@ -336,7 +341,7 @@ func (a *Agent) decideStart(row *model.HostServer, p *progress, power hypervisor
 }
 
 // observe keeps and reports a server's progress with the power seen now.
-func (a *Agent) observe(id model.ID, p progress, power hypervisor.Power) error {
+func (a *Agent) observe(id model.ID, p *progress, power hypervisor.Power) error {
 	p.Power = powerOf(power)
 	return a.keep(id, p)
 }
@@ -355,22 +360,15 @@ func powerOf(p hypervisor.Power) model.Power {
 	return model.PowerOff
 }
 
-// keep saves and reports progress where it is new. What a guest's first sign of life and uploads have
-// written meanwhile stays.
-func (a *Agent) keep(id model.ID, p progress) error {
+// keep saves and reports progress where it is new; see ledger.save.
+func (a *Agent) keep(id model.ID, p *progress) error {
 	old, ok := a.ledger.progressOf(id)
-	if use := stepOf(old.Steps, model.StepUse); ok && use != nil && !use.FinishedAt.IsZero() {
-		if mine := stepOf(p.Steps, model.StepUse); mine != nil && mine.FinishedAt.IsZero() {
-			endStep(&p, model.StepUse, use.FinishedAt, "")
-		}
-	}
-	p.Saved = mergeSaved(p.Saved, old.Saved)
-	if !ok || !reflect.DeepEqual(old, p) {
+	if !ok || !reflect.DeepEqual(&old, p) {
 		if err := a.ledger.save(id, p); err != nil {
 			return err
 		}
 	}
-	a.report(id, p)
+	a.report(id)
 	return nil
 }
 
@@ -378,7 +376,7 @@ func (a *Agent) keep(id model.ID, p progress) error {
 func (a *Agent) fetch(ctx context.Context, row *model.HostServer, p *progress) error {
 	p.Phase, p.Fault, p.Blob = model.PhaseFetching, nil, row.Image.BlobID
 	beginStep(p, model.StepFetch, a.now())
-	if err := a.keep(row.ID, *p); err != nil {
+	if err := a.keep(row.ID, p); err != nil {
 		return err
 	}
 	if ownRoot(row) {
@@ -391,5 +389,5 @@ func (a *Agent) fetch(ctx context.Context, row *model.HostServer, p *progress) e
 	p.Disk, p.Rebuilds, p.Phase = true, row.Rebuilds, model.PhaseStarting
 	p.NICs, p.Disks = nicIDs(row), volumeIDs(row) // what it starts with
 	beginStep(p, model.StepStart, now)
-	return a.keep(row.ID, *p)
+	return a.keep(row.ID, p)
 }

@@ -278,7 +278,7 @@ func (m *mover) giveAway(ctx context.Context, row *model.HostServer, p *progress
 	}
 	p.Started = false // what runs next is a wish of its own
 	say(row, p, model.MoveReady, nil)
-	return m.a.observe(row.ID, *p, power)
+	return m.a.observe(row.ID, p, power)
 }
 
 // letGo is the target's part of a cold move that is taken back: the guest is off here for good.
@@ -291,7 +291,7 @@ func (m *mover) letGo(ctx context.Context, row *model.HostServer, p *progress, p
 	}
 	p.Started = false
 	say(row, p, model.MoveDone, nil)
-	return m.a.observe(row.ID, *p, power)
+	return m.a.observe(row.ID, p, power)
 }
 
 // takeOver is the target's part of a cold move. Once the files are here, the server is as any.
@@ -307,14 +307,14 @@ func (m *mover) takeOver(ctx context.Context, row *model.HostServer, p *progress
 	}
 	defer release()
 	if row.Move.Stage != model.MoveRunning { // the guest may still run there
-		return true, m.a.keep(row.ID, *p)
+		return true, m.a.keep(row.ID, p)
 	}
 	if err := m.copyFiles(ctx, row, image); err != nil {
 		return true, err
 	}
 	p.Disk, p.Phase, p.Rebuilds = true, model.PhaseStarting, row.Rebuilds
 	beginStep(p, model.StepStart, m.a.now())
-	return false, m.a.keep(row.ID, *p)
+	return false, m.a.keep(row.ID, p)
 }
 
 // copyFiles brings a guest's files here and makes its root disk fit the flavor.

@@ -173,15 +173,11 @@ func Get(r store.Reader, sc Scope, id model.ID) (*model.Server, error) {
 	return s, nil
 }
 
-// Used gives what the servers on a host take of it: of every server that has the host,
+// Used gives what the servers on a host take of it, and how many they are: every server that has the host,
 // whatever its state, as its disk and maybe its guest are still there.
 func Used(r store.Reader, host model.ID) (placement.Size, int) {
-	var sum placement.Size
-	n := 0
-	for s := range store.Servers.List(r, "host", host) {
-		sum, n = sum.Add(placement.SizeOn(s, host)), n+1
-	}
-	return sum, n
+	sum := store.Servers.Sum(r, "host", host)
+	return placement.Size{VCPUs: sum.Amounts[0], MemoryMiB: sum.Amounts[1], DiskGiB: sum.Amounts[2]}, sum.Rows
 }
 
 // copyOf gives a copy of a server that may be changed. Maps and slices are replaced, never

@@ -167,8 +167,8 @@ func (c *Compute) Pool(r store.Reader) *placement.Pool {
 		if h.Switch != nil { // it runs no guests
 			continue
 		}
-		used, _ := Used(r, h.ID) // by the index of hosts: half the time of one walk over all servers
-		used.DiskGiB += localVolumes(r, h.ID)
+		used, _ := Used(r, h.ID)
+		used.DiskGiB += store.Volumes.Sum(r, "host", h.ID).Amounts[0] // local ones
 		var aggregates []map[string]string
 		for a := range store.Aggregates.List(r, "host", h.ID) {
 			aggregates = append(aggregates, a.Metadata)

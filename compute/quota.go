@@ -88,16 +88,8 @@ func (c *Compute) ResetQuota(tx *store.Tx, project model.ID) error {
 
 // Usage counts what a project uses of what is limited by project.
 func Usage(r store.Reader, project model.ID) map[string]int {
-	out := map[string]int{QuotaInstances: 0, QuotaCores: 0, QuotaRAM: 0}
-	for s := range store.Servers.List(r, "project", project) {
-		out[QuotaInstances]++
-		cores, ram := s.Flavor.VCPUs, s.Flavor.MemoryMiB
-		if m := s.Move; m != nil && m.NewFlavor != nil && m.OldFlavor != nil { // it may end with either
-			cores, ram = max(m.OldFlavor.VCPUs, m.NewFlavor.VCPUs), max(m.OldFlavor.MemoryMiB, m.NewFlavor.MemoryMiB)
-		}
-		out[QuotaCores] += cores
-		out[QuotaRAM] += ram
-	}
+	sum := store.Servers.Sum(r, "project", project)
+	out := map[string]int{QuotaInstances: sum.Rows, QuotaCores: sum.Amounts[0], QuotaRAM: sum.Amounts[1]}
 	out[QuotaServerGroups] = store.ServerGroups.Count(r, "project", project)
 	return out
 }

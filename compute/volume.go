@@ -253,14 +253,3 @@ type unbuilt struct{ *model.Fault }
 
 // Error serves error.
 func (u unbuilt) Error() string { return u.Message }
-
-// localVolumes gives what the volumes whose bytes are on a host take of its disk, GiB.
-func localVolumes(r store.Reader, host model.ID) int {
-	sum := 0
-	for v := range store.Volumes.List(r, "host", host) {
-		if v.Engine == "local" {
-			sum += v.SizeGiB
-		}
-	}
-	return sum
-}

@@ -20,7 +20,7 @@ import (
 
 const (
 	project  = "11111111111111111111111111111111"
-	patience = 15 * time.Second
+	patience = 90 * time.Second
 )
 
 var quiet = slog.New(slog.DiscardHandler)

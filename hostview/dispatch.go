@@ -78,6 +78,8 @@ func (c change) dispatch(d store.Change) {
 			c.concern(row(model.RowNetwork, r.NetworkID), row(model.RowNetwork, r.NetworkID))
 			c.routersOf(r.NetworkID)
 		}
+	case store.SubnetPools.Kind():
+		c.scopeChanged(d.Key, both[model.SubnetPool](d))
 	case store.SecurityGroups.Kind():
 		rs := both[model.SecurityGroup](d)
 		c.concern(row(model.RowGroup, d.Key), row(model.RowGroup, d.Key))

@@ -5,7 +5,7 @@
 // of the members and prefixes that those groups' rules refer to, of the floating addresses
 // that it serves, of mirrors that begin or end there, and of volumes that it works on or its guests use; nothing else.
 //
-// It reads servers, ports, networks, subnets, security groups, rules, address groups,
+// It reads servers, ports, networks, subnets and their pools, security groups, rules, address groups,
 // routers, floating IPs, port forwardings, QoS policies, tap services and flows, volumes, their
 // snapshots and backups, and hosts;
 // it writes nothing. A change costs work on the hosts that it concerns and on no others: one
@@ -73,7 +73,7 @@ func (e *Engine) Run(ctx context.Context) error {
 	sub := e.st.Subscribe(store.Servers.Kind(), store.Ports.Kind(), store.Networks.Kind(), store.Subnets.Kind(),
 		store.SecurityGroups.Kind(), store.SecurityRules.Kind(), store.AddressGroups.Kind(), store.Hosts.Kind(),
 		store.Routers.Kind(), store.FloatingIPs.Kind(), store.PortForwardings.Kind(), store.QoSPolicies.Kind(),
-		store.TapServices.Kind(), store.TapFlows.Kind(), store.Settings.Kind(),
+		store.TapServices.Kind(), store.TapFlows.Kind(), store.Settings.Kind(), store.SubnetPools.Kind(),
 		store.Volumes.Kind(), store.VolumeSnapshots.Kind(), store.VolumeBackups.Kind())
 	defer sub.Close()
 	for {

@@ -45,7 +45,7 @@ func (w world) take(t interface{ Fatalf(string, ...any) }, b model.HostBatch) {
 func full(t interface{ Fatalf(string, ...any) }, st *store.Store, host model.ID) world {
 	v := hostview.NewEngine(st, slog.New(slog.DiscardHandler)).Open(host)
 	defer v.Close()
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 90*time.Second)
 	defer cancel()
 	b, err := v.Next(ctx)
 	if err != nil || !b.Full {
@@ -59,7 +59,7 @@ func full(t interface{ Fatalf(string, ...any) }, st *store.Store, host model.ID)
 // settle reads the view until the host knows what a fresh view would tell it.
 func settle(t interface{ Fatalf(string, ...any) }, st *store.Store, host model.ID, v link.View, w world) {
 	want := full(t, st, host)
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 90*time.Second)
 	defer cancel()
 	for !maps.Equal(w, want) {
 		b, err := v.Next(ctx)
@@ -248,8 +248,13 @@ func TestIncrementEqualsWhole(t *testing.T) {
 				net := rapid.SampledFrom(nets).Draw(rt, "net")
 				c.do(func(tx *store.Tx) error {
 					return store.Subnets.Put(tx, &model.Subnet{Meta: model.Meta{ID: "t" + net}, NetworkID: net, IPVersion: 6, CIDR: netip.MustParsePrefix("fd00::/64"),
-						IPv6RAMode: rapid.SampledFrom([]string{"", "slaac"}).Draw(rt, "mode")})
+						IPv6RAMode: rapid.SampledFrom([]string{"", "slaac"}).Draw(rt, "mode"), PoolID: rapid.SampledFrom([]string{"", "sp1", "sp2"}).Draw(rt, "pool")})
 				})
+			},
+			"put pool": func(rt *rapid.T) {
+				p := &model.SubnetPool{Meta: model.Meta{ID: rapid.SampledFrom([]string{"sp1", "sp2"}).Draw(rt, "id")}, IPVersion: 6,
+					AddressScopeID: rapid.SampledFrom([]string{"", "as1", "as2"}).Draw(rt, "scope")}
+				c.do(func(tx *store.Tx) error { return store.SubnetPools.Put(tx, p) })
 			},
 			"delete subnet": func(rt *rapid.T) {
 				net := rapid.SampledFrom(nets).Draw(rt, "net")
@@ -416,7 +421,7 @@ func TestHostLearnsOnlyWhatItNeeds(t *testing.T) {
 func TestGenerationFollowsTheStore(t *testing.T) {
 	st := storetest.New(t)
 	e := hostview.NewEngine(st, slog.New(slog.DiscardHandler))
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 90*time.Second)
 	defer cancel()
 	go e.Run(ctx)
 	rev, err := st.Update(ctx, func(tx *store.Tx) error {

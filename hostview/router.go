@@ -20,7 +20,8 @@ func routerRow(snap store.Snapshot, id, host model.ID) model.HostRow {
 			continue
 		}
 		if n, ok := store.Networks.Get(snap, p.NetworkID); ok {
-			out.Interfaces = append(out.Interfaces, model.HostRouterPort{PortID: p.ID, NetworkID: n.ID, VNI: n.VNI, MAC: p.MAC, Addresses: prefixes(snap, p), MTU: n.MTU})
+			four, six := scopesIn(snap, n.ID)
+			out.Interfaces = append(out.Interfaces, model.HostRouterPort{PortID: p.ID, NetworkID: n.ID, VNI: n.VNI, MAC: p.MAC, Addresses: prefixes(snap, p), MTU: n.MTU, Scope4: four, Scope6: six})
 		}
 	}
 	slices.SortFunc(out.Interfaces, func(a, b model.HostRouterPort) int { return cmp.Compare(a.PortID, b.PortID) })
@@ -53,6 +54,7 @@ func gateway(snap store.Snapshot, r *model.Router, host model.ID) *model.HostGat
 		return nil
 	}
 	g := &model.HostGateway{PortID: p.ID, NetworkID: n.ID, VNI: n.VNI, MAC: p.MAC, Addresses: prefixes(snap, p), MTU: n.MTU, SNAT: r.Gateway.SNAT, Transit: r.VNI}
+	g.Scope4, g.Scope6 = scopesIn(snap, n.ID)
 	subnets := subnetsOf(snap, n.ID)
 	// The default route of a family is that of the gateway's own subnet, or else the first one.
 	own := func(s *model.Subnet) bool {

@@ -16,7 +16,7 @@ import (
 func TestVendorDataReachesEveryServer(t *testing.T) {
 	st := storetest.New(t)
 	e := hostview.NewEngine(st, slog.New(slog.DiscardHandler))
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 90*time.Second)
 	defer cancel()
 	go e.Run(ctx)
 	put := func(f func(tx *store.Tx) error) {

@@ -45,7 +45,7 @@ func TestKillInTheMiddleOfAnUpload(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.RemoveAll(etcd) })
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	member, err := embed.Start(ctx, embed.Config{Dir: etcd, Unsafe: true})
 	if err != nil {

@@ -43,7 +43,7 @@ func pair(t testing.TB) (a, b *net.TCPConn) {
 func attached(t testing.TB) (*cloud, *host) {
 	c := newCloud(t, 2)
 	h := c.run(c.join("h1", c.sites[0].addr))
-	until(t, 30*time.Second, "attached", func() bool { return c.sites[0].Sessions() == 1 && h.Connected() && c.up(h.id(t)) })
+	until(t, soon, "attached", func() bool { return c.sites[0].Sessions() == 1 && h.Connected() && c.up(h.id(t)) })
 	if err := c.sites[1].st.Sync(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -139,7 +139,7 @@ func TestSlowReaderHoldsUpNobodyElse(t *testing.T) {
 		go func() { _, err := far.Write(make([]byte, much)); far.CloseWrite(); sent <- err }()
 		inner := st.(*stream)
 		waiting := func() int { inner.mu.Lock(); defer inner.mu.Unlock(); return len(inner.in) }
-		until(t, 30*time.Second, "the window is full", func() bool { return waiting() == window })
+		until(t, soon, "the window is full", func() bool { return waiting() == window })
 		if b, err := s.Ask(t.Context(), h.id(t), "q", nil); err != nil || string(b) != "here" {
 			t.Fatalf("a question meanwhile: %q, %v", b, err)
 		}
@@ -200,7 +200,7 @@ func TestStreamRefusedAndLost(t *testing.T) {
 	}
 	st.Write([]byte("bye"))
 	st.Close()
-	far.SetReadDeadline(time.Now().Add(30 * time.Second))
+	far.SetReadDeadline(time.Now().Add(soon))
 	if b, err := io.ReadAll(far); err != nil || string(b) != "bye" {
 		t.Errorf("the host's end after the user's Close: %q, %v", b, err)
 	}
@@ -232,7 +232,7 @@ func TestStreamRefusedAndLost(t *testing.T) {
 func TestHostCannotTakeAnothersStream(t *testing.T) {
 	c, h := attached(t)
 	other := c.run(c.join("h2", c.sites[0].addr))
-	until(t, 30*time.Second, "attached", func() bool { return c.sites[0].Sessions() == 2 })
+	until(t, soon, "attached", func() bool { return c.sites[0].Sessions() == 2 })
 	asked, free := make(chan struct{}), make(chan struct{})
 	h.set(func() {
 		h.open = func(context.Context, string, []byte) (io.ReadWriteCloser, error) {
@@ -332,7 +332,7 @@ func TestStreamProperty(t *testing.T) {
 		}
 		a.Close()
 		if _, err := b.Write([]byte("x")); err == nil {
-			until := time.After(10 * time.Second)
+			until := time.After(soon)
 			select {
 			case <-b.gone:
 			case <-until:

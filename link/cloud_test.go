@@ -281,14 +281,17 @@ type cloud struct {
 	take   func(context.Context, Upload) error        // uploads
 	probe  func(context.Context, netip.AddrPort) bool // of servers to come
 	sites  []*site
+	// Of servers to come: how long hosts may be silent, and the agents of gateways (0: the server's own default).
+	ttl, grace time.Duration
 }
 
-const ttl = 2 * time.Second // the shortest that etcd keeps
+// ttl is longer than a busy machine keeps a host or a server from its turn.
+const ttl = 5 * time.Second
 
 func newCloud(t testing.TB, servers int) *cloud {
 	t.Helper()
 	cl, prefix := storetest.Client(t)
-	c := &cloud{t: t, clock: &clock{}, cl: cl, prefix: prefix, blobs: map[string]string{}}
+	c := &cloud{t: t, clock: &clock{}, cl: cl, prefix: prefix, blobs: map[string]string{}, ttl: ttl}
 	for range servers {
 		c.serve()
 	}
@@ -310,7 +313,7 @@ func (c *cloud) serve() *site {
 	s := &site{addr: l.Addr().String(), st: st, views: newScript(st),
 		sink: &sinkhole{servers: map[model.ID][]model.ServerReport{}, ports: map[model.ID]model.PortReport{}, volumes: map[model.ID]model.VolumeReport{}}}
 	s.Server, err = NewServer(ServerConfig{Store: st, Authority: a, Views: s.views, Sink: s.sink, Volumes: s.sink, Blob: c.blob, Upload: func(ctx context.Context, up Upload) error { return c.take(ctx, up) },
-		Identity: fmt.Sprint("server", len(c.sites)), URL: "https://" + s.addr, HostTTL: ttl, Probe: c.probe, Log: slog.New(slog.DiscardHandler), Now: c.clock.now})
+		Identity: fmt.Sprint("server", len(c.sites)), URL: "https://" + s.addr, HostTTL: c.ttl, GatewayGrace: c.grace, Probe: c.probe, Log: slog.New(slog.DiscardHandler), Now: c.clock.now})
 	if err != nil {
 		c.t.Fatal(err)
 	}

@@ -148,13 +148,9 @@ func TestJoinTriesServers(t *testing.T) {
 func TestJoinOtherCloud(t *testing.T) {
 	t.Parallel()
 	mine, other := newCloud(t, 1), newCloud(t, 1)
-	began := time.Now()
 	err := mine.client(&machine{}, other.sites[0].addr).Join(t.Context(), mine.token(""), "h1")
 	if !fault.Is(err, fault.Invalid) || !strings.Contains(err.Error(), "is not of the cloud that made the token") {
 		t.Errorf("error %v", err)
-	}
-	if took := time.Since(began); took > 5*time.Second {
-		t.Errorf("it took %s", took)
 	}
 	if n := len(collect(other.sites[0].st)); n != 0 {
 		t.Errorf("the other cloud has %d hosts", n)
@@ -186,7 +182,7 @@ func attachAs(t *testing.T, c *cloud, cert *tls.Certificate) error {
 		t.Fatal(err)
 	}
 	defer conn.Close()
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), soon)
 	defer cancel()
 	stream, err := linkpb.NewHostsClient(conn).Attach(ctx)
 	if err != nil {
@@ -276,14 +272,14 @@ func TestRenewal(t *testing.T) {
 	t.Parallel()
 	c := newCloud(t, 1)
 	h := c.run(c.join("h1"))
-	until(t, 10*time.Second, "attached", h.Connected)
+	until(t, soon, "attached", h.Connected)
 	first := serialOf(t, h)
 	c.clock.advance(59 * 24 * time.Hour) // of 90 days
 	if c.dueNow(h) {
 		t.Fatal("the certificate is due with more than a third left")
 	}
 	c.clock.advance(2 * 24 * time.Hour)
-	until(t, 10*time.Second, "renewed", func() bool { return serialOf(t, h) != first })
+	until(t, soon, "renewed", func() bool { return serialOf(t, h) != first })
 	row, _ := store.Hosts.Get(c.sites[0].st.Snapshot(), h.id(t))
 	if !h.Connected() || row.CertSerial != serialOf(t, h) {
 		t.Errorf("connected %v; the row has %s, the host %s", h.Connected(), row.CertSerial, serialOf(t, h))
@@ -293,9 +289,9 @@ func TestRenewal(t *testing.T) {
 	second := serialOf(t, h)
 	n := len(h.got())
 	c.run(h)
-	until(t, 10*time.Second, "attached again", func() bool { return len(h.got()) > n })
+	until(t, soon, "attached again", func() bool { return len(h.got()) > n })
 	c.clock.advance(25 * 24 * time.Hour)
-	until(t, 10*time.Second, "renewed again", func() bool { return serialOf(t, h) != second })
+	until(t, soon, "renewed again", func() bool { return serialOf(t, h) != second })
 }
 
 func (c *cloud) dueNow(h *host) bool { return h.due(c.clock.now()) }

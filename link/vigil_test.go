@@ -24,13 +24,17 @@ func (k *kernel) probe(context.Context, netip.AddrPort) bool {
 	return k.alive.Load()
 }
 
-// newGatewayCloud makes a cloud of one server with a host behind a valve that is a router's gateway, where it is said to be.
-func newGatewayCloud(t *testing.T, gateway bool) (*cloud, *host, *valve, *kernel) {
+// never is longer than any test.
+const never = time.Hour
+
+// newGatewayCloud makes a cloud of one server with a host behind a valve that is a router's gateway, where it is said to
+// be. Its lease outlasts the test.
+func newGatewayCloud(t *testing.T, gateway bool, grace time.Duration) (*cloud, *host, *valve, *kernel) {
 	t.Helper()
 	k := &kernel{}
 	k.alive.Store(true)
 	cl := newCloud(t, 0)
-	cl.probe = k.probe
+	cl.probe, cl.ttl, cl.grace = k.probe, 2*never, grace
 	s := cl.serve()
 	v := newValve(t, s.addr)
 	h := cl.run(cl.join("h1", v.addr))
@@ -46,47 +50,44 @@ func newGatewayCloud(t *testing.T, gateway bool) (*cloud, *host, *valve, *kernel
 	return cl, h, v, k
 }
 
-// suspect tells whether gateways should leave the host: its heartbeat says so, or is gone.
+// suspect tells whether gateways should leave the host: its heartbeat says so.
 func (c *cloud) suspect(id model.ID) bool {
 	hb, ok := store.Heartbeats.Get(c.sites[0].st.Snapshot(), id)
-	return !ok || hb.Suspect
+	if !ok {
+		c.t.Fatal("the heartbeat is gone")
+	}
+	return hb.Suspect
 }
 
-// within waits for the host to be suspect, and tells how long that took.
-func (c *cloud) within(id model.ID) time.Duration {
+// becomes waits for the host to be suspect.
+func (c *cloud) becomes(id model.ID) {
 	began := time.Now()
 	until(c.t, soon, "suspect", func() bool { return c.suspect(id) })
-	return time.Since(began)
+	c.t.Log("suspect after", time.Since(began))
 }
 
-// never looks for d that a host is not suspect.
-func (c *cloud) never(id model.ID, d time.Duration) {
+// trusts looks that a host is not suspect before d has gone by.
+func (c *cloud) trusts(id model.ID, d time.Duration) {
 	c.t.Helper()
-	end := time.After(d)
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
-	for {
-		select {
-		case <-tick.C:
-			if c.suspect(id) {
-				c.t.Fatal("the host is suspect")
-			}
-		case <-end:
+	for began := time.Now(); ; <-tick.C {
+		suspect, took := c.suspect(id), time.Since(began)
+		if took > d {
 			return
+		}
+		if suspect {
+			c.t.Fatalf("the host is suspect after %s", took)
 		}
 	}
 }
 
 func TestDeadHostIsSuspectSoon(t *testing.T) {
 	t.Parallel()
-	c, h, v, k := newGatewayCloud(t, true)
+	c, h, v, k := newGatewayCloud(t, true, never) // no agent is suspect whose kernel answers
 	k.alive.Store(false)
 	v.turn(false)
-	if took := c.within(h.id(t)); took > time.Second {
-		t.Errorf("a host that went silent was suspect after %s", took)
-	} else {
-		t.Log("suspect after", took)
-	}
+	c.becomes(h.id(t))
 	// Its gateways go elsewhere. It comes back before its lease has run out, and is cleared on the same stream
 	// though it is nobody's gateway any more.
 	if _, err := c.sites[0].st.Update(t.Context(), func(tx *store.Tx) error {
@@ -101,28 +102,32 @@ func TestDeadHostIsSuspectSoon(t *testing.T) {
 
 func TestHungAgentIsGivenGrace(t *testing.T) {
 	t.Parallel()
-	c, h, v, _ := newGatewayCloud(t, true)
+	const grace = 5 * time.Second
+	c, h, v, _ := newGatewayCloud(t, true, grace)
 	v.turn(false)
-	c.never(h.id(t), 700*time.Millisecond) // longer than the gateway's patience, shorter than the grace of 1 s
-	c.within(h.id(t))
+	c.trusts(h.id(t), grace/4) // longer than the patience with those that are dead
+	c.becomes(h.id(t))
 	v.turn(true)
 	until(t, soon, "cleared", func() bool { return !c.suspect(h.id(t)) })
 }
 
 func TestRestartedAgentKeepsItsGateways(t *testing.T) {
 	t.Parallel()
-	c, h, _, _ := newGatewayCloud(t, true)
+	const grace = 4 * time.Second
+	c, h, _, _ := newGatewayCloud(t, true, grace)
 	s := c.sites[0]
 	first := store.Heartbeats.Revision(s.st.Snapshot(), h.id(t))
 	h.stop()
-	c.never(h.id(t), 300*time.Millisecond)
+	c.trusts(h.id(t), grace/10)
 	c.run(h)
 	until(t, soon, "a heartbeat of the new stream", func() bool {
 		return store.Heartbeats.Revision(s.st.Snapshot(), h.id(t)) > first
 	})
-	c.never(h.id(t), 1200*time.Millisecond)
+	c.trusts(h.id(t), grace*5/4)
+	began := time.Now()
 	h.stop() // and for good
-	if took := c.within(h.id(t)); took < 700*time.Millisecond {
+	c.becomes(h.id(t))
+	if took := time.Since(began); took < grace/2 {
 		t.Errorf("an agent was given %s only", took)
 	}
 }
@@ -130,22 +135,18 @@ func TestRestartedAgentKeepsItsGateways(t *testing.T) {
 // TestKilledHost: its kernel ends the stream, and then is no more.
 func TestKilledHost(t *testing.T) {
 	t.Parallel()
-	c, h, _, k := newGatewayCloud(t, true)
+	c, h, _, k := newGatewayCloud(t, true, never)
 	k.alive.Store(false)
 	h.stop()
-	if took := c.within(h.id(t)); took > time.Second {
-		t.Errorf("a host that was killed was suspect after %s", took)
-	} else {
-		t.Log("suspect after", took)
-	}
+	c.becomes(h.id(t))
 }
 
 func TestOthersAreNotWatched(t *testing.T) {
 	t.Parallel()
-	c, h, v, k := newGatewayCloud(t, false)
+	c, h, v, k := newGatewayCloud(t, false, time.Second)
 	k.alive.Store(false)
 	v.turn(false)
-	c.never(h.id(t), 1200*time.Millisecond) // less than its lease
+	c.trusts(h.id(t), 2*time.Second)
 	if n := k.asked.Load(); n != 0 {
 		t.Errorf("its kernel was asked %d times", n)
 	}

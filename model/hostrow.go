@@ -214,6 +214,9 @@ type HostRouterPort struct {
 	MAC       string         `json:"mac"`
 	Addresses []netip.Prefix `json:"addresses"` // the interface's addresses, each with the length of its subnet
 	MTU       int            `json:"mtu"`       // bytes, the network's
+	// Scope4 and Scope6 are the address scopes of the network's blocks; empty: none.
+	Scope4 ID `json:"scope4,omitempty"`
+	Scope6 ID `json:"scope6,omitempty"`
 }
 
 // HostGateway is a router's side to the outside.
@@ -227,6 +230,8 @@ type HostGateway struct {
 	NextHops  []netip.Addr   `json:"next_hops,omitempty"` // the subnets' gateways, one a family: default routes
 	MTU       int            `json:"mtu"`
 	SNAT      bool           `json:"snat"`
+	Scope4    ID             `json:"scope4,omitempty"` // address scopes of the external network's blocks; empty: none
+	Scope6    ID             `json:"scope6,omitempty"`
 	// Transit is the tunnel id under which other hosts send to the active gateway host.
 	Transit uint32 `json:"transit"`
 	// Active: this host is the active gateway host. TunnelIP is the active one's address, invalid where there is none.

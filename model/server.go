@@ -156,15 +156,36 @@ type Plugging struct {
 
 // RootGiB gives the disk that a server takes of its host, GiB, rounded up: the flavor's root disk, or where that is 0 the image's,
 // with ephemeral and swap. One that boots from a volume has no root disk of its own.
-func RootGiB(s *Server) int {
-	disk := s.Flavor.DiskGiB
+func RootGiB(s *Server) int { return s.rootGiB(&s.Flavor) }
+
+func (s *Server) rootGiB(f *Flavor) int {
+	disk := f.DiskGiB
 	if disk == 0 {
 		disk = int((s.Image.VirtualSize + 1<<30 - 1) >> 30)
 	}
 	if s.BootsFromVolume() {
 		disk = 0
 	}
-	return disk + s.Flavor.Ephemeral + (s.Flavor.SwapMiB+1023)/1024
+	return disk + f.Ephemeral + (f.SwapMiB+1023)/1024
+}
+
+// Taken gives what a server takes of a host, vCPUs, MiB of memory and GiB of disk: of both hosts of a move, with the flavor that
+// it has there.
+func (s *Server) Taken(host ID) (vcpus, memoryMiB, diskGiB int) {
+	f := &s.Flavor
+	if s.Move != nil {
+		f = s.Move.On(host, f)
+	}
+	return f.VCPUs, f.MemoryMiB, s.rootGiB(f)
+}
+
+// Spent gives what a server takes of its project's quota, vCPUs and MiB of memory; one that is being resized may end with either flavor.
+func (s *Server) Spent() (vcpus, memoryMiB int) {
+	vcpus, memoryMiB = s.Flavor.VCPUs, s.Flavor.MemoryMiB
+	if m := s.Move; m != nil && m.NewFlavor != nil && m.OldFlavor != nil {
+		vcpus, memoryMiB = max(m.OldFlavor.VCPUs, m.NewFlavor.VCPUs), max(m.OldFlavor.MemoryMiB, m.NewFlavor.MemoryMiB)
+	}
+	return vcpus, memoryMiB
 }
 
 // BootsFromVolume tells whether the root disk is a volume.

@@ -129,7 +129,7 @@ func TestGatewayPlacerRuns(t *testing.T) {
 	active := func(not string) string {
 		sub := s.Subscribe(store.Routers.Kind())
 		defer sub.Close()
-		wait, stop := context.WithTimeout(t.Context(), 10*time.Second)
+		wait, stop := context.WithTimeout(t.Context(), 90*time.Second)
 		defer stop()
 		for {
 			d, err := sub.Next(wait)

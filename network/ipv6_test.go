@@ -264,7 +264,7 @@ func TestSubnetOfManyPorts(t *testing.T) {
 			}
 			follow := s.Subscribe(store.Subnets.Kind())
 			defer follow.Close()
-			wait, stop := context.WithTimeout(t.Context(), 20*time.Second)
+			wait, stop := context.WithTimeout(t.Context(), 90*time.Second)
 			defer stop()
 			for {
 				now, _ := store.Subnets.Get(s.Snapshot(), sub.ID)

@@ -528,7 +528,7 @@ func TestErrorsNameTheMessage(t *testing.T) {
 func TestBigBundle(t *testing.T) {
 	sw := startBridge(t)
 	ctx := testContext(t)
-	c := dial(t, sw, of.Config{ProbeInterval: 200 * time.Millisecond, ProbeMisses: 50})
+	c := dial(t, sw, of.Config{ProbeInterval: 200 * time.Millisecond, ProbeMisses: 500})
 	const n = 20000
 	if err := c.Bundle(ctx, manyFlows(n)); err != nil {
 		t.Fatal(err)

@@ -17,11 +17,11 @@ import (
 )
 
 // deadline bounds each wait for the switch.
-const deadline = 20 * time.Second
+const deadline = 90 * time.Second
 
 func testContext(t testing.TB) context.Context {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
 	t.Cleanup(cancel)
 	return ctx
 }

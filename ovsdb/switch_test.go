@@ -13,7 +13,7 @@ import (
 )
 
 // within bounds every wait of a test.
-const within = 20 * time.Second
+const within = 90 * time.Second
 
 func testContext(t testing.TB) context.Context {
 	t.Helper()

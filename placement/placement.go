@@ -50,12 +50,8 @@ func SizeOf(s *model.Server) Size {
 
 // SizeOn gives what a server takes of a host: of both hosts of a move, with the flavor that it has there.
 func SizeOn(s *model.Server, host model.ID) Size {
-	if s.Move == nil {
-		return SizeOf(s)
-	}
-	t := *s
-	t.Flavor = *s.Move.On(host, &s.Flavor)
-	return SizeOf(&t)
+	vcpus, memory, disk := s.Taken(host)
+	return Size{vcpus, memory, disk}
 }
 
 // Host is a candidate.

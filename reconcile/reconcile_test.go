@@ -36,7 +36,7 @@ var wishes = store.Define("wish", func(w *wish) string { return w.ID },
 		return nil
 	}))
 
-const patience = 20 * time.Second
+const patience = 90 * time.Second
 
 func config(s *store.Store, identity string) reconcile.Config {
 	return reconcile.Config{Store: s, Identity: identity, TTL: time.Second, MinBackoff: time.Millisecond, MaxBackoff: 20 * time.Millisecond, Log: slog.New(slog.DiscardHandler)}

@@ -16,7 +16,7 @@ import (
 // TestCluster runs the suite on a cluster of three processes, then kills its members under load.
 func TestCluster(t *testing.T) {
 	t.Parallel()
-	c := storetest.StartCluster(t, 3, "--max-txn-ops", "1024", "--heartbeat-interval", "50", "--election-timeout", "500")
+	c := storetest.StartCluster(t, 3, "--max-txn-ops", "1024", "--heartbeat-interval", "200", "--election-timeout", "2000")
 	t.Run("Suite", func(t *testing.T) { storetest.Run(t, c.Client()) })
 	t.Run("LeaderDiesUnderLoad", func(t *testing.T) { leaderDiesUnderLoad(t, c) })
 }
@@ -40,7 +40,7 @@ func TestOpenWaitsForEtcd(t *testing.T) {
 	t.Parallel()
 	c := storetest.StartCluster(t, 1)
 	c.Kill(0)
-	ctx, cancel := context.WithTimeout(t.Context(), 40*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	opened := make(chan error, 1)
 	go func() {
@@ -85,13 +85,13 @@ func TestEtcdAway(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	if took := time.Since(began); took > 6*time.Second {
+	if took := time.Since(began); took > 30*time.Second { // one after the other they would need 40 s
 		t.Errorf("Sync told after %s that etcd is away", took)
 	}
 	hctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
 	defer cancel()
 	began = time.Now()
-	if err := s.Sync(hctx); !fault.Is(err, fault.Unavailable) || time.Since(began) > 2*time.Second {
+	if err := s.Sync(hctx); !fault.Is(err, fault.Unavailable) || time.Since(began) > 4*time.Second { // others are told after 5 s
 		t.Errorf("Sync of a hurried caller: %v after %s", err, time.Since(began))
 	}
 	if r, ok := toys.Get(s.Snapshot(), "a"); !ok || r.N != 1 {
@@ -104,7 +104,7 @@ func TestEtcdAway(t *testing.T) {
 		if err == nil {
 			break
 		}
-		if time.Since(began) > 20*time.Second {
+		if time.Since(began) > 90*time.Second {
 			t.Fatalf("the store did not come back: %v", err)
 		}
 	}
@@ -129,7 +129,7 @@ func TestEtcdAway(t *testing.T) {
 func leaderDiesUnderLoad(t *testing.T, c *storetest.Cluster) {
 	const prefix = "/count/"
 	servers := []*store.Store{storetest.Open(t, c.Client(), prefix, toys), storetest.Open(t, c.Client(), prefix, toys)}
-	ctx, cancel := context.WithTimeout(t.Context(), 90*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 4*time.Minute)
 	defer cancel()
 
 	var mu sync.Mutex

@@ -2,17 +2,37 @@ package store
 
 import "slices"
 
-// countKind is a table of the mirror alone: under kind/index/value how many rows the index
+// countKind is a table of the mirror alone: under kind/index/value the Sum of the rows that the index
 // finds there, no entry for none. It is kept with the rows, in the same transactions of the
 // mirror, so every snapshot and every Tx has the counts of its own rows.
 const countKind Kind = "-count"
 
+// Sum is what the rows that an index finds under a value come to.
+type Sum struct {
+	Rows    int
+	Amounts [3]int // in the order that Summed's function gives them
+}
+
+func (s Sum) add(o Sum, sign int) Sum {
+	s.Rows += sign * o.Rows
+	for i := range s.Amounts {
+		s.Amounts[i] += sign * o.Amounts[i]
+	}
+	return s
+}
+
+// share is what a row adds to the Sum under a key of countKind.
+type share struct {
+	key string
+	sum Sum
+}
+
 // Count tells how many rows the index finds under the value: in one look where the index is
-// Counted, else by walking over them.
+// Counted or Summed, else by walking over them.
 func (t *Table[T]) Count(r Reader, index, value string) int {
 	for _, x := range t.indexes {
-		if x.Name == index && x.Counted {
-			return counted(r.state(), countKey(t.kind, index, value))
+		if x.Name == index && x.kept() {
+			return counted(r.state(), countKey(t.kind, index, value)).Rows
 		}
 	}
 	n := 0
@@ -22,29 +42,47 @@ func (t *Table[T]) Count(r Reader, index, value string) int {
 	return n
 }
 
-func countKey(kind Kind, index, value string) string { return string(kind) + "/" + index + "/" + value }
-
-func counted(m *mirror, key string) int {
-	if e := m.get(countKind, key); e != nil {
-		return e.val.(int)
+// Sum tells what the rows that the index finds under the value come to, in one look. It panics where the index is
+// not Summed: a wiring defect.
+func (t *Table[T]) Sum(r Reader, index, value string) Sum {
+	if x := t.indexes[t.index(index)]; x.Amounts == nil {
+		panic("store: index " + index + " of " + string(t.kind) + " is not summed")
 	}
-	return 0
+	return counted(r.state(), countKey(t.kind, index, value))
 }
 
-// countsOf gives the counts that the row is part of, each once.
-func (t *Table[T]) countsOf(row any) []string {
+func (x *Index[T]) kept() bool { return x.Counted || x.Amounts != nil }
+
+func countKey(kind Kind, index, value string) string { return string(kind) + "/" + index + "/" + value }
+
+func counted(m *mirror, key string) Sum {
+	if e := m.get(countKind, key); e != nil {
+		return e.val.(Sum)
+	}
+	return Sum{}
+}
+
+// sharesOf gives what the row adds to which sums, to each once.
+func (t *Table[T]) sharesOf(row any) []share {
 	if row == nil {
 		return nil
 	}
-	var out []string
-	for _, x := range t.indexes {
-		if !x.Counted {
+	var out []share
+	for i := range t.indexes {
+		x := &t.indexes[i]
+		if !x.kept() {
 			continue
 		}
 		for _, v := range x.Keys(row.(*T)) {
-			if k := countKey(t.kind, x.Name, v); !slices.Contains(out, k) {
-				out = append(out, k)
+			k := countKey(t.kind, x.Name, v)
+			if slices.ContainsFunc(out, func(s share) bool { return s.key == k }) {
+				continue
 			}
+			s := share{k, Sum{Rows: 1}}
+			if x.Amounts != nil {
+				s.sum.Amounts = x.Amounts(row.(*T), v)
+			}
+			out = append(out, s)
 		}
 	}
 	return out
@@ -56,24 +94,24 @@ func recount(m *mirror, t AnyTable, old, row any) {
 	if t == nil {
 		return
 	}
-	before, after := t.countsOf(old), t.countsOf(row)
-	for _, k := range before {
-		if !slices.Contains(after, k) {
-			addCount(m, k, -1)
+	before, after := t.sharesOf(old), t.sharesOf(row)
+	for _, s := range before {
+		if !slices.Contains(after, s) {
+			addCount(m, s, -1)
 		}
 	}
-	for _, k := range after {
-		if !slices.Contains(before, k) {
-			addCount(m, k, 1)
+	for _, s := range after {
+		if !slices.Contains(before, s) {
+			addCount(m, s, 1)
 		}
 	}
 }
 
-func addCount(m *mirror, key string, by int) {
-	if n := counted(m, key) + by; n != 0 {
-		m.put(countKind, &entry{key: key, val: n})
+func addCount(m *mirror, s share, sign int) {
+	if n := counted(m, s.key).add(s.sum, sign); n.Rows != 0 {
+		m.put(countKind, &entry{key: s.key, val: n})
 	} else {
-		m.remove(countKind, key)
+		m.remove(countKind, s.key)
 	}
 }
 

@@ -15,11 +15,18 @@ type crate struct {
 	ID     string
 	Owner  string
 	Labels []string // may hold one twice
+	Weight int
 }
 
 var crates = store.Define("crate", func(r *crate) string { return r.ID },
 	store.Counted("owner", func(r *crate) []string { return []string{r.Owner} }),
 	store.Counted("label", func(r *crate) []string { return r.Labels }),
+	store.Summed("load", func(r *crate) []string { return r.Labels }, func(r *crate, label string) [3]int {
+		if label == "x" {
+			return [3]int{r.Weight, 0, 1} // what is told apart by the value
+		}
+		return [3]int{r.Weight, 1}
+	}),
 	store.By("plain", func(r *crate) []string { return []string{r.Owner} }))
 
 var (
@@ -36,6 +43,7 @@ func naive(r store.Reader) map[string]int {
 		for _, l := range c.Labels {
 			if !seen[l] {
 				out["label/"+l]++
+				out["load/"+l] += c.Weight
 			}
 			seen[l] = true
 		}
@@ -53,6 +61,13 @@ func wrongCount(r store.Reader) error {
 	for _, l := range labels {
 		if got := crates.Count(r, "label", l); got != want["label/"+l] {
 			return fmt.Errorf("label %q: counted %d, there are %d", l, got, want["label/"+l])
+		}
+		sum := store.Sum{Rows: want["label/"+l], Amounts: [3]int{want["load/"+l], want["label/"+l]}}
+		if l == "x" {
+			sum.Amounts = [3]int{want["load/"+l], 0, want["label/"+l]}
+		}
+		if got := crates.Sum(r, "load", l); got != sum {
+			return fmt.Errorf("label %q: added up to %v, it is %v", l, got, sum)
 		}
 	}
 	return nil
@@ -81,7 +96,7 @@ func TestCountsAreThoseOfTheRows(t *testing.T) {
 			}
 			ops := rapid.SliceOfN(rapid.Custom(func(rt *rapid.T) op {
 				return op{crate{fmt.Sprint("c", rapid.IntRange(0, 5).Draw(rt, "id")), rapid.SampledFrom(owners).Draw(rt, "owner"),
-					rapid.SliceOfN(rapid.SampledFrom(labels), 0, 3).Draw(rt, "labels")}, rapid.IntRange(0, 2).Draw(rt, "delete") == 0}
+					rapid.SliceOfN(rapid.SampledFrom(labels), 0, 3).Draw(rt, "labels"), rapid.IntRange(0, 9).Draw(rt, "weight")}, rapid.IntRange(0, 2).Draw(rt, "delete") == 0}
 			}), 1, 8).Draw(rt, "ops")
 			before := naive(s.Snapshot())
 			_, err := s.Update(t.Context(), func(tx *store.Tx) error {

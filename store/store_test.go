@@ -24,6 +24,11 @@ func TestEmbedded(t *testing.T) {
 	storetest.Run(t, cl)
 }
 
+// TestMemory runs the suite on the etcd that tests with a clock of their own use: it is no other than the real one.
+func TestMemory(t *testing.T) {
+	storetest.Run(t, storetest.NewMemory().Client(t.Context(), nil))
+}
+
 func BenchmarkUpdate(b *testing.B) {
 	s := storetest.New(b, toys)
 	b.RunParallel(func(pb *testing.PB) {

@@ -17,6 +17,8 @@ type Index[T any] struct {
 	Keys func(*T) []string
 	// Counted: how many rows it finds under a value is kept, so that Count costs one look.
 	Counted bool
+	// Amounts, where it is not nil, gives what a row adds to the amounts that are kept for one of its values; see Sum.
+	Amounts func(row *T, value string) [3]int
 }
 
 // Table is a typed set of rows. Make one with Define and keep it in a package variable
@@ -44,6 +46,12 @@ func Counted[T any](name string, keys func(*T) []string) Option[T] {
 	return func(t *Table[T]) { t.indexes = append(t.indexes, Index[T]{Name: name, Keys: keys, Counted: true}) }
 }
 
+// Summed adds an index for whose values amounts of the rows are kept added up, with the number of rows: for what is asked
+// of all rows of a host or a project with every new one. amounts gives what a row adds under one of its values.
+func Summed[T any](name string, keys func(*T) []string, amounts func(row *T, value string) [3]int) Option[T] {
+	return func(t *Table[T]) { t.indexes = append(t.indexes, Index[T]{Name: name, Keys: keys, Amounts: amounts}) }
+}
+
 // Define makes a table of rows that key tells apart. A key holds no slash and is not empty.
 func Define[T any](kind Kind, key func(*T) string, opts ...Option[T]) *Table[T] {
 	t := &Table[T]{kind: kind, key: key}
@@ -64,7 +72,7 @@ type AnyTable interface {
 	valuesOf(index int, row any) []string
 	claimsOf(row any) []string
 	keyOf(row any) string
-	countsOf(row any) []string
+	sharesOf(row any) []share
 }
 
 func (t *Table[T]) decode(data []byte) (any, error) {

@@ -92,9 +92,14 @@ var (
 		By("user", func(r *model.KeyPair) []string { return []string{r.UserID} }))
 
 	Servers = Define("server", func(r *model.Server) string { return r.ID },
-		By("project", func(r *model.Server) []string { return []string{r.ProjectID} }),
-		// host finds what a host must know of: also what is on its way there, and what left it and may come back.
-		By("host", func(r *model.Server) []string {
+		// project adds up what quotas limit: vCPUs and MiB of memory.
+		Summed("project", func(r *model.Server) []string { return []string{r.ProjectID} }, func(r *model.Server, _ string) [3]int {
+			vcpus, mib := r.Spent()
+			return [3]int{vcpus, mib}
+		}),
+		// host finds what a host must know of: also what is on its way there, and what left it and may come back. It adds up
+		// what they take of it: vCPUs, MiB of memory, GiB of disk.
+		Summed("host", func(r *model.Server) []string {
 			out := some(r.Host)
 			if m := r.Move; m != nil {
 				for _, h := range []model.ID{m.Source, m.Target} {
@@ -104,6 +109,9 @@ var (
 				}
 			}
 			return out
+		}, func(r *model.Server, host string) [3]int {
+			vcpus, mib, gib := r.Taken(host)
+			return [3]int{vcpus, mib, gib}
 		}),
 		By("group", func(r *model.Server) []string { return some(r.GroupID) }),
 		By("moving", func(r *model.Server) []string {
@@ -162,7 +170,13 @@ var (
 
 	Volumes = Define("volume", func(r *model.Volume) string { return r.ID },
 		Counted("project", func(r *model.Volume) []string { return []string{r.ProjectID} }),
-		By("host", func(r *model.Volume) []string { return some(r.Host) }),
+		// host adds up the GiB that local volumes take of it.
+		Summed("host", func(r *model.Volume) []string { return some(r.Host) }, func(r *model.Volume, _ string) [3]int {
+			if r.Engine != "local" {
+				return [3]int{}
+			}
+			return [3]int{r.SizeGiB}
+		}),
 		By("state", func(r *model.Volume) []string { return []string{r.Status.State} }),
 		By("type", func(r *model.Volume) []string { return some(r.TypeID) }),
 		By("source", func(r *model.Volume) []string { return some(r.Source.VolumeID) }),

@@ -152,7 +152,14 @@ func reason(s sim.Step) string {
 	case pipeline.GroupIn:
 		return "No ingress rule of the receiver's security groups allows it."
 	case pipeline.Route:
+		if !miss && s.Entry.Feature == pipeline.FeatureScope {
+			return "The router does not send from one address scope to another: put both networks' subnet pools into one."
+		}
 		return "The router has no route for it."
+	case pipeline.NAT:
+		if !miss && s.Entry.Feature == pipeline.FeatureScope {
+			return "The router does not translate (--disable-snat), and the external network is in another address scope."
+		}
 	case pipeline.Resolve:
 		return "Nobody in the next network has the address that it goes to."
 	case pipeline.Lookup:

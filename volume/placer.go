@@ -50,14 +50,13 @@ func Rooms(r store.Reader, engine string) []Room {
 			room.Total = MaxSizeGiB
 		}
 		room.Free = room.Total
-		for x := range store.Volumes.List(r, "host", h.ID) {
-			if x.Engine == engine {
-				room.Free -= x.SizeGiB
-			}
-		}
 		if engine == EngineLocal {
-			for s := range store.Servers.List(r, "host", h.ID) {
-				room.Free -= model.RootGiB(s)
+			room.Free -= store.Volumes.Sum(r, "host", h.ID).Amounts[0] + store.Servers.Sum(r, "host", h.ID).Amounts[2]
+		} else {
+			for x := range store.Volumes.List(r, "host", h.ID) {
+				if x.Engine == engine {
+					room.Free -= x.SizeGiB
+				}
 			}
 		}
 		if told && engine != EngineLocal { // others use the same storage

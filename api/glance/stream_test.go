@@ -32,7 +32,7 @@ func (c *cloud) begin(id, framing, part string) net.Conn {
 
 func (c *cloud) untilStatus(id, status string) {
 	c.t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); ; <-time.After(5 * time.Millisecond) {
+	for deadline := time.Now().Add(90 * time.Second); ; <-time.After(5 * time.Millisecond) {
 		got := c.want(200, "p1/reader", "GET", "/v2/images/"+id, nil).str("status")
 		if got == status {
 			return
@@ -100,7 +100,7 @@ func TestSilentSender(t *testing.T) {
 	c.url = srv.URL
 	id := c.image("p1/member", nil)
 	conn := c.begin(id, "Content-Length: 100000", strings.Repeat("x", 70_000))
-	if err := conn.SetReadDeadline(time.Now().Add(20 * time.Second)); err != nil {
+	if err := conn.SetReadDeadline(time.Now().Add(90 * time.Second)); err != nil {
 		t.Fatal(err)
 	}
 	answer, err := io.ReadAll(conn)

@@ -284,7 +284,7 @@ func FuzzAuthBody(f *testing.F) {
 		case a.str("error.message") == "" || a.at("error.code") != float64(a.status) || a.header.Get("X-Subject-Token") != "":
 			t.Fatalf("%s", a.raw)
 		}
-		if took := time.Since(start); took > 5*time.Second {
+		if took := time.Since(start); took > 60*time.Second {
 			t.Fatalf("it took %v", took)
 		}
 		if !json.Valid([]byte(a.raw)) {

@@ -313,7 +313,7 @@ func (c *cloud) boot(token, name string, more ...any) string {
 	return c.must(202, token, "POST", "/servers", object{"server": s})["id"].(string)
 }
 
-const patience = 20 * time.Second
+const patience = 90 * time.Second
 
 // wait waits until the server's member is so.
 func (c *cloud) wait(token, id, member string, want any) object {

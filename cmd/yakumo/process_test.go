@@ -116,11 +116,14 @@ func (p *proc) kill() {
 // ready waits until the server is healthy.
 func (p *proc) ready() {
 	p.t.Helper()
-	p.until(60*time.Second, "healthy", func() bool {
+	p.until(patience, "healthy", func() bool {
 		code, _, _ := p.get("http://"+p.api+"/healthz", "")
 		return code == http.StatusOK
 	})
 }
+
+// patience bounds each wait: other tests may have the processors meanwhile.
+const patience = 90 * time.Second
 
 func (p *proc) until(d time.Duration, what string, f func() bool) {
 	p.t.Helper()
@@ -146,7 +149,7 @@ func (p *proc) get(url, token string) (int, http.Header, string) {
 // web bounds every call: a server that does not answer fails the test.
 func (p *proc) call(method, url, token, body string) (int, http.Header, string) {
 	p.t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, method, url, strings.NewReader(body))
 	if err != nil {

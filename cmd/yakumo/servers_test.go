@@ -65,14 +65,14 @@ func TestTwoServers(t *testing.T) {
 		t.Helper()
 		began := time.Now()
 		server := id(t, p.at("POST", "/compute/v2.1/servers", token, `{"server":{"name":"s","imageRef":"`+image+`","flavorRef":"0","networks":"none"}}`, 202), "server")
-		p.until(30*time.Second, "refusing a server that has no host", func() bool {
+		p.until(patience, "refusing a server that has no host", func() bool {
 			return p.at("GET", "/compute/v2.1/servers/"+server, token, "", 200)["server"].(map[string]any)["status"] == "ERROR"
 		})
 		t.Logf("%s: placement answers after %s", what, time.Since(began).Round(time.Millisecond))
 		p.at("DELETE", "/compute/v2.1/servers/"+server, token, "", 204)
 	}
 	const election = "controller-placement"
-	a.until(20*time.Second, "somebody leading", func() bool { return leads(election, a, b) != nil })
+	a.until(patience, "somebody leading", func() bool { return leads(election, a, b) != nil })
 	refuse(a, "at first")
 	leader, other := a, b
 	if leads(election, a, b) == b {
@@ -80,9 +80,7 @@ func TestTwoServers(t *testing.T) {
 	}
 	leader.kill()
 	refuse(other, "leader killed")
-	if leads(election, a, b) != other {
-		t.Error("the other server was not elected")
-	}
+	other.until(patience, "elected", func() bool { return leads(election, a, b) == other }) // its log comes by a pipe
 	leader.start(sh, nil)
 	leader.ready()
 	leader.at("GET", "/network/v2.0/networks", token, "", 200)
@@ -92,13 +90,13 @@ func TestTwoServers(t *testing.T) {
 	other.interrupt()
 	select {
 	case <-other.done:
-	case <-time.After(20 * time.Second):
+	case <-time.After(patience):
 		t.Fatal("the server does not end")
 	}
 	if other.err != nil {
 		t.Errorf("an orderly end: %v", other.err)
 	}
-	leader.until(20*time.Second, "elected", func() bool { return leads(election, a, b) == leader })
+	leader.until(patience, "elected", func() bool { return leads(election, a, b) == leader })
 	t.Logf("the office passed %s after the signal", time.Since(began).Round(time.Millisecond))
 	refuse(leader, "leader ended")
 	other.start(sh, nil)
@@ -129,14 +127,14 @@ func etcdAway(t *testing.T, etcd *storetest.Cluster, token string, servers ...*p
 				if s, err := strconv.Atoi(h.Get("Retry-After")); err != nil || s < 1 {
 					t.Errorf("%s: Retry-After is %q", path, h.Get("Retry-After"))
 				}
-				if took > 10*time.Second {
+				if took > 30*time.Second {
 					t.Errorf("%s: answered after %s", path, took)
 				}
 			})
 		}
 		for _, addr := range []string{p.api, p.debug} {
 			began := time.Now()
-			if code, _, text := p.get("http://"+addr+"/healthz", ""); code != 503 || time.Since(began) > 5*time.Second {
+			if code, _, text := p.get("http://"+addr+"/healthz", ""); code != 503 || time.Since(began) > 30*time.Second {
 				t.Errorf("healthz without etcd: %d %s after %s", code, text, time.Since(began))
 			}
 		}

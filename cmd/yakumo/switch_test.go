@@ -66,24 +66,25 @@ func TestSwitchByAPI(t *testing.T) {
 	address := made["fixed_ips"].([]any)[0].(map[string]any)["ip_address"].(string)
 	p.at("PUT", port, token, `{"port":{"binding:host_id":"tor-1","binding:profile":{"device":"eth3"}}}`, 200)
 	status := func() any { return p.at("GET", port, token, "", 200)["port"].(map[string]any)["status"] }
-	p.until(30*time.Second, "wiring the port", func() bool { return status() == "ACTIVE" })
-	p.until(10*time.Second, "showing the switch's agent alive", func() bool {
+	p.until(patience, "wiring the port", func() bool { return status() == "ACTIVE" })
+	p.until(patience, "showing the switch's agent alive", func() bool {
 		agents := p.at("GET", "/network/v2.0/agents?host=tor-1", token, "", 200)["agents"].([]any)
 		return len(agents) == 1 && agents[0].(map[string]any)["alive"] == true
 	})
 
 	ip(t, "-n", machine, "link", "set", "eth0", "address", mac, "mtu", "1400", "up")
-	if out, err := exec.Command("ip", "netns", "exec", machine, "busybox", "udhcpc", "-f", "-n", "-q", "-i", "eth0", "-s", "/bin/true").CombinedOutput(); err != nil || !strings.Contains(string(out), address) {
-		t.Errorf("the machine gets no address: %v: %s", err, out)
-	}
+	p.until(patience, "giving the machine its address", func() bool {
+		out, err := exec.Command("ip", "netns", "exec", machine, "busybox", "udhcpc", "-f", "-n", "-q", "-i", "eth0", "-s", "/bin/true").CombinedOutput()
+		return err == nil && strings.Contains(string(out), address)
+	})
 	ip(t, "-n", machine, "addr", "add", address+"/24", "dev", "eth0")
-	p.until(10*time.Second, "letting the machine reach its router", func() bool {
+	p.until(patience, "letting the machine reach its router", func() bool {
 		return exec.Command("ip", "netns", "exec", machine, "ping", "-n", "-c", "1", "-W", "1", "10.5.0.1").Run() == nil
 	})
 
 	p.at("DELETE", "/yakumo/v1/switches/tor-1", token, "", 409)
 	p.at("PUT", port, token, `{"port":{"binding:host_id":""}}`, 200)
-	p.until(10*time.Second, "unplugging the device", func() bool { return !strings.Contains(sw.Vsctl("list-ports", "br-int"), "eth3") })
+	p.until(patience, "unplugging the device", func() bool { return !strings.Contains(sw.Vsctl("list-ports", "br-int"), "eth3") })
 	p.at("DELETE", "/yakumo/v1/switches/tor-1", token, "", 204)
 	p.at("GET", "/yakumo/v1/switches/tor-1", token, "", 404)
 }

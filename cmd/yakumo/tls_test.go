@@ -60,7 +60,7 @@ func TestAPIOverTLS(t *testing.T) {
 	p.start(sh, func(cmd *exec.Cmd) { cmd.Args = append(cmd.Args, "--tls-cert", cert, "--tls-key", key) })
 	// fresh asks on a connection of its own.
 	fresh := func(pool *x509.CertPool) bool {
-		c := &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: pool}, DisableKeepAlives: true}}
+		c := &http.Client{Timeout: patience, Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: pool}, DisableKeepAlives: true}}
 		resp, err := c.Get("https://" + p.api + "/healthz")
 		if err != nil {
 			return false
@@ -68,12 +68,12 @@ func TestAPIOverTLS(t *testing.T) {
 		resp.Body.Close()
 		return resp.StatusCode == http.StatusOK
 	}
-	p.until(60*time.Second, "healthy over TLS", func() bool { return fresh(pool) })
+	p.until(patience, "healthy over TLS", func() bool { return fresh(pool) })
 	if code, _, _ := p.get("http://"+p.api+"/healthz", ""); code == http.StatusOK {
 		t.Error("the API answers in clear text too")
 	}
 	_, _, renewed := writePair(t, dir, 2, time.Now())
-	p.until(10*time.Second, "using the new certificate", func() bool { return fresh(renewed) })
+	p.until(patience, "using the new certificate", func() bool { return fresh(renewed) })
 	if err := os.WriteFile(cert, []byte("not a certificate"), 0o600); err != nil {
 		t.Fatal(err)
 	}

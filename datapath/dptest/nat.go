@@ -461,8 +461,9 @@ func testNoSourceNAT(t *testing.T, f Fabric) {
 		h.Apply(r)
 	}
 	for _, g := range []*Guest{tn.a, tn.b} {
-		p := g.via(tn.port, s.o.IP(), 53)
-		s.back(g, p, s.out(g, p, g.IP(), mac))
+		for _, p := range each(g.via(tn.port, s.o.IP(), 53), s.w) {
+			s.back(g, p, s.out(g, p, g.IP(), mac))
+		}
 		q := s.in(g, s.to(mac, g.IP(), 5000, 80), g.IP())
 		s.out(g, g.reply(tn.port, q), g.IP(), mac)
 	}

@@ -37,7 +37,7 @@ func Run(t *testing.T, f Fabric) {
 		{"Neighbours", testNeighbours}, {"Spoof6", testSpoof6}, {"GroupRules6", testGroupRules6}, {"Stateless", testStateless}, {"Related6", testRelated6},
 		{"Advertisements", testAdvertisements}, {"DHCPv6", testDHCPv6}, {"Multicast", testMulticast}, {"ProviderMulticast", testProviderMulticast},
 	}
-	for _, c := range slices.Concat(cases, segmentCases, standbyCases, routerCases, natCases, topologyCases) {
+	for _, c := range slices.Concat(cases, segmentCases, standbyCases, routerCases, natCases, scopeCases, topologyCases) {
 		t.Run(c.name, func(t *testing.T) { c.run(t, f) })
 	}
 }

@@ -64,7 +64,7 @@ func testTopology(t *testing.T, f Fabric, c *topology.Cloud) {
 				port++
 				p := guests[a.Row.ID].via(r.Row.Interfaces[at], dst, 53)
 				p.SrcPort = port
-				who, from, hops, _ := c.Expect(r, a.IP, dst, 64)
+				who, from, hops, _ := c.Expect(r, a.Network, a.IP, dst, 64)
 				if who == "" {
 					nobody = append(nobody, p.Payload)
 					guests[a.Row.ID].Send(p)

@@ -10,7 +10,7 @@ import (
 	"yakumo/openflow"
 )
 
-// Registers: the pipeline's own fields, and two to swap addresses through. The 128-bit registers
+// Registers: the pipeline's own fields, and two to swap addresses through; all of them are taken, so Scope is the metadata. The 128-bit registers
 // 2 and 3 are the registers 8 to 11 and 12 to 15.
 const (
 	regNet = iota
@@ -39,7 +39,7 @@ var ofFields = map[pipeline.Field]openflow.Field{
 	pipeline.SCTPSrc: openflow.FieldSCTPSrc, pipeline.SCTPDst: openflow.FieldSCTPDst,
 	pipeline.ICMPType: openflow.FieldICMPv4Type, pipeline.ICMPCode: openflow.FieldICMPv4Code,
 	pipeline.Router: openflow.RegField(regRouter), pipeline.NextHop: openflow.RegField(regNextHop), pipeline.NextHop6: xxreg(xxregNextHop6),
-	pipeline.Landed: openflow.RegField(regLanded), pipeline.Large: openflow.RegField(regLarge),
+	pipeline.Landed: openflow.RegField(regLanded), pipeline.Large: openflow.RegField(regLarge), pipeline.Scope: openflow.FieldMetadata,
 	pipeline.IPTTL: openflow.FieldIPTTL, pipeline.IPDSCP: openflow.FieldIPDSCP, pipeline.IPFrag: openflow.FieldIPFrag,
 	pipeline.IP6Src: openflow.FieldIPv6Src, pipeline.IP6Dst: openflow.FieldIPv6Dst,
 	pipeline.ICMP6Type: openflow.FieldICMPv6Type, pipeline.ICMP6Code: openflow.FieldICMPv6Code,
@@ -88,7 +88,7 @@ func bind(m pipeline.Match, at ports) (openflow.Match, bool) {
 			terms = append(terms, openflow.CTState(ofState(t.Value), ofState(t.Mask)))
 		case pipeline.TunnelID:
 			terms = append(terms, openflow.TunnelID(t.Value))
-		case pipeline.Net, pipeline.From, pipeline.To, pipeline.Router, pipeline.Landed, pipeline.Large:
+		case pipeline.Net, pipeline.From, pipeline.To, pipeline.Router, pipeline.Landed, pipeline.Large, pipeline.Scope:
 			terms = append(terms, openflow.Exact(ofFields[t.Field], openflow.U64(t.Value)))
 		default:
 			terms = append(terms, openflow.Masked(ofFields[t.Field], value(t.High, t.Value), value(t.HighMask, t.Mask)))

@@ -32,6 +32,7 @@ const (
 	FeatureQoS
 	FeatureTrunk
 	FeatureStandby
+	FeatureScope
 	numFeatures
 )
 
@@ -39,7 +40,7 @@ var featureNames = [numFeatures]string{
 	FeatureBase: "base", FeatureClassify: "classify", FeatureAntiSpoof: "anti-spoof", FeatureARP: "arp", FeatureDHCP: "dhcp",
 	FeatureMetadata: "metadata", FeatureGroup: "group", FeatureLookup: "lookup", FeatureFlood: "flood", FeatureOutput: "output",
 	FeatureRouter: "router", FeatureNAT: "nat", FeatureProvider: "provider", FeatureND: "nd", FeatureRA: "ra", FeatureDHCPv6: "dhcpv6",
-	FeatureDNS: "dns", FeatureMulticast: "multicast", FeatureMirror: "mirror", FeatureQoS: "qos", FeatureTrunk: "trunk", FeatureStandby: "standby",
+	FeatureDNS: "dns", FeatureMulticast: "multicast", FeatureMirror: "mirror", FeatureQoS: "qos", FeatureTrunk: "trunk", FeatureStandby: "standby", FeatureScope: "scope",
 }
 
 // String gives the feature's name.

@@ -14,7 +14,6 @@ const (
 	prioOldNews  = 260
 	prioEnter    = 200 // arrive: packets for a router
 	prioTransit  = 100 // fit
-	prioTrack    = 30  // nat: a source that is translated, of a router without source NAT
 	prioUntouch  = 20
 	prioTranslat = 10
 
@@ -136,7 +135,7 @@ func (c *compiler) outerSide(r *model.HostRouter, mac string) side {
 
 // gateway compiles a router's side to the outside. The active gateway host sends and receives there; the
 // others send it what leads outside, as it is.
-func (c *compiler) gateway(r *model.HostRouter, ord uint32, router Term) {
+func (c *compiler) gateway(r *model.HostRouter, ord uint32, router Term, sp spaces) {
 	gw, s := r.Gateway, c.outerSide(r, r.Gateway.MAC)
 	net := Is(Net, s.net)
 	if s.fit {
@@ -150,7 +149,10 @@ func (c *compiler) gateway(r *model.HostRouter, ord uint32, router Term) {
 	for _, o := range outwards(r) {
 		v := versionOf(o.dst.Addr())
 		at := MatchOf(router, v.typ, Within(v.dst, o.dst))
-		switch prio := prioRoutes + 2*uint16(o.dst.Bits()); {
+		if o.dst.Addr().Is6() { // what is of IPv4 may be translated
+			c.fence(router, o.dst, gatewayScopes(gw), sp)
+		}
+		switch prio := routePriority(o.dst); {
 		case gw.Active:
 			c.route(router, o.dst, s, o.nextHop)
 		case gw.TunnelIP.IsValid():
@@ -159,6 +161,7 @@ func (c *compiler) gateway(r *model.HostRouter, ord uint32, router Term) {
 			c.add(Route, prio, FeatureNAT, at, ToAgent{Responder: ResponderUnreachable, Port: ord, Arg: UnreachableNet})
 		}
 	}
+	var translate []Action
 	for _, p := range gw.Addresses {
 		a := p.Addr().Unmap()
 		c.resolve(net, a, s.mac)
@@ -174,18 +177,17 @@ func (c *compiler) gateway(r *model.HostRouter, ord uint32, router Term) {
 			// What is sent to this address from inside may be an answer to what was sent with it.
 			v := versionOf(a)
 			c.echo(Route, prioOwnEcho, a, router)
-			c.add(Route, prioOwn, FeatureNAT, MatchOf(router, v.typ, IsAddr(v.dst, a)), Reenter{}, Goto{Restore})
+			c.add(Route, prioOwn, FeatureNAT, MatchOf(router, v.typ, IsAddr(v.dst, a)), append(sp.free(), Reenter{}, Goto{Restore})...)
 			c.toSelf(Redirect, prioTold, ord, router, a, Is(TrackMark, 0))
 			c.add(SNAT, prioSelf, FeatureNAT, MatchOf(router, v.typ, IsAddr(v.src, a)), Goto{Resolve})
 			if gw.SNAT {
-				c.add(SNAT, prioSNAT, FeatureNAT, MatchOf(append(fresh(), router)...), Translate{Zone: Router, Source: true, Addr: a, Mark: mark, Stage: Leave})
+				translate = []Action{Translate{Zone: Router, Source: true, Addr: a, Mark: mark, Stage: Leave}}
+				c.add(SNAT, prioSNAT, FeatureNAT, MatchOf(append(fresh(), router)...), translate...)
 				c.leaves(router, a)
 			}
 		}
 	}
-	if !gw.SNAT {
-		c.add(NAT, prioUntouch, FeatureNAT, MatchOf(router, Is(EthType, TypeIPv4)), Goto{Resolve})
-	}
+	c.judge(r, router, sp, translate)
 	if !gw.Active {
 		return
 	}
@@ -195,8 +197,9 @@ func (c *compiler) gateway(r *model.HostRouter, ord uint32, router Term) {
 		}
 	}
 	c.add(Classify, prioClassify, FeatureNAT, MatchOf(Is(InPort, PortTunnel), Is(TunnelID, transit), Is(VLAN, 0)), Put(Router, uint64(ord)), Reenter{}, Goto{Route})
-	c.arrive(ord, net, s.mac, gw.VNI)
-	c.add(Arrive, prioEnter, FeatureNAT, MatchOf(net, Is(EthType, TypeIPv6), IsMAC(EthDst, s.mac)), Put(Router, uint64(ord)), Put(Landed, 0), Reenter{}, Goto{Route})
+	c.arrive(ord, net, s.mac, gw.VNI, sp)
+	c.add(Arrive, prioEnter, FeatureNAT, MatchOf(net, Is(EthType, TypeIPv6), IsMAC(EthDst, s.mac)),
+		append(append([]Action{Put(Router, uint64(ord)), Put(Landed, 0)}, sp.enters(gatewayScopes(gw))...), Reenter{}, Goto{Route})...)
 	six := false
 	for _, p := range gw.Addresses {
 		a := p.Addr().Unmap()
@@ -232,10 +235,11 @@ func (c *compiler) answerOutside(net Term, a netip.Addr, mac MAC) {
 
 // arrive takes in frames for a MAC that a router has outside: from the provider bridge, from ports here, and
 // from routers here.
-func (c *compiler) arrive(ord uint32, net Term, mac MAC, vni uint32) {
+func (c *compiler) arrive(ord uint32, net Term, mac MAC, vni uint32, sp spaces) {
 	dst := IsMAC(EthDst, mac)
 	c.add(Arrive, prioTell, FeatureNAT, MatchOf(net, Is(EthType, TypeARP), Is(ARPOp, ARPReply), dst), ToAgent{Responder: ResponderLearn, Port: ord, Arg: vni})
-	c.add(Arrive, prioEnter, FeatureNAT, MatchOf(net, Is(EthType, TypeIPv4), dst), Put(Router, uint64(ord)), Put(Landed, 0), Reenter{}, Goto{Restore})
+	c.add(Arrive, prioEnter, FeatureNAT, MatchOf(net, Is(EthType, TypeIPv4), dst),
+		append(append([]Action{Put(Router, uint64(ord)), Put(Landed, 0)}, sp.free()...), Reenter{}, Goto{Restore})...)
 	c.add(Lookup, prioLocal, FeatureNAT, MatchOf(net, dst, Is(Landed, 0)), Goto{Arrive})
 }
 
@@ -250,7 +254,7 @@ func (c *compiler) floating(f *model.HostFloating) {
 	router, ip := Is(Router, uint64(ord)), Is(EthType, TypeIPv4)
 	s := c.outerSide(r, f.MAC)
 	net := Is(Net, s.net)
-	c.arrive(ord, net, s.mac, f.VNI)
+	c.arrive(ord, net, s.mac, f.VNI, spacesOf(r))
 	if !f.Standby { // else another says that it is there; what comes here, and what its guest sends, is translated
 		c.answerOutside(net, addr, s.mac)
 	}
@@ -267,7 +271,7 @@ func (c *compiler) floating(f *model.HostFloating) {
 		c.leaves(router, addr)
 		for _, o := range outwards(r) {
 			if o.dst.Addr().Is4() {
-				c.routeFrom(router, o.dst, IsAddr(IPSrc, fixed), 1, s, o.nextHop)
+				c.routeFrom(router, o.dst, IsAddr(IPSrc, fixed), aboveFloat, s, o.nextHop)
 			}
 		}
 	} else {
@@ -287,9 +291,10 @@ func (c *compiler) floating(f *model.HostFloating) {
 				Translate{Zone: Router, Addr: w.Address.Unmap(), MinPort: w.Internal + n, MaxPort: w.Internal + n, Mark: mark, Stage: Route})
 		}
 	}
-	if !r.Gateway.SNAT {
+	if partial(r) {
+		c.restores(router, addr)
 		for a := range inside {
-			c.add(NAT, prioTrack, FeatureNAT, MatchOf(router, ip, IsAddr(IPSrc, a)), Track{Zone: Router, Stage: SNAT, NAT: true})
+			c.translates(router, a)
 		}
 	}
 }

@@ -22,6 +22,7 @@ const (
 	NextHop6                // the same for IPv6
 	Landed                  // 1: it came over the wire of its network and must not go back there
 	Large                   // 1: CheckSize found it too large
+	Scope                   // number of the address scopes that a router was given the packet from, 0 none; only of routers with several
 	TrackState              // bits Tracked…Invalid; filled by Track
 	TrackMark               // mark of the tracked connection
 	ConjID                  // id of a conjunction that matched
@@ -125,6 +126,7 @@ var fields = [numFields]fieldInfo{
 	NextHop6:     {"next_hop6", 128, formatIPv6, "IPv6 address that a routed packet goes to next"},
 	Landed:       {"landed", 1, formatNumber, "1: it came over the wire of its network and does not go back there"},
 	Large:        {"large", 1, formatNumber, "1: larger than the check asked for"},
+	Scope:        {"scope", 16, formatNumber, "address scopes of the network by which the packet came to its router, 0 where it is held to none"},
 	TrackState:   {"track", 6, formatState, "connection state, after conntrack"},
 	TrackMark:    {"mark", 32, formatNumber, "mark of the connection, 1 is blocked"},
 	ConjID:       {"conj", 32, formatNumber, "rule whose clauses all matched"},

@@ -84,6 +84,11 @@ func drawRow(t *rapid.T) model.HostRow {
 		r.AdminStateUp = rapid.IntRange(0, 9).Draw(t, "up") > 0
 		r.Interfaces = r.Interfaces[:rapid.IntRange(0, 3).Draw(t, "interfaces")]
 		r.Gateway.Active, r.Gateway.SNAT = rapid.Bool().Draw(t, "active"), rapid.Bool().Draw(t, "snat")
+		for i := range r.Interfaces {
+			r.Interfaces[i].Scope4 = rapid.SampledFrom([]model.ID{"", "red", "blue"}).Draw(t, "scope")
+			r.Interfaces[i].Scope6 = rapid.SampledFrom([]model.ID{"", "six"}).Draw(t, "scope of IPv6")
+		}
+		r.Gateway.Scope4 = rapid.SampledFrom([]model.ID{"", "red"}).Draw(t, "scope outside")
 		if rapid.Bool().Draw(t, "routes") {
 			r.Routes = []model.Route{{Destination: netip.MustParsePrefix("0.0.0.0/0"), NextHop: netip.MustParseAddr("10.0.0.9")}, {Destination: netip.MustParsePrefix("192.168.0.0/16"), NextHop: netip.MustParseAddr("203.0.113.7")}}
 		}

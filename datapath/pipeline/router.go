@@ -13,7 +13,7 @@ const (
 	prioOwnEcho = 1000 // route: packets to the router itself
 	prioOwn     = 980
 	prioExpired = 900 // route: time to live
-	prioRoutes  = 100 // route: plus twice the prefix's length
+	prioRoutes  = 100 // route: plus four times the prefix's length
 	prioNoRoute = 10
 	prioLarge   = 200 // fit
 	prioNextHop = 100 // resolve
@@ -87,6 +87,7 @@ type side struct {
 	mtu  int
 	fit  bool // some packets may be too large for it
 	next Stage
+	in   scopes
 }
 
 // router compiles a router: it routes what guests here send.
@@ -96,22 +97,23 @@ func (c *compiler) router(r *model.HostRouter) {
 		return
 	}
 	router := Is(Router, uint64(ord))
-	largest := largestMTU(r)
+	largest, sp := largestMTU(r), spacesOf(r)
 	sides := make([]side, len(r.Interfaces))
 	routed := map[netip.Prefix]bool{}
 	for i := range r.Interfaces {
 		p := &r.Interfaces[i]
-		s := side{net: c.vni(p.VNI), mac: c.mac(p.MAC), mtu: p.MTU, next: Resolve}
+		s := side{net: c.vni(p.VNI), mac: c.mac(p.MAC), mtu: p.MTU, next: Resolve, in: scopes{p.Scope4, p.Scope6}}
 		s.fit = s.mtu > 0 && s.mtu < largest
 		if s.fit {
 			s.next = Fit
 		}
 		sides[i] = s
-		c.routerPort(ord, router, p, s)
+		c.routerPort(ord, router, p, s, sp)
 		for _, a := range p.Addresses {
 			if a = a.Masked(); !routed[a] {
 				routed[a] = true
 				c.route(router, a, s, netip.Addr{})
+				c.fence(router, a, s.in, sp)
 			}
 		}
 	}
@@ -126,10 +128,11 @@ func (c *compiler) router(r *model.HostRouter) {
 		if i := nextTo(r, x.NextHop); i >= 0 {
 			routed[dst] = true
 			c.route(router, dst, sides[i], x.NextHop)
+			c.fence(router, dst, sides[i].in, sp)
 		}
 	}
 	if r.Gateway != nil {
-		c.gateway(r, ord, router)
+		c.gateway(r, ord, router, sp)
 	}
 	for i := range versions {
 		f := versions[i]
@@ -170,10 +173,10 @@ func nextTo(r *model.HostRouter, a netip.Addr) int {
 }
 
 // routerPort compiles an interface: frames to its MAC and packets to its addresses.
-func (c *compiler) routerPort(ord uint32, router Term, p *model.HostRouterPort, s side) {
+func (c *compiler) routerPort(ord uint32, router Term, p *model.HostRouterPort, s side, sp spaces) {
 	net, dst := Is(Net, s.net), IsMAC(EthDst, s.mac)
 	// The router may send it back to where it came from, hence Reenter.
-	c.add(Admit, prioLocal, FeatureRouter, MatchOf(net, dst), Put(Router, uint64(ord)), Reenter{}, Goto{Route})
+	c.add(Admit, prioLocal, FeatureRouter, MatchOf(net, dst), append(append([]Action{Put(Router, uint64(ord))}, sp.enters(s.in)...), Reenter{}, Goto{Route})...)
 	// What another router sends to this one. All routing is done at the sender, so nothing of the kind comes by a tunnel.
 	c.add(Lookup, prioLocal, FeatureRouter, MatchOf(net, dst, Is(Landed, 0)), Goto{Admit})
 	six := false
@@ -229,6 +232,9 @@ func (c *compiler) route(router Term, dst netip.Prefix, s side, nextHop netip.Ad
 	c.routeFrom(router, dst, Term{}, 0, s, nextHop)
 }
 
+// routePriority leaves room above a route for its exceptions.
+func routePriority(dst netip.Prefix) uint16 { return prioRoutes + 4*uint16(dst.Bits()) }
+
 // routeFrom is route for the sources that src names, above other routes of that length by above.
 func (c *compiler) routeFrom(router Term, dst netip.Prefix, src Term, above uint16, s side, nextHop netip.Addr) {
 	f := versionOf(dst.Addr())
@@ -242,5 +248,5 @@ func (c *compiler) routeFrom(router Term, dst netip.Prefix, src Term, above uint
 	if s.fit {
 		as = append(as, CheckSize{uint16(s.mtu)})
 	}
-	c.add(Route, prioRoutes+2*uint16(dst.Bits())+above, FeatureRouter, MatchOf(router, f.typ, Within(f.dst, dst), src), append(as, Goto{s.next})...)
+	c.add(Route, routePriority(dst)+above, FeatureRouter, MatchOf(router, f.typ, Within(f.dst, dst), src), append(as, Goto{s.next})...)
 }

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
+	"golang.org/x/sys/unix"
 
 	"yakumo/store"
 )
@@ -73,7 +74,7 @@ func StartCluster(t testing.TB, n int, args ...string) *Cluster {
 		c.Start(i)
 	}
 	cl := c.Client()
-	ctx, cancel := context.WithTimeout(context.Background(), 60*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	defer cancel()
 	for {
 		if _, err := cl.Put(ctx, "/ready", ""); err == nil {
@@ -84,12 +85,23 @@ func StartCluster(t testing.TB, n int, args ...string) *Cluster {
 	}
 }
 
-// FreeAddress gives a loopback address that nobody listens on. Its port is below those that
-// the kernel hands out, so that a process that is restarted finds it free again.
+// FreeAddress gives a loopback address that nobody listens on, and gives none twice: neither to this process
+// nor to another test's while this one lives. Its port is below those that the kernel hands out, so that a
+// process that is restarted finds it free again.
 func FreeAddress(t testing.TB) string {
 	t.Helper()
 	for range 100 {
-		addr := fmt.Sprintf("127.0.0.1:%d", 15000+rand.IntN(15000))
+		port := 15000 + rand.IntN(15000)
+		// A name that only one process may have, for as long as it lives: the socket is never closed.
+		fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := unix.Bind(fd, &unix.SockaddrUnix{Name: fmt.Sprintf("@yakumo-test-port-%d", port)}); err != nil {
+			unix.Close(fd)
+			continue
+		}
+		addr := fmt.Sprintf("127.0.0.1:%d", port)
 		l, err := net.Listen("tcp", addr)
 		if err != nil {
 			continue
@@ -159,17 +171,20 @@ func (c *Cluster) Kill(i int) {
 	m.cmd = nil
 }
 
-// Leader gives the index of the member that leads.
+// Leader gives the index of the member that leads; it waits for an election to end.
 func (c *Cluster) Leader(ctx context.Context) (int, error) {
 	cl := c.Client()
-	for i, m := range c.members {
-		st, err := cl.Status(ctx, "http://"+m.client)
-		if err != nil {
-			continue
+	for {
+		for i, m := range c.members {
+			st, err := cl.Status(ctx, "http://"+m.client)
+			if err == nil && st.Leader == st.Header.MemberId {
+				return i, nil
+			}
 		}
-		if st.Leader == st.Header.MemberId {
-			return i, nil
+		select {
+		case <-ctx.Done():
+			return 0, fmt.Errorf("no member leads")
+		case <-time.After(20 * time.Millisecond):
 		}
 	}
-	return 0, fmt.Errorf("no member leads")
 }

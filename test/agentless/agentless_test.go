@@ -35,7 +35,7 @@ import (
 	"yakumo/switches"
 )
 
-const patience = 30 * time.Second
+const patience = 90 * time.Second
 
 var serial atomic.Uint32
 

@@ -148,7 +148,7 @@ func (s *routedSite) probe(a *topology.Port, r *topology.Router, mac pipeline.MA
 	s.next++
 	ttl := 64
 	p := sim.Packet{EthSrc: a.MAC, EthDst: mac, EthType: pipeline.TypeIPv4, Src: a.IP, Dst: dst, Proto: pipeline.ProtoUDP, TTL: uint8(ttl), SrcPort: s.next, DstPort: 53}
-	who, from, hops, cause := s.Expect(r, a.IP, dst, ttl)
+	who, from, hops, cause := s.Expect(r, a.Network, a.IP, dst, ttl)
 	seen := s.send(a, p)
 	what := fmt.Sprintf("%s by %s to %v", a.Row.ID, r.Row.ID, dst)
 	if who == "" {
@@ -180,11 +180,18 @@ func (s *routedSite) probe(a *topology.Port, r *topology.Router, mac pipeline.MA
 	}
 	home := true // whether the answer is routed to a
 	if cause != nil {
-		home = s.Walk(cause, a.IP, ttl).Port == a
+		if who != topology.WhoOutside && from == a.IP { // two inside, one by its floating address: the answer does not go by that
+			return
+		}
+		scope := topology.Free
+		if from == a.IP {
+			scope = cause.Row.Gateway.Scope4
+		}
+		home = s.Walk(cause, scope, a.IP, ttl).Port == a
 	} else {
 		i := slices.IndexFunc(s.Ports, func(o *topology.Port) bool { return o.Row.ID == who })
 		last := s.routerBy(q.EthSrc)
-		who, _, _, _ := s.Expect(last, s.Ports[i].IP, a.IP, ttl)
+		who, _, _, _ := s.Expect(last, s.Ports[i].Network, s.Ports[i].IP, a.IP, ttl)
 		home = who == a.Row.ID
 	}
 	switch {
@@ -236,7 +243,7 @@ func (s *routedSite) inward(f *topology.Float) {
 	b.EthSrc, b.EthDst, b.Src, b.Dst, b.SrcPort, b.DstPort, b.Flags, b.TTL = q.EthDst, q.EthSrc, q.Dst, q.Src, q.DstPort, q.SrcPort, sim.SYN|sim.ACK, 64
 	back := s.send(f.Port, b)
 	// A route of the router may lead its answers elsewhere.
-	if e := s.Walk(f.Router, topology.Outside(), 64); e.Out != f.Router {
+	if e := s.Walk(f.Router, f.Port.Network.Scope, topology.Outside(), 64); e.Out != f.Router {
 		return
 	}
 	if len(back) != 1 || back[0].who != topology.WhoOutside || back[0].p.Src != f.Row.Address || back[0].p.DstPort != p.SrcPort {

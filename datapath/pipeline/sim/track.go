@@ -11,9 +11,10 @@ type tuple struct {
 	proto    uint8
 	src, dst netip.Addr
 	sp, dp   uint16
+	echo     int8 // 1 of an echo request, -1 of its reply: two that ask each other with one id are two connections
 }
 
-func (t tuple) reverse() tuple { return tuple{t.proto, t.dst, t.src, t.dp, t.sp} }
+func (t tuple) reverse() tuple { return tuple{t.proto, t.dst, t.src, t.dp, t.sp, -t.echo} }
 
 // connection is a tracked connection: its first packet as it came and as it went on, which is the
 // same where nothing is translated.
@@ -39,12 +40,23 @@ func (d direction) expects() (before, after tuple) {
 
 func isICMP(proto uint8) bool { return proto == pipeline.ProtoICMP || proto == pipeline.ProtoICMPv6 }
 
+// echoOf tells which way an ICMP message of a type goes.
+func echoOf(proto, icmpType uint8) int8 {
+	switch {
+	case proto == pipeline.ProtoICMP && icmpType == 8, proto == pipeline.ProtoICMPv6 && icmpType == 128:
+		return 1
+	case proto == pipeline.ProtoICMP && icmpType == 0, proto == pipeline.ProtoICMPv6 && icmpType == 129:
+		return -1
+	}
+	return 0
+}
+
 // tuple gives what identifies the packet's connection. An echo and its reply are one.
 func (w *walk) tuple() tuple {
 	p := &w.p
-	t := tuple{p.Proto, p.Src, p.Dst, p.SrcPort, p.DstPort}
+	t := tuple{proto: p.Proto, src: p.Src, dst: p.Dst, sp: p.SrcPort, dp: p.DstPort}
 	if isICMP(p.Proto) {
-		t.sp, t.dp = p.SrcPort, p.SrcPort
+		t.sp, t.dp, t.echo = p.SrcPort, p.SrcPort, echoOf(p.Proto, p.ICMPType)
 	}
 	return t
 }
@@ -84,7 +96,7 @@ func embedded(b []byte) (t tuple, ports int, ok bool) {
 	}
 	if isICMP(t.proto) {
 		t.sp = binary.BigEndian.Uint16(b[ports+4:])
-		t.dp = t.sp
+		t.dp, t.echo = t.sp, echoOf(t.proto, b[ports])
 	} else {
 		t.sp, t.dp = binary.BigEndian.Uint16(b[ports:]), binary.BigEndian.Uint16(b[ports+2:])
 	}

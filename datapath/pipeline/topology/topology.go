@@ -40,11 +40,12 @@ type Cloud struct {
 	Floats   []*Float
 }
 
-// Network has one block; some have the same.
+// Network has one block; some have the same. Scope is its address scope, "" for none.
 type Network struct {
-	ID   string
-	VNI  uint32
-	CIDR netip.Prefix
+	ID    string
+	VNI   uint32
+	CIDR  netip.Prefix
+	Scope string
 }
 
 // Router has an interface in each of Networks, in the order of Row.Interfaces. Gateway is invalid where it has none;
@@ -83,10 +84,19 @@ func nth(p netip.Prefix, n int) netip.Addr {
 // Draw draws a cloud on two or three hosts.
 func Draw(t *rapid.T) *Cloud {
 	s := &Cloud{Hosts: rapid.IntRange(2, 3).Draw(t, "hosts")}
+	scoped := rapid.Bool().Draw(t, "scoped")
+	scope := func(of string) string {
+		if !scoped {
+			return ""
+		}
+		return rapid.SampledFrom([]string{"", "red", "blue"}).Draw(t, "scope of "+of)
+	}
+	external := scope("the external network")
 	host := func(what string) int { return rapid.IntRange(0, s.Hosts-1).Draw(t, what) }
 	for i := range rapid.IntRange(2, 5).Draw(t, "networks") {
 		k := rapid.IntRange(0, 3).Draw(t, "block") // some have the same
-		s.Networks = append(s.Networks, &Network{fmt.Sprintf("n%d", i), uint32(7000 + i), netip.PrefixFrom(netip.AddrFrom4([4]byte{10, byte(k), 0, 0}), 24)})
+		id := fmt.Sprintf("n%d", i)
+		s.Networks = append(s.Networks, &Network{id, uint32(7000 + i), netip.PrefixFrom(netip.AddrFrom4([4]byte{10, byte(k), 0, 0}), 24), scope(id)})
 	}
 	for i := range rapid.IntRange(1, 3).Draw(t, "routers") {
 		r := &Router{Row: &model.HostRouter{ID: fmt.Sprintf("r%d", i), AdminStateUp: true}}
@@ -97,12 +107,13 @@ func Draw(t *rapid.T) *Cloud {
 			}
 			r.Networks = append(r.Networks, n)
 			r.Row.Interfaces = append(r.Row.Interfaces, model.HostRouterPort{PortID: fmt.Sprintf("r%d-n%d", i, j), NetworkID: n.ID, VNI: n.VNI,
-				MAC: pipeline.MAC{0xfa, 0x16, 0x3f, 0, byte(i), byte(j)}.String(), Addresses: []netip.Prefix{netip.PrefixFrom(nth(n.CIDR, 1+i), 24)}, MTU: 1450})
+				MAC: pipeline.MAC{0xfa, 0x16, 0x3f, 0, byte(i), byte(j)}.String(), Addresses: []netip.Prefix{netip.PrefixFrom(nth(n.CIDR, 1+i), 24)}, MTU: 1450, Scope4: n.Scope})
 		}
 		if rapid.Bool().Draw(t, "gateway") {
 			r.Gateway, r.Active = nth(Ext(), 10+i), host("active")
 			r.Row.Gateway = &model.HostGateway{PortID: r.Row.ID + "-gw", NetworkID: ExtID, VNI: ExtVNI, MAC: pipeline.MAC{0xfa, 0x16, 0x3f, 1, 0, byte(i)}.String(),
-				Addresses: []netip.Prefix{netip.PrefixFrom(r.Gateway, 24)}, Subnets: []netip.Prefix{Ext()}, NextHops: []netip.Addr{Outside()}, MTU: 1500, SNAT: true, Transit: uint32(9100 + i)}
+				Addresses: []netip.Prefix{netip.PrefixFrom(r.Gateway, 24)}, Subnets: []netip.Prefix{Ext()}, NextHops: []netip.Addr{Outside()}, MTU: 1500, Transit: uint32(9100 + i), Scope4: external,
+				SNAT: rapid.IntRange(0, 3).Draw(t, "translates") > 0}
 		}
 		s.Routers = append(s.Routers, r)
 	}
@@ -224,8 +235,11 @@ func (s *Cloud) routerAt(n *Network, a netip.Addr) *Router {
 	return nil
 }
 
-// Walk follows a packet from a router on.
-func (s *Cloud) Walk(r *Router, dst netip.Addr, ttl int) End {
+// Free is the scope of what is held to none.
+const Free = "free"
+
+// Walk follows a packet from a router on, to which it came from a network of the scope.
+func (s *Cloud) Walk(r *Router, scope string, dst netip.Addr, ttl int) End {
 	for hops := 1; hops < ttl; hops++ {
 		var net *Network
 		hop, bits, out := dst, -1, false
@@ -253,7 +267,7 @@ func (s *Cloud) Walk(r *Router, dst netip.Addr, ttl int) End {
 		switch {
 		case out:
 			return End{Out: r, Hops: hops}
-		case net == nil:
+		case net == nil, scope != Free && scope != net.Scope:
 			return End{}
 		}
 		if p := s.portAt(net, hop); p != nil {
@@ -262,6 +276,7 @@ func (s *Cloud) Walk(r *Router, dst netip.Addr, ttl int) End {
 		if r = s.routerAt(net, hop); r == nil || hop == dst { // nobody, or a router itself
 			return End{}
 		}
+		scope = net.Scope
 	}
 	return End{}
 }
@@ -270,33 +285,72 @@ func (s *Cloud) routerAtSelf(r *Router, a netip.Addr) bool {
 	return slices.ContainsFunc(r.Row.Interfaces, func(p model.HostRouterPort) bool { return p.Addresses[0].Addr() == a })
 }
 
-// leaves gives the address with which a source leaves a router.
+// scopeOf gives the scope of the network by which a router would send to an address inside; false for none.
+func (s *Cloud) scopeOf(r *Router, a netip.Addr) (scope string, inside bool) {
+	bits := -1
+	for i, p := range r.Row.Interfaces {
+		if p.Addresses[0].Masked().Contains(a) {
+			scope, bits = r.Networks[i].Scope, 24
+		}
+	}
+	for _, x := range r.Row.Routes {
+		if !x.Destination.Contains(a) || x.Destination.Bits() <= bits || s.routerAtSelf(r, x.NextHop) {
+			continue
+		}
+		for i, p := range r.Row.Interfaces {
+			if p.Addresses[0].Masked().Contains(x.NextHop) {
+				scope, bits = r.Networks[i].Scope, x.Destination.Bits()
+			}
+		}
+	}
+	return scope, bits >= 0
+}
+
+// leaves gives the address with which a source leaves a router, invalid where it may not.
 func (s *Cloud) leaves(r *Router, src netip.Addr) netip.Addr {
 	for _, f := range s.Floats {
 		if f.Router == r && f.Row.Fixed == src {
 			return f.Row.Address
 		}
 	}
-	return r.Gateway
+	scope, inside := s.scopeOf(r, src)
+	gw := r.Row.Gateway
+	same := inside && scope == gw.Scope4
+	switch {
+	case gw.SNAT && same && scope != "": // one scope: as it is
+		return src
+	case gw.SNAT:
+		return r.Gateway
+	case same || !s.divided(r):
+		return src
+	}
+	return netip.Addr{}
+}
+
+// divided tells whether something inside a router is not in the scope of the outside.
+func (s *Cloud) divided(r *Router) bool {
+	return slices.ContainsFunc(r.Networks, func(n *Network) bool { return n.Scope != r.Row.Gateway.Scope4 })
 }
 
 // WhoOutside is the machine outside, among ids of ports.
 const WhoOutside = "outside"
 
-// Expect tells who gets a packet of a port that a router was given, with which source and after how many hops. cause is the router
+// Expect tells who gets a packet of a port that a router was given from a network, with which source and after how many hops. cause is the router
 // whose gateway it left by.
-func (s *Cloud) Expect(r *Router, src, dst netip.Addr, ttl int) (who string, from netip.Addr, hops int, cause *Router) {
-	e := s.Walk(r, dst, ttl)
+func (s *Cloud) Expect(r *Router, in *Network, src, dst netip.Addr, ttl int) (who string, from netip.Addr, hops int, cause *Router) {
+	e := s.Walk(r, in.Scope, dst, ttl)
 	switch {
 	case e.Port != nil:
 		return e.Port.Row.ID, src, e.Hops, nil
 	case e.Out == nil:
 		return "", src, 0, nil
 	}
-	from = s.leaves(e.Out, src)
+	if from = s.leaves(e.Out, src); !from.IsValid() {
+		return "", src, 0, nil
+	}
 	for _, f := range s.Floats {
 		if f.Row.Address == dst {
-			in := s.Walk(f.Router, f.Row.Fixed, ttl-e.Hops)
+			in := s.Walk(f.Router, Free, f.Row.Fixed, ttl-e.Hops)
 			if in.Port == nil {
 				return "", from, 0, e.Out
 			}
