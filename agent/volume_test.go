@@ -220,7 +220,7 @@ func volume(size int) *model.HostVolume {
 func io1(t testing.TB, a block.Access, commands ...string) {
 	t.Helper()
 	// What was open for nobody is closed once the row that said so has been acted on.
-	end := time.Now().Add(patience / 4)
+	end := time.Now().Add(patience)
 	for {
 		err := blocktest.IO(context.Background(), a, commands...)
 		if err == nil {

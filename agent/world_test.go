@@ -28,7 +28,7 @@ import (
 )
 
 // patience bounds every wait of these tests.
-const patience = 60 * time.Second
+const patience = 120 * time.Second
 
 // waitFor waits until ok.
 func waitFor(t worldT, what string, ok func() bool) {

@@ -223,7 +223,7 @@ func testPlugDeaf(t *testing.T, h Host) {
 	started(t, d, g)
 	less := g
 	less.Disks = g.Disks[:1]
-	short, cancel := context.WithTimeout(ctx, 300*time.Millisecond)
+	short, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
 	wantKind(t, p.Plug(short, less), fault.Conflict)
 	wantPower(t, d, g.ID, hypervisor.Running)

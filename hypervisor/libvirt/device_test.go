@@ -141,7 +141,7 @@ func TestBadAccelerator(t *testing.T) {
 // TestFrozenDaemon stops libvirtd as a debugger would: it neither answers nor goes away.
 func TestFrozenDaemon(t *testing.T) {
 	h := host{libvirttest.Start(t)}
-	d, err := libvirt.New(libvirt.Config{SocketPath: h.Socket(), Accelerator: "tcg", Keepalive: 500 * time.Millisecond})
+	d, err := libvirt.New(libvirt.Config{SocketPath: h.Socket(), Accelerator: "tcg", Keepalive: 2 * time.Second})
 	if err != nil {
 		t.Fatal(err)
 	}

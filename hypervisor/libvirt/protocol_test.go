@@ -470,7 +470,7 @@ func TestLogIsBounded(t *testing.T) {
 }
 
 func TestProbe(t *testing.T) {
-	enough, stop := context.WithTimeout(t.Context(), 30*time.Second)
+	enough, stop := context.WithTimeout(t.Context(), 3*time.Minute)
 	defer stop()
 	if err := probe(enough, "qemu-system-x86_64", "tcg"); err != nil {
 		t.Errorf("the probe's guest does not run under TCG: %v", err)
@@ -481,7 +481,7 @@ func TestProbe(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
 	defer cancel()
 	begin := time.Now()
-	if err := probe(ctx, "qemu-system-x86_64", "tcg"); !errors.Is(err, context.DeadlineExceeded) || time.Since(begin) > 5*time.Second {
+	if err := probe(ctx, "qemu-system-x86_64", "tcg"); !errors.Is(err, context.DeadlineExceeded) || time.Since(begin) > time.Minute {
 		t.Errorf("a probe without time: %v after %v", err, time.Since(begin))
 	}
 }

@@ -27,7 +27,7 @@ import (
 )
 
 // deadline is how long anything may take that Daemon waits for.
-const deadline = 60 * time.Second
+const deadline = 2 * time.Minute
 
 // Daemon is a private libvirtd.
 type Daemon struct {
