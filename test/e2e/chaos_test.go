@@ -271,7 +271,7 @@ func TestChaos(t *testing.T) {
 func agrees(t *testing.T) {
 	t.Helper()
 	var out cli.Checked
-	await(t, "yakumo check to find nothing", time.Minute, func(ctx context.Context) string {
+	await(t, "yakumo check to find nothing", bootPatience, func(ctx context.Context) string {
 		cmd := exec.CommandContext(ctx, fix.binary, "check", "-o", "json")
 		cmd.Env = newStock(t, fix.lab.Credentials()).env
 		var errs strings.Builder

@@ -45,7 +45,7 @@ func (s *socket) Write(b []byte) (int, error) {
 // openSocket connects to the WebSocket of a console's URL, whose page may be another.
 func openSocket(t *testing.T, at string) *socket {
 	t.Helper()
-	d := websocket.Dialer{Subprotocols: []string{"binary"}, HandshakeTimeout: 20 * time.Second}
+	d := websocket.Dialer{Subprotocols: []string{"binary"}, HandshakeTimeout: time.Minute}
 	c, resp, err := d.DialContext(t.Context(), "ws"+at[strings.Index(at, "://"):], nil)
 	if err != nil {
 		t.Fatalf("%s: %v %v", at, err, resp)
@@ -83,10 +83,10 @@ func TestConsoles(t *testing.T) {
 		t.Errorf("%s: %d, %v: %.300s", at, resp.StatusCode, err, page)
 	}
 	inner := resp.Request.URL.Query().Get("path") // what the page connects to
-	await(t, "a picture on the screen", time.Minute, func(context.Context) string {
+	await(t, "a picture on the screen", bootPatience, func(context.Context) string {
 		ws := openSocket(t, fix.lab.Credentials().AuthURL[:strings.Index(fix.lab.Credentials().AuthURL, "/identity")]+"/"+inner)
 		defer ws.Close()
-		ws.SetReadDeadline(time.Now().Add(20 * time.Second))
+		ws.SetReadDeadline(time.Now().Add(time.Minute))
 		screen, err := hypertest.Look(ws)
 		if err != nil {
 			return err.Error()
@@ -112,7 +112,7 @@ func TestConsoles(t *testing.T) {
 	if got := g.must(t, "echo $((6*7)) $(hostname)"); got != "42 console-1" {
 		t.Errorf("the guest answers %q", got)
 	}
-	await(t, "the second one to see it", 20*time.Second, func(context.Context) string {
+	await(t, "the second one to see it", commandPatience, func(context.Context) string {
 		return unless(strings.Contains(second.tail(), "42 console-1"), second.tail())
 	})
 	second.stream.Close()
@@ -143,7 +143,7 @@ func TestConsoles(t *testing.T) {
 	}
 	// A server that is off has none; the connection that is open waits for it.
 	user.do(t, "server", "stop", g.id)
-	await(t, "the guest to be off", time.Minute, func(ctx context.Context) string {
+	await(t, "the guest to be off", bootPatience, func(ctx context.Context) string {
 		s, err := servers.Get(ctx, ten.member.Compute, g.id).Extract()
 		if err != nil {
 			return err.Error()
@@ -163,7 +163,7 @@ func TestConsoles(t *testing.T) {
 // terminal runs our own command as a person at a terminal does.
 func terminal(t *testing.T, env []string, server string) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*bootPatience)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, fix.binary, "console", server)
 	cmd.Env = env
@@ -186,7 +186,7 @@ func terminal(t *testing.T, env []string, server string) {
 	}{out, in}}
 	seen.fresh = sync.NewCond(&seen.mu)
 	go seen.read()
-	await(t, "the terminal to show a command's output", 30*time.Second, func(context.Context) string {
+	await(t, "the terminal to show a command's output", commandPatience, func(context.Context) string {
 		if _, err := io.WriteString(in, "echo term''inal $((2*21))\n"); err != nil {
 			return err.Error()
 		}
@@ -195,7 +195,7 @@ func terminal(t *testing.T, env []string, server string) {
 	if _, err := io.WriteString(in, "\x1d"); err != nil {
 		t.Fatal(err)
 	}
-	await(t, "the command to end", 20*time.Second, func(context.Context) string { return unless(seen.ended(), "it goes on") })
+	await(t, "the command to end", commandPatience, func(context.Context) string { return unless(seen.ended(), "it goes on") })
 	if err := cmd.Wait(); err != nil {
 		t.Errorf("yakumo console: %v: %s", err, errs.String())
 	}

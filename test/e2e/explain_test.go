@@ -9,7 +9,6 @@ import (
 	"regexp"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/gopacket/gopacket"
 	"github.com/gopacket/gopacket/layers"
@@ -131,7 +130,7 @@ func TestCapture(t *testing.T) {
 	}
 	ended := make(chan error, 1)
 	go func() { ended <- cmd.Wait() }()
-	await(t, "six frames to be captured", time.Minute, func(ctx context.Context) string {
+	await(t, "six frames to be captured", commandPatience, func(ctx context.Context) string {
 		select {
 		case err := <-ended:
 			if err != nil {

@@ -7,7 +7,6 @@ import (
 	"io"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/gophercloud/gophercloud/v2"
 	"github.com/gophercloud/gophercloud/v2/openstack/compute/v2/hypervisors"
@@ -101,7 +100,7 @@ func TestGophercloud(t *testing.T) {
 	measured(t, "create to ACTIVE: %.2f s", g.active(t).Seconds())
 	measured(t, "create to ready: %.2f s", g.up(t, 1).Seconds())
 	// User data runs once the guest is ready.
-	await(t, "user data writes to the console", 30*time.Second, func(ctx context.Context) string {
+	await(t, "user data writes to the console", commandPatience, func(ctx context.Context) string {
 		log, err := servers.ShowConsoleOutput(ctx, c.Compute, g.id, servers.ShowConsoleOutputOpts{}).Extract()
 		if err != nil || !strings.Contains(log, "gopher was here") {
 			return fmt.Sprintf("%v: %s", err, log)

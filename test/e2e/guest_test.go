@@ -19,7 +19,7 @@ import (
 // Deadlines are generous: guests are emulated, on few cores that other guests use too.
 const (
 	bootPatience    = 3 * time.Minute
-	commandPatience = 60 * time.Second
+	commandPatience = 2 * time.Minute
 )
 
 // guest is a server with a root shell on its serial console.
@@ -231,7 +231,7 @@ func (g *guest) must(t *testing.T, line string) string {
 // until waits for a condition in the guest; a file tells more where it does not come.
 func (g *guest) until(t *testing.T, condition, file string) {
 	t.Helper()
-	out, status := g.run(t, "n=0; until "+condition+"; do n=$((n+1)); [ $n -lt 150 ] || break; sleep 0.1; done; [ $n -lt 150 ] || { cat "+file+"; false; }")
+	out, status := g.run(t, "n=0; until "+condition+"; do n=$((n+1)); [ $n -lt 400 ] || break; sleep 0.1; done; [ $n -lt 400 ] || { cat "+file+"; false; }")
 	if status != 0 {
 		t.Fatalf("%s: %s does not come true: %s", g.name, condition, out)
 	}
@@ -262,7 +262,7 @@ func received(t *testing.T, out string) int {
 // opens waits until a ping comes back; a change of rules takes a moment to reach the switch.
 func (g *guest) opens(t *testing.T, addr string) {
 	t.Helper()
-	await(t, g.name+" to reach "+addr, 30*time.Second, func(context.Context) string {
+	await(t, g.name+" to reach "+addr, commandPatience, func(context.Context) string {
 		return unless(g.reaches(t, addr) == 5, "pings are lost")
 	})
 }
@@ -270,7 +270,7 @@ func (g *guest) opens(t *testing.T, addr string) {
 // closes waits until no ping comes back.
 func (g *guest) closes(t *testing.T, addr string) {
 	t.Helper()
-	await(t, g.name+" to lose "+addr, 30*time.Second, func(context.Context) string {
+	await(t, g.name+" to lose "+addr, commandPatience, func(context.Context) string {
 		return unless(g.reaches(t, addr) == 0, "pings come back")
 	})
 }

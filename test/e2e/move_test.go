@@ -5,6 +5,7 @@ import (
 	"flag"
 	"fmt"
 	"os/exec"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -112,6 +113,11 @@ func TestMoves(t *testing.T) {
 	}
 	more()
 	peer.must(t, "touch /tmp/stop")
+	await(t, "enough lines on its disk", bootPatience, func(context.Context) string {
+		n := g.must(t, "wc -l </root/count")
+		lines, err := strconv.Atoi(strings.TrimSpace(n))
+		return unless(err == nil && lines >= 1000, n+" lines")
+	})
 	g.must(t, "touch /tmp/stop; sleep 1; sync; echo 3 >/proc/sys/vm/drop_caches")
 	var lines, bad int
 	if _, err := fmt.Sscan(g.must(t, `awk '$1!=NR-1 {bad++} END {print NR, bad+0}' /root/count`), &lines, &bad); err != nil || bad != 0 || lines < 1000 {

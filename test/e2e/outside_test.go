@@ -89,7 +89,7 @@ func TestOutside(t *testing.T) {
 	}
 	check := func(when string) {
 		t.Helper()
-		await(t, "the outside "+when, 30*time.Second, func(ctx context.Context) string {
+		await(t, "the outside "+when, commandPatience, func(ctx context.Context) string {
 			if err := addresses(ctx); err != nil {
 				return err.Error()
 			}

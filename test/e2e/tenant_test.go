@@ -237,7 +237,7 @@ func (g *guest) remove(t *testing.T) {
 	t.Helper()
 	g.detach()
 	gone(t, "server "+g.name, servers.Delete(context.Background(), fix.admin.Compute, g.id).ExtractErr())
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), bootPatience)
 	defer cancel()
 	tick := time.NewTicker(100 * time.Millisecond)
 	defer tick.Stop()

@@ -147,7 +147,7 @@ func (top *topology) check(t *testing.T, when string) {
 		names[m.id] = m.name
 	}
 	var began time.Time
-	await(t, "the matrix "+when, 2*time.Minute, func(ctx context.Context) string {
+	await(t, "the matrix "+when, bootPatience, func(ctx context.Context) string {
 		began = time.Now()
 		got := top.measure(t)
 		want, err := top.compute(ctx)

@@ -52,7 +52,7 @@ func TestDeletedLeavesNothing(t *testing.T) {
 	began := time.Now()
 	for n := range hosts {
 		host := lab.HostName(n + 1)
-		await(t, host+" to be as it was before its first guest", time.Minute, func(ctx context.Context) string {
+		await(t, host+" to be as it was before its first guest", bootPatience, func(ctx context.Context) string {
 			tr, err := hostTraces(ctx, host)
 			if err != nil {
 				return err.Error()

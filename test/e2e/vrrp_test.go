@@ -69,7 +69,7 @@ func TestVRRP(t *testing.T) {
 	master := func(when string, want, other *guest) {
 		t.Helper()
 		began := time.Now()
-		await(t, want.name+" to be master "+when, time.Minute, func(context.Context) string {
+		await(t, want.name+" to be master "+when, bootPatience, func(context.Context) string {
 			if !holds(want) {
 				out, _ := want.run(t, "tail -n 20 /var/log/messages | grep -i keepalived")
 				return "it has not the address: " + out

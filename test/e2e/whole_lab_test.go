@@ -56,12 +56,7 @@ func TestLabCommands(t *testing.T) {
 		}
 	})
 	dir := filepath.Join(top, "l")
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	api := ln.Addr().String()
-	ln.Close()
+	api := freeAddress(t)
 	before := machineTraces()
 	t.Cleanup(func() {
 		if _, err := command(context.Background(), "lab", "--dir", dir, "down"); err != nil {
@@ -158,6 +153,21 @@ func TestLabCommands(t *testing.T) {
 		t.Errorf("down leaves files: %v, %v", entries, err)
 	}
 	must("down") // of nothing
+}
+
+// freeAddress gives a loopback address that nobody listens on, of a port that the kernel does not give to connections
+// while the lab is down.
+func freeAddress(t *testing.T) string {
+	t.Helper()
+	for port := 30001; port < 32000; port++ {
+		at := fmt.Sprintf("127.0.0.1:%d", port)
+		if ln, err := net.Listen("tcp", at); err == nil {
+			ln.Close()
+			return at
+		}
+	}
+	t.Fatal("no port is free")
+	return ""
 }
 
 // within lists the processes in namespaces.
