@@ -166,9 +166,8 @@ func (v *volumeKeeper) size(ctx context.Context, e block.Engine, row *model.Host
 	if p.SizeGiB >= row.SizeGiB {
 		return nil
 	}
-	if c, ok := e.(block.Closer); ok && v.idle(row.ID) {
-		// It may be open for guests that are off: tend opens it anew.
-		if err := c.Close(ctx, row.ID); err != nil {
+	if row.Engine == EngineLocal {
+		if err := v.growth(row); err != nil {
 			return err
 		}
 	}
@@ -187,23 +186,6 @@ func (v *volumeKeeper) size(ctx context.Context, e block.Engine, row *model.Host
 	}
 	p.SizeGiB = row.SizeGiB
 	return nil
-}
-
-// idle tells whether no guest can have a volume open now.
-func (v *volumeKeeper) idle(volume model.ID) bool {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	for c := range v.calls {
-		if c.volume == volume {
-			return false
-		}
-	}
-	for _, s := range v.a.ledger.users(volume) {
-		if power, known := v.a.guests.state(s); !known || power != hypervisor.Off && power != hypervisor.Absent && power != hypervisor.Crashed {
-			return false
-		}
-	}
-	return true
 }
 
 // snapshots makes those that are wanted be there, and no others.

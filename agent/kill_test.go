@@ -96,6 +96,9 @@ func (m mortalHypervisor) Plug(ctx context.Context, g hypervisor.Guest) error {
 func (m mortalHypervisor) Grow(ctx context.Context, id, serial string, size int64) error {
 	return m.f.call(func() error { return m.Driver.(hypervisor.Plugger).Grow(ctx, id, serial, size) })
 }
+func (m mortalHypervisor) Reopen(ctx context.Context, id, serial string, size int64, change func(context.Context) error) error {
+	return m.f.call(func() error { return m.Driver.(hypervisor.Reopener).Reopen(ctx, id, serial, size, change) })
+}
 func (m mortalHypervisor) CopyDisk(ctx context.Context, id, serial, path string, q hypervisor.Quiesce) error {
 	return m.f.call(func() error { return m.Driver.(hypervisor.Copier).CopyDisk(ctx, id, serial, path, q) })
 }

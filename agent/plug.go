@@ -24,6 +24,9 @@ const unplugFor = 20 * time.Second
 // beside does what is done while a guest is as wanted otherwise: devices are plugged in and out, and its disk is copied.
 func (a *Agent) beside(ctx context.Context, row *model.HostServer, p *progress, power hypervisor.Power) error {
 	err := a.plug(ctx, row, p, power)
+	if err == nil {
+		err = a.regrow(ctx, row, p, power)
+	}
 	if saveErr := a.saveImages(ctx, row, p, power); err == nil || errors.Is(err, errWaiting) && saveErr != nil {
 		err = saveErr
 	}

@@ -219,6 +219,12 @@ func (a *Agent) converge(ctx context.Context, row *model.HostServer) error {
 			return err
 		}
 	}
+	if p.Reopening && row.Power == model.PowerRunning && power == hypervisor.Paused {
+		if err := a.regrow(ctx, row, &p, power); err != nil {
+			return err
+		}
+		power = hypervisor.Running
+	}
 	if row.Move != nil {
 		if alone, err := a.moves.step(ctx, row, &p, power); alone || err != nil {
 			return err

@@ -35,6 +35,7 @@ type volumeKeeper struct {
 	mu      sync.Mutex
 	tries   map[model.ID]*try
 	sent    map[model.ID]model.VolumeReport
+	stuck   map[model.ID]error      // why a volume did not grow while a guest here was held for it
 	told    map[string]int          // <volume>/<server> → size in GiB that the guest was told
 	remotes map[model.ID]*remote    // volumes of other hosts that guests here use
 	calls   map[*volumeUse]struct{} // other hosts' connections to volumes here
@@ -44,7 +45,7 @@ var _ link.VolumeHandler = (*Agent)(nil)
 
 func newVolumeKeeper(a *Agent) *volumeKeeper {
 	v := &volumeKeeper{
-		a: a, engines: a.cfg.Engines, tries: map[model.ID]*try{}, sent: map[model.ID]model.VolumeReport{}, told: map[string]int{},
+		a: a, engines: a.cfg.Engines, tries: map[model.ID]*try{}, sent: map[model.ID]model.VolumeReport{}, stuck: map[model.ID]error{}, told: map[string]int{},
 		remotes: map[model.ID]*remote{}, calls: map[*volumeUse]struct{}{},
 	}
 	v.queue = newQueue(v.reconcile)
@@ -341,7 +342,8 @@ func (v *volumeKeeper) use(ctx context.Context, row *model.HostVolume) error {
 		if _, err := v.reach(row.ID); err != nil {
 			return err
 		}
-		return nil // a size that it has later is seen at the next start
+		v.wake(row.ID) // a guest that is on is to see the size that it has now
+		return nil
 	}
 	return v.tell(ctx, row)
 }

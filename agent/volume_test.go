@@ -442,13 +442,17 @@ func TestVolumeOfAnotherHost(t *testing.T) {
 	owner.tell(row)
 	owner.ready(row)
 	io1(t, at, "read -P 3 0 4M", "read -P 0 1023M 1M")
-	// It cannot grow meanwhile, and says so.
+	// It grows meanwhile: the relay goes on, and serves the new size once it is begun anew.
 	row = bump(row, func(n *model.HostVolume) { n.SizeGiB = 2 })
 	owner.tell(row)
-	owner.waitReport(row.ID, "a fault", func(r model.VolumeReport) bool {
-		return r.Generation == row.Generation && r.Fault != nil && r.SizeGiB == 1
-	})
-	row = bump(row, func(n *model.HostVolume) { n.SizeGiB = 1 })
+	owner.ready(row)
+	io1(t, at, "read -P 3 0 4M", "read -P 0 1023M 1M")
+	user.tell(theirs(row, owner))
+	if err := b.keeper.exchange(t.Context(), theirs(row, owner)); err != nil {
+		t.Fatal(err)
+	}
+	io1(t, at, "read -P 3 0 4M", "write -P 4 2047M 1M", "flush")
+	io1(t, owner.disk(a, row.ID), "read -P 4 2047M 1M")
 	row = bump(row, func(n *model.HostVolume) { n.Guests = nil })
 	owner.tell(row)
 	owner.ready(row)

@@ -25,7 +25,7 @@ type Engine interface {
 	// success and is left as it is. Invalid where what from gives is larger than size.
 	Make(ctx context.Context, id string, size int64, from Source) error
 	// Grow makes a volume at least size bytes large. It may be open, but for engines that say Conflict then (QEMU has the file, and has to
-	// grow it) or Invalid (who has it open can never see another size).
+	// grow it). Who has it open at a socket (Access) loses the connection, also where Grow fails, and finds the new size when it connects anew.
 	Grow(ctx context.Context, id string, size int64) error
 	// Remove removes a volume with its snapshots; absent is success. Conflict where it is open.
 	Remove(ctx context.Context, id string) error
@@ -110,6 +110,8 @@ type Relay interface {
 	// Open makes sure that what the NBD server at a unix socket exports is found at Access, and gives that. For wait
 	// seconds requests are held while nobody answers at the socket. It may be called for one that is open.
 	Open(ctx context.Context, id, socket string, wait int) (Access, error)
+	// Renew is Open with the size that the volume has now; a guest that has it open loses its connection, and has to connect anew.
+	Renew(ctx context.Context, id, socket string, wait int) (Access, error)
 	// Close ends what Open began; not open is a success.
 	Close(ctx context.Context, id string) error
 }

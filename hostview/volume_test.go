@@ -93,8 +93,8 @@ func TestVolumesReachWhoWorksOnThemAndWhoOpensThem(t *testing.T) {
 			}
 		}
 		for _, v := range []*model.Volume{
-			{Meta: model.Meta{ID: "v1", Generation: 3}, Engine: "local", Host: "h1", SizeGiB: 2, MultiAttach: true, Source: model.VolumeSource{SnapshotID: "z2"}, Uploads: []model.HostBlob{{ID: "i1", Format: "raw"}}},
-			{Meta: model.Meta{ID: "v2"}, Engine: "local", Host: "h1", SizeGiB: 1, Fills: 1, Refill: &model.VolumeSource{BackupID: "b2"}},
+			{Meta: model.Meta{ID: "v1", Generation: 3}, Engine: "local", Host: "h1", SizeGiB: 2, Status: model.VolumeStatus{SizeGiB: 1}, MultiAttach: true, Source: model.VolumeSource{SnapshotID: "z2"}, Uploads: []model.HostBlob{{ID: "i1", Format: "raw"}}},
+			{Meta: model.Meta{ID: "v2"}, Engine: "local", Host: "h1", SizeGiB: 1, Status: model.VolumeStatus{SizeGiB: 1}, Fills: 1, Refill: &model.VolumeSource{BackupID: "b2"}},
 		} {
 			if err := store.Volumes.Put(tx, v); err != nil {
 				return err
@@ -129,7 +129,7 @@ func TestVolumesReachWhoWorksOnThemAndWhoOpensThem(t *testing.T) {
 		"v2": `{"id":"v2","project_id":"","engine":"local","generation":0,"size":1,"backup":{"id":"b2","blob_id":"x2","format":"qcow2","backup":true},"snapshots":[{"id":"z2"}],"fills":1,"owner":{"host_id":"","name":"","channel":""},"mine":true,"guests":["h2","h3"]}`,
 	}
 	theirs := map[string]string{
-		"v1": `{"id":"v1","project_id":"","engine":"local","generation":3,"size":2,"owner":{"host_id":"h1","name":"name-h1","channel":"192.0.2.1:7000"},"mine":false}`,
+		"v1": `{"id":"v1","project_id":"","engine":"local","generation":3,"size":1,"owner":{"host_id":"h1","name":"name-h1","channel":"192.0.2.1:7000"},"mine":false}`,
 		"v2": `{"id":"v2","project_id":"","engine":"local","generation":0,"size":1,"owner":{"host_id":"h1","name":"name-h1","channel":"192.0.2.1:7000"},"mine":false}`,
 	}
 	for host, want := range map[model.ID]map[string]string{"h1": mine, "h2": theirs, "h3": theirs, "h4": {}} {

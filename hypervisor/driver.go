@@ -245,6 +245,15 @@ type Plugger interface {
 	Grow(ctx context.Context, id, serial string, size int64) error
 }
 
+// Reopener is a Driver that can let what serves a running guest's disk be exchanged for a larger one under it.
+type Reopener interface {
+	// Reopen makes a guest that is on see that a disk which is no file has at least the size in bytes, and does nothing where it does so already. The
+	// guest is held while change is called, which must leave something at the disk's place that may be connected to anew; then it connects and goes on.
+	// Where change fails, the guest stays held (Paused), as it has no disk to go on with: Reopen called again goes on, and Start lets it run.
+	// fault.Unavailable where what is served is still smaller: the guest runs on with the size that it had.
+	Reopen(ctx context.Context, id, serial string, size int64, change func(context.Context) error) error
+}
+
 // Copier is a Driver that can copy a disk of a running guest at one moment.
 type Copier interface {
 	// CopyDisk writes what the disk with the serial number holds now to the new file path, as qcow2 without a

@@ -335,9 +335,9 @@ func (v *Volumes) Extend(tx *store.Tx, sc Scope, id model.ID, size int, online b
 			}
 			return fault.New(fault.Invalid, "Invalid volume: Volume %s status must be '%s' to extend, currently %s.", x.ID, expected, x.Status.State)
 		}
-		if x.Status.State == InUse && x.Engine == EngineLocal {
-			// Guests have it by NBD, whose clients take the size that they find at first.
-			return fault.New(fault.Invalid, "Invalid volume: Volume %s is in use, and a volume of the engine %s grows only while it is available. Detach it first.", x.ID, x.Engine)
+		if x.Status.State == InUse && x.Engine == EngineLocal && len(x.Attachments) > 1 {
+			// Its host holds the one guest that has it meanwhile; of several, some may be on their way elsewhere.
+			return fault.New(fault.Invalid, "Invalid volume: Volume %s is in use by several servers, and a volume of the engine %s grows under one at most. Detach it from the others first.", x.ID, x.Engine)
 		}
 		if size <= x.SizeGiB || size > MaxSizeGiB {
 			return fault.New(fault.Invalid, "Invalid input received: New size for extend must be greater than current size. (current: %d, extended: %d).", x.SizeGiB, size)

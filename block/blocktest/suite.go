@@ -29,8 +29,6 @@ type World struct {
 	Locked bool
 	// NoRoom tells that the engine is without what would know its room: Room is Unavailable.
 	NoRoom bool
-	// Fixed tells that growth of a volume that is open is Invalid.
-	Fixed bool
 }
 
 // MiB is what sizes and contents are made of, bytes.
@@ -269,10 +267,6 @@ func testOpen(t *testing.T, w World) {
 	clone := newID()
 	b.must(b.Make(t.Context(), clone, 8*MiB, block.Source{Volume: v}))
 	b.get(clone, 2, 0, 2)
-	if w.Fixed {
-		b.wants(fault.Invalid, b.Grow(t.Context(), v, 16*MiB))
-		b.shut(v)
-	}
 	b.must(b.Grow(t.Context(), v, 16*MiB))
 	b.must(IO(t.Context(), b.open(v), "read -P 2 0 2M", "write -P 3 15M 1M"))
 	// Whoever is started after a kill finds it open.
@@ -443,9 +437,7 @@ func testTogether(t *testing.T, w World) {
 			fails <- b.Make(t.Context(), c, 8*MiB, block.Source{Volume: v, Snapshot: s})
 			fails <- b.RemoveSnapshot(t.Context(), v, s)
 		})
-		if !w.Fixed {
-			wg.Go(func() { fails <- b.Grow(t.Context(), v, 8*MiB) })
-		}
+		wg.Go(func() { fails <- b.Grow(t.Context(), v, 8*MiB) })
 	}
 	wg.Wait()
 	close(fails)

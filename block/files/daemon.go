@@ -164,6 +164,45 @@ func (d *daemon) call(ctx context.Context, command string, args map[string]any, 
 	}
 }
 
+// exported tells whether the volume is served.
+func (d *daemon) exported(ctx context.Context) (bool, error) {
+	var l []struct {
+		ID string `json:"id"`
+	}
+	err := d.call(ctx, "query-block-exports", nil, &l)
+	return len(l) > 0, err
+}
+
+// unexport ends the service of the volume, with all connections; one that is not served is a success.
+func (d *daemon) unexport(ctx context.Context) error {
+	there, err := d.exported(ctx)
+	if err != nil || !there {
+		return err
+	}
+	if err := d.call(ctx, "block-export-del", map[string]any{"id": exportID, "mode": "hard"}, nil); err != nil {
+		return err
+	}
+	// It ends beside.
+	for end := time.Now().Add(patience); there; {
+		if there, err = d.exported(ctx); err != nil {
+			return err
+		}
+		if time.Now().After(end) {
+			return fault.New(fault.Unavailable, "Volume %s is still being read or written.", d.id)
+		}
+	}
+	return nil
+}
+
+// export serves the volume, as daemonOf does; one that is served is a success.
+func (d *daemon) export(ctx context.Context) error {
+	there, err := d.exported(ctx)
+	if err != nil || there {
+		return err
+	}
+	return d.call(ctx, "block-export-add", map[string]any{"type": "nbd", "id": exportID, "node-name": node, "name": d.id, "writable": true}, nil)
+}
+
 // kill ends a daemon that holds nothing of its own, whatever it waits for.
 func (d *daemon) kill() error {
 	raw, err := d.c.(*net.UnixConn).SyscallConn()

@@ -168,9 +168,13 @@ func (e *Engine) Grow(ctx context.Context, id string, size int64) error {
 		return err
 	}
 	if d != nil {
-		d.close()
-		// A server of NBD tells its size when somebody connects, and QEMU's client, as libvirt of today sets it up, connects once.
-		return fault.New(fault.Invalid, "Volume %s cannot grow while a guest has it.", id)
+		defer d.close()
+		// What is exported has one size: who has it open loses the connection, and finds the new size with the next.
+		if err := d.unexport(ctx); err != nil {
+			return err
+		}
+		err := d.call(ctx, "block_resize", map[string]any{"node-name": node, "size": size}, nil)
+		return errors.Join(err, d.export(ctx))
 	}
 	return qemuImg(ctx, id, "resize", "-q", "-f", "qcow2", e.disk(id), fmt.Sprint(size))
 }
@@ -262,11 +266,15 @@ func (e *Engine) Open(ctx context.Context, id string) (block.Access, error) {
 	d, err := e.daemon(ctx, id)
 	if err == nil && d == nil {
 		d, err = e.startDaemon(ctx, id)
+	} else if err == nil {
+		err = d.export(ctx) // whoever took it away to let it grow may have died
+	}
+	if d != nil {
+		d.close()
 	}
 	if err != nil {
 		return block.Access{}, err
 	}
-	d.close()
 	return block.Access{Socket: e.socket(id, nbdSocket), Export: id}, nil
 }
 

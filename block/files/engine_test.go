@@ -36,7 +36,7 @@ func TestLocal(t *testing.T) {
 	blocktest.Run(t, func(t *testing.T) blocktest.World {
 		cfg := files.Config{Dir: filepath.Join(t.TempDir(), "volumes"), Run: runDir(t)}
 		t.Cleanup(func() { closeAll(t, cfg) })
-		return blocktest.World{Fixed: true, Open: func(t testing.TB) block.Engine { return open(t, cfg) }}
+		return blocktest.World{Open: func(t testing.TB) block.Engine { return open(t, cfg) }}
 	})
 }
 

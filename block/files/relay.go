@@ -53,6 +53,14 @@ func (r Relay) Open(ctx context.Context, id, socket string, wait int) (block.Acc
 	return block.Access{Socket: r.e.socket(id, nbdSocket), Export: id}, nil
 }
 
+// Renew implements block.Relay.
+func (r Relay) Renew(ctx context.Context, id, socket string, wait int) (block.Access, error) {
+	if err := r.Close(ctx, id); err != nil {
+		return block.Access{}, err
+	}
+	return r.Open(ctx, id, socket, wait)
+}
+
 // Close implements block.Relay.
 func (r Relay) Close(ctx context.Context, id string) error {
 	if err := block.Check(id); err != nil {

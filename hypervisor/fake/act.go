@@ -15,6 +15,7 @@ var (
 	_ hypervisor.Pauser    = (*Driver)(nil)
 	_ hypervisor.Suspender = (*Driver)(nil)
 	_ hypervisor.Plugger   = (*Driver)(nil)
+	_ hypervisor.Reopener  = (*Driver)(nil)
 	_ hypervisor.Copier    = (*Driver)(nil)
 	_ hypervisor.Diagnoser = (*Driver)(nil)
 )
@@ -140,6 +141,43 @@ func (d *Driver) Grow(ctx context.Context, id, serial string, size int64) error 
 		g.sizes = map[string]int64{}
 	}
 	g.sizes[serial] = size
+	return nil
+}
+
+// Reopen implements hypervisor.Reopener. A guest knows the sizes that it was told, and none besides.
+func (d *Driver) Reopen(ctx context.Context, id, serial string, size int64, change func(context.Context) error) error {
+	if err := d.h.enter(ctx, Reopen, id); err != nil {
+		return err
+	}
+	d.h.mu.Lock()
+	g, err := d.h.powered(id)
+	if err == nil {
+		_, err = g.disk(serial)
+	}
+	if err != nil || g.sizes[serial] >= size {
+		d.h.mu.Unlock()
+		return err
+	}
+	ran, run := g.state.Power == hypervisor.Running, g.run
+	if ran {
+		d.h.become(g, hypervisor.Paused, "paused by an operator")
+	}
+	d.h.mu.Unlock()
+	if err := change(ctx); err != nil {
+		return err
+	}
+	d.h.mu.Lock()
+	defer d.h.mu.Unlock()
+	if g.run != run || !g.on() {
+		return fault.New(fault.Conflict, "Guest %s has stopped meanwhile.", id)
+	}
+	if g.sizes == nil {
+		g.sizes = map[string]int64{}
+	}
+	g.sizes[serial] = size
+	if ran {
+		d.h.become(g, hypervisor.Running, "resumed")
+	}
 	return nil
 }
 

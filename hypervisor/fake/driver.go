@@ -42,6 +42,7 @@ const (
 	Suspend    Op = "suspend"
 	Plug       Op = "plug"
 	Grow       Op = "grow"
+	Reopen     Op = "reopen"
 	CopyDisk   Op = "copy disk"
 
 	SetPassword Op = "set password"

@@ -100,6 +100,11 @@ func (c *conn) open(ctx context.Context) error {
 // call calls a procedure and waits for its answer. A call whose context ends may still be
 // carried out by libvirtd; its answer is then dropped.
 func (c *conn) call(ctx context.Context, proc int32, args *encoder) (*decoder, error) {
+	return c.callIn(ctx, progRemote, proc, args)
+}
+
+// callIn is call of a procedure of another program.
+func (c *conn) callIn(ctx context.Context, program uint32, proc int32, args *encoder) (*decoder, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
@@ -123,7 +128,7 @@ func (c *conn) call(ctx context.Context, proc int32, args *encoder) (*decoder, e
 	serial := c.serial
 	c.calls[serial] = answer
 	c.mu.Unlock()
-	if err := c.send(header{prog: progRemote, proc: proc, kind: kindCall, serial: serial}, args.buf); err != nil {
+	if err := c.send(header{prog: program, proc: proc, kind: kindCall, serial: serial}, args.buf); err != nil {
 		return nil, err
 	}
 	select {
@@ -224,7 +229,7 @@ func (c *conn) dispatch(h header, payload []byte) error {
 		}
 		return nil // a pong: that it came is all it says
 	}
-	if h.prog != progRemote {
+	if h.prog != progRemote && h.prog != progQEMU {
 		return fmt.Errorf("a message of the unknown program %#x", h.prog)
 	}
 	switch h.kind {

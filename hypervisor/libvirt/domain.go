@@ -161,6 +161,7 @@ type sourceXML struct {
 	File      string        `xml:"file,attr,omitempty"`
 	Protocol  string        `xml:"protocol,attr,omitempty"`
 	Name      string        `xml:"name,attr,omitempty"`
+	Index     string        `xml:"index,attr,omitempty"` // read only: libvirt's number of what a running guest has open
 	Hosts     []hostAtXML   `xml:"host"`
 	Reconnect *reconnectXML `xml:"reconnect"`
 	Auth      *authXML      `xml:"auth"`

@@ -255,7 +255,12 @@ func (d *Driver) ask(ctx context.Context, which pick, proc int32, args *encoder)
 	if err != nil {
 		return nil, err
 	}
-	out, err := which(l).call(ctx, proc, args)
+	return d.heard(l, which(l), ctx, progRemote, proc, args)
+}
+
+// heard is ask of a link that there is.
+func (d *Driver) heard(l *link, c *conn, ctx context.Context, program uint32, proc int32, args *encoder) (*decoder, error) {
+	out, err := c.callIn(ctx, program, proc, args)
 	var lost *lostError
 	if errors.As(err, &lost) {
 		d.lose(l, lost.err)

@@ -21,6 +21,7 @@ const headerLen = 4 + 24
 // Programs (virnetprotocol.x, remote_protocol.x, virkeepaliveprotocol.x), all of version 1.
 const (
 	progRemote    = 0x20008086
+	progQEMU      = 0x20008087 // what is QEMU's alone: qemu_protocol.x
 	progKeepalive = 0x6b656570
 )
 
@@ -40,6 +41,9 @@ const (
 	statusError    = 1
 	statusContinue = 2
 )
+
+// procMonitorCommand is QEMU_PROC_DOMAIN_MONITOR_COMMAND, of the program of QEMU.
+const procMonitorCommand = 1
 
 // Procedures of the keepalive program.
 const (

@@ -234,9 +234,12 @@ func (d *Driver) unplug(ctx context.Context, ref domainRef, element string) erro
 	return err
 }
 
+// resizeBytes is VIR_DOMAIN_BLOCK_RESIZE_BYTES.
+const resizeBytes = 1
+
 // Grow implements hypervisor.Plugger.
 func (d *Driver) Grow(ctx context.Context, id, serial string, size int64) error {
-	const doing, bytes = "grow a disk of", 1 // VIR_DOMAIN_BLOCK_RESIZE_BYTES
+	const doing = "grow a disk of"
 	ref, have, err := d.live(ctx, id, doing)
 	if err != nil {
 		return err
@@ -245,6 +248,6 @@ func (d *Driver) Grow(ctx context.Context, id, serial string, size int64) error 
 	if err != nil {
 		return err
 	}
-	_, err = d.ask(ctx, slow, procBlockResize, new(encoder).dom(ref).str(disk.Target.Dev).u64(uint64(size)).u32(bytes))
+	_, err = d.ask(ctx, slow, procBlockResize, new(encoder).dom(ref).str(disk.Target.Dev).u64(uint64(size)).u32(resizeBytes))
 	return refused(id, doing, err)
 }
