@@ -64,6 +64,13 @@ func daemonIn(ctx context.Context, dir, id string) (*daemon, error) {
 	}
 	d := &daemon{id: id, c: c, r: bufio.NewReader(c)}
 	d.deadline(ctx)
+	// A connection that comes just when QEMU (7.2) gives its monitor from its main thread to another is accepted by one, and the other waits for one more.
+	nudge := time.AfterFunc(time.Second, func() {
+		if more, err := net.Dial("unix", socketIn(dir, id, qmpSocket)); err == nil {
+			more.Close()
+		}
+	})
+	defer nudge.Stop()
 	_, err = d.r.ReadBytes('\n') // its greeting
 	if err == nil {
 		err = d.call(ctx, "qmp_capabilities", nil, nil)
@@ -203,38 +210,67 @@ func (d *daemon) export(ctx context.Context) error {
 	return d.call(ctx, "block-export-add", map[string]any{"type": "nbd", "id": exportID, "node-name": node, "name": d.id, "writable": true}, nil)
 }
 
-// kill ends a daemon that holds nothing of its own, whatever it waits for.
-func (d *daemon) kill() error {
+// process opens the daemon's process; nil where it has ended. Its number is nobody else's, as it has the socket open at which this connection was made.
+func (d *daemon) process() (*os.File, error) {
 	raw, err := d.c.(*net.UnixConn).SyscallConn()
 	if err != nil {
-		return err
+		return nil, err
 	}
 	var who *unix.Ucred
 	var cerr error
 	err = raw.Control(func(fd uintptr) { who, cerr = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED) })
 	if err = errors.Join(err, cerr); err != nil {
+		return nil, err
+	}
+	fd, err := unix.PidfdOpen(int(who.Pid), 0)
+	if errors.Is(err, unix.ESRCH) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("storage daemon of volume %s: %w", d.id, err)
+	}
+	return os.NewFile(uintptr(fd), "pidfd"), nil
+}
+
+// ended waits until a process has ended: until then it has the volume's file, and removes the sockets' names on its way.
+func ended(ctx context.Context, id string, p *os.File) error {
+	for end := time.Now().Add(patience); ; {
+		n, err := unix.Poll([]unix.PollFd{{Fd: int32(p.Fd()), Events: unix.POLLIN}}, 50)
+		switch {
+		case err != nil && !errors.Is(err, unix.EINTR):
+			return err
+		case n > 0:
+			return nil
+		case ctx.Err() != nil:
+			return ctx.Err()
+		case time.Now().After(end):
+			return fault.New(fault.Unavailable, "The storage daemon of volume %s does not end.", id)
+		}
+	}
+}
+
+// kill ends a daemon that holds nothing of its own, whatever it waits for.
+func (d *daemon) kill(ctx context.Context) error {
+	p, err := d.process()
+	if err != nil || p == nil {
 		return err
 	}
-	// It is the process that listens: it has the socket open, so its number is nobody else's.
-	if err := unix.Kill(int(who.Pid), unix.SIGKILL); err != nil && !errors.Is(err, unix.ESRCH) {
+	defer p.Close()
+	if err := unix.PidfdSendSignal(int(p.Fd()), unix.SIGKILL, nil, 0); err != nil && !errors.Is(err, unix.ESRCH) {
 		return err
 	}
-	return nil
+	return ended(ctx, d.id, p)
 }
 
 // quit ends the daemon and waits until it has let go of the file.
 func (d *daemon) quit(ctx context.Context) error {
+	p, err := d.process()
+	if err != nil || p == nil {
+		return err
+	}
+	defer p.Close()
 	if err := d.call(ctx, "quit", nil, nil); err != nil && !errors.Is(err, syscall.EPIPE) && !errors.Is(err, syscall.ECONNRESET) {
 		return err
 	}
-	d.deadline(ctx)
-	for {
-		if _, err := d.r.ReadBytes('\n'); err != nil { // events, then its end
-			var t net.Error
-			if errors.As(err, &t) && t.Timeout() {
-				return fault.Wrap(fault.Unavailable, err, "The storage daemon of volume %s does not end.", d.id)
-			}
-			return nil
-		}
-	}
+	return ended(ctx, d.id, p)
 }

@@ -77,7 +77,7 @@ func (r Relay) Close(ctx context.Context, id string) error {
 	}
 	defer d.close()
 	// Asked to end, it would wait for the other host, which may be gone; it holds nothing that was not answered.
-	if err := d.kill(); err != nil {
+	if err := d.kill(ctx); err != nil {
 		return fmt.Errorf("end the relay of volume %s: %w", id, err)
 	}
 	return errors.Join(remove(r.e.socket(id, nbdSocket)), remove(r.e.socket(id, qmpSocket)))
