@@ -135,4 +135,3 @@ func (v *volumeKeeper) closed(row *model.HostVolume) error {
 	}
 	return nil
 }
-

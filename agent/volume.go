@@ -152,6 +152,9 @@ func (v *volumeKeeper) engine(name string, id model.ID) (block.Engine, error) {
 // the volume is there: whoever makes it so wakes the server.
 func (v *volumeKeeper) disk(ctx context.Context, _ model.ID, d model.HostDisk) (hypervisor.Disk, error) {
 	out := hypervisor.Disk{Serial: d.VolumeID, ReadOnly: d.ReadOnly, Shared: d.Shared, Tag: d.Tag}
+	if d.Limits != nil {
+		out.Limits = hypervisor.DiskLimits(*d.Limits)
+	}
 	row := v.a.ledger.volume(d.VolumeID)
 	switch {
 	case row == nil && len(v.engines) == 0:

@@ -14,6 +14,8 @@ import (
 type Volumes interface {
 	// UseVolume reserves a volume for a server and gives the attachment; boot: as its root disk.
 	UseVolume(tx *store.Tx, project model.ID, admin bool, id, server model.ID, device string, boot bool) (*model.Volume, model.ID, error)
+	// VolumeLimits gives the bounds that the guest's use of it has; nil: none.
+	VolumeLimits(r store.Reader, v *model.Volume) (*model.DiskLimits, error)
 	// VolumeUsed records that the guest has it, VolumeLeaving that it is to let go of it; absent is success.
 	VolumeUsed(tx *store.Tx, id, attachment model.ID) error
 	VolumeLeaving(tx *store.Tx, id, attachment model.ID) error
@@ -46,7 +48,11 @@ func (c *Compute) use(tx *store.Tx, sc Scope, s *model.Server, n NewUse) (*model
 	if err != nil {
 		return nil, err
 	}
-	s.Volumes = append(slices.Clone(s.Volumes), model.VolumeUse{VolumeID: v.ID, AttachmentID: att, Device: device, Tag: n.Tag, Boot: n.Boot,
+	limits, err := c.cfg.Volumes.VolumeLimits(tx, v)
+	if err != nil {
+		return nil, err
+	}
+	s.Volumes = append(slices.Clone(s.Volumes), model.VolumeUse{Limits: limits, VolumeID: v.ID, AttachmentID: att, Device: device, Tag: n.Tag, Boot: n.Boot,
 		DeleteWithServer: n.DeleteWithServer, ReadOnly: v.ReadOnly, RequestID: cmp.Or(sc.RequestID, "-")})
 	return &s.Volumes[len(s.Volumes)-1], nil
 }

@@ -109,7 +109,7 @@ func disksOf(snap store.Snapshot, s *model.Server) []model.HostDisk {
 		if u.Detaching {
 			continue
 		}
-		d := model.HostDisk{VolumeID: u.VolumeID, Boot: u.Boot, ReadOnly: u.ReadOnly, Device: u.Device, Tag: u.Tag}
+		d := model.HostDisk{VolumeID: u.VolumeID, Boot: u.Boot, ReadOnly: u.ReadOnly, Device: u.Device, Tag: u.Tag, Limits: u.Limits}
 		if v, ok := store.Volumes.Get(snap, u.VolumeID); ok {
 			d.Shared, d.ReadOnly = v.MultiAttach, d.ReadOnly || v.ReadOnly
 		}

@@ -86,6 +86,9 @@ func (d Disk) check(g Guest) error {
 	if d.Format != "qcow2" && d.Format != "raw" {
 		return invalid(g, "the disk format %q is neither qcow2 nor raw", d.Format)
 	}
+	if l := d.Limits; l.TotalBytes > 0 && l.ReadBytes+l.WriteBytes > 0 || l.TotalIOPS > 0 && l.ReadIOPS+l.WriteIOPS > 0 {
+		return invalid(g, "a total bound of disk %q stands beside one on reads or on writes", d.Serial)
+	}
 	if !printable(d.Serial) || strings.Contains(d.Serial, ",") {
 		return invalid(g, "the disk's serial %q holds a character that is not allowed", d.Serial)
 	}

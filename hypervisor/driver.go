@@ -79,6 +79,16 @@ type Disk struct {
 	// booted from.
 	BootOrder int
 	Bus       string // "virtio", "scsi" or "sata"; empty for virtio, or for sata with a CD-ROM
+	// Limits, where any is set, stand in the place of those that the guest's Specs give all its disks.
+	Limits DiskLimits
+}
+
+// DiskLimits bound what a guest does with a disk: bytes and requests a second, and while a burst lasts; 0: no bound. A request counts as several where it has
+// more than RequestBytes. A total cannot stand beside a bound on reads or on writes.
+type DiskLimits struct {
+	TotalBytes, ReadBytes, WriteBytes, TotalIOPS, ReadIOPS, WriteIOPS                   int64
+	TotalBytesMax, ReadBytesMax, WriteBytesMax, TotalIOPSMax, ReadIOPSMax, WriteIOPSMax int64
+	RequestBytes                                                                        int64
 }
 
 // NetworkDisk is where a disk is that is no file.

@@ -329,6 +329,8 @@ type HostDisk struct {
 	Shared   bool   `json:"shared,omitempty"` // by several guests
 	Device   string `json:"device,omitempty"` // as the user sees it
 	Tag      string `json:"tag,omitempty"`
+
+	Limits *DiskLimits `json:"limits,omitempty"`
 }
 
 // HostServer is a guest that this host runs, stops or removes.

@@ -138,6 +138,24 @@ type VolumeTransfer struct {
 	CreatedAt time.Time `json:"created_at"`
 }
 
+// DiskLimits bound what a guest does with a disk: bytes and requests a second, and while a burst lasts; 0: no bound. A request counts as several where it has
+// more than RequestBytes. JSON names are those of Cinder's QoS specs, and of libvirt.
+type DiskLimits struct {
+	TotalBytes    int64 `json:"total_bytes_sec,omitempty"`
+	ReadBytes     int64 `json:"read_bytes_sec,omitempty"`
+	WriteBytes    int64 `json:"write_bytes_sec,omitempty"`
+	TotalIOPS     int64 `json:"total_iops_sec,omitempty"`
+	ReadIOPS      int64 `json:"read_iops_sec,omitempty"`
+	WriteIOPS     int64 `json:"write_iops_sec,omitempty"`
+	TotalBytesMax int64 `json:"total_bytes_sec_max,omitempty"`
+	ReadBytesMax  int64 `json:"read_bytes_sec_max,omitempty"`
+	WriteBytesMax int64 `json:"write_bytes_sec_max,omitempty"`
+	TotalIOPSMax  int64 `json:"total_iops_sec_max,omitempty"`
+	ReadIOPSMax   int64 `json:"read_iops_sec_max,omitempty"`
+	WriteIOPSMax  int64 `json:"write_iops_sec_max,omitempty"`
+	RequestBytes  int64 `json:"size_iops_sec,omitempty"`
+}
+
 // VolumeUse is a volume that a server has or is to have.
 type VolumeUse struct {
 	VolumeID         ID     `json:"volume_id"`
@@ -147,6 +165,8 @@ type VolumeUse struct {
 	Boot             bool   `json:"boot,omitempty"` // the root disk
 	DeleteWithServer bool   `json:"delete_with_server,omitempty"`
 	ReadOnly         bool   `json:"read_only,omitempty"`
+	// Limits are those of the volume's type when the use began.
+	Limits *DiskLimits `json:"limits,omitempty"`
 	// Detaching: the guest is to let go of it, and is not to get it. Its host still knows the volume, and may open it,
 	// until it reports Disks without it; only then the use ends.
 	Detaching bool `json:"detaching,omitempty"`

@@ -39,6 +39,9 @@ func (v *Volumes) putQoS(tx *store.Tx, q *model.VolumeQoS, consumer string) erro
 	if len(q.Specs) > MaxMetadata {
 		return fault.New(fault.Invalid, "Invalid qos specs: there are more than %d.", MaxMetadata)
 	}
+	if err := checkLimits(q); err != nil {
+		return err
+	}
 	q.UpdatedAt = v.now()
 	err := store.VolumeQoS.Put(tx, q)
 	var taken *store.TakenError

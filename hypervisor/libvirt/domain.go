@@ -479,6 +479,10 @@ func disk2xml(d hypervisor.Disk) diskXML {
 	if d.Network != nil {
 		x.Type, x.Source = "network", network2xml(*d.Network)
 	}
+	if d.Limits != (hypervisor.DiskLimits{}) {
+		limits := ioTuneXML(d.Limits)
+		x.IOTune = &limits
+	}
 	if d.ReadOnly || x.Device == "cdrom" {
 		x.ReadOnly = &emptyXML{}
 	}

@@ -47,5 +47,15 @@ func (d *Driver) Look(ctx context.Context, id string) error {
 	return err
 }
 
+// LiveDisk gives what libvirt says of a running guest's disk.
+func (d *Driver) LiveDisk(ctx context.Context, id, serial string) (string, error) {
+	_, have, err := d.live(ctx, id, "look at")
+	if err != nil {
+		return "", err
+	}
+	x, err := have.disk(id, serial)
+	return x.Inner, err
+}
+
 // ParsePlaces reads a domain's definition.
 func ParsePlaces(text string) ([]hypervisor.Place, error) { return parsePlaces(text) }

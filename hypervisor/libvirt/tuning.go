@@ -30,12 +30,19 @@ type cpuTuneXML struct {
 }
 
 type ioTuneXML struct {
-	TotalBytes int `xml:"total_bytes_sec,omitempty"`
-	ReadBytes  int `xml:"read_bytes_sec,omitempty"`
-	WriteBytes int `xml:"write_bytes_sec,omitempty"`
-	TotalIOPS  int `xml:"total_iops_sec,omitempty"`
-	ReadIOPS   int `xml:"read_iops_sec,omitempty"`
-	WriteIOPS  int `xml:"write_iops_sec,omitempty"`
+	TotalBytes    int64 `xml:"total_bytes_sec,omitempty"`
+	ReadBytes     int64 `xml:"read_bytes_sec,omitempty"`
+	WriteBytes    int64 `xml:"write_bytes_sec,omitempty"`
+	TotalIOPS     int64 `xml:"total_iops_sec,omitempty"`
+	ReadIOPS      int64 `xml:"read_iops_sec,omitempty"`
+	WriteIOPS     int64 `xml:"write_iops_sec,omitempty"`
+	TotalBytesMax int64 `xml:"total_bytes_sec_max,omitempty"`
+	ReadBytesMax  int64 `xml:"read_bytes_sec_max,omitempty"`
+	WriteBytesMax int64 `xml:"write_bytes_sec_max,omitempty"`
+	TotalIOPSMax  int64 `xml:"total_iops_sec_max,omitempty"`
+	ReadIOPSMax   int64 `xml:"read_iops_sec_max,omitempty"`
+	WriteIOPSMax  int64 `xml:"write_iops_sec_max,omitempty"`
+	RequestBytes  int64 `xml:"size_iops_sec,omitempty"`
 }
 
 type bandwidthXML struct {
@@ -96,9 +103,12 @@ func (d *domainXML) tune(t hypervisor.Tuning) {
 	}
 	if t.Disk != nil {
 		for i := range v.Disks {
+			if v.Disks[i].IOTune != nil {
+				continue
+			}
 			v.Disks[i].IOTune = &ioTuneXML{
-				TotalBytes: t.Disk["total_bytes_sec"], ReadBytes: t.Disk["read_bytes_sec"], WriteBytes: t.Disk["write_bytes_sec"],
-				TotalIOPS: t.Disk["total_iops_sec"], ReadIOPS: t.Disk["read_iops_sec"], WriteIOPS: t.Disk["write_iops_sec"],
+				TotalBytes: int64(t.Disk["total_bytes_sec"]), ReadBytes: int64(t.Disk["read_bytes_sec"]), WriteBytes: int64(t.Disk["write_bytes_sec"]),
+				TotalIOPS: int64(t.Disk["total_iops_sec"]), ReadIOPS: int64(t.Disk["read_iops_sec"]), WriteIOPS: int64(t.Disk["write_iops_sec"]),
 			}
 		}
 	}

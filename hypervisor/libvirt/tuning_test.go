@@ -43,9 +43,27 @@ func TestSpecs(t *testing.T) {
 	}
 	// A disk on that bus is plugged in while the guest runs.
 	more := g
-	more.Disks = append(g.Disks[:2:2], h.Disk(t))
+	bound := h.Disk(t)
+	bound.Limits = hypervisor.DiskLimits{TotalIOPS: 555, TotalIOPSMax: 777, ReadBytes: 888888}
+	more.Disks = append(g.Disks[:2:2], bound)
 	if err := d.Plug(ctx, more); err != nil {
 		t.Error(err)
+	}
+	// It has bounds of its own, the others those of all.
+	for serial, want := range map[string]string{bound.Serial: "<total_iops_sec>555< <total_iops_sec_max>777< <read_bytes_sec>888888<",
+		g.Disks[1].Serial: "<read_iops_sec>111< <write_bytes_sec>22222222<"} {
+		got, err := d.LiveDisk(ctx, g.ID, serial)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, w := range strings.Fields(want) {
+			if !strings.Contains(got, w) {
+				t.Errorf("disk %s has no %q: %s", serial, w, got)
+			}
+		}
+		if strings.Contains(got, "<read_iops_sec>") != (serial != bound.Serial) {
+			t.Errorf("disk %s has others' bounds: %s", serial, got)
+		}
 	}
 
 	g.Specs = map[string]string{"hw_rng:allowed": "False", "hw:mem_page_size": "small"}
