@@ -25,7 +25,7 @@ func (a *Agent) regrow(ctx context.Context, row *model.HostServer, p *progress, 
 			return nil
 		}
 		p.Reopening = false
-		return a.keep(row.ID, *p)
+		return a.keep(row.ID, p)
 	}
 	sizes := maps.Clone(p.Sizes)
 	maps.DeleteFunc(sizes, func(id model.ID, _ int) bool { return !slices.Contains(p.Disks, id) })
@@ -37,7 +37,7 @@ func (a *Agent) regrow(ctx context.Context, row *model.HostServer, p *progress, 
 		}
 		if !p.Reopening {
 			p.Reopening, held = true, false
-			if err := a.keep(row.ID, *p); err != nil {
+			if err := a.keep(row.ID, p); err != nil {
 				return err
 			}
 		}
@@ -67,7 +67,7 @@ func (a *Agent) regrow(ctx context.Context, row *model.HostServer, p *progress, 
 		return nil
 	}
 	p.Reopening, p.Sizes = false, sizes
-	return a.keep(row.ID, *p)
+	return a.keep(row.ID, p)
 }
 
 // exchange makes what serves a volume to guests here serve it with the size that it has, or on its own host is to have.

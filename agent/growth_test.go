@@ -55,7 +55,7 @@ func TestVolumeGrowsUnderItsGuest(t *testing.T) {
 	}
 	progress, _ := l.progressOf(s.ID)
 	progress.Reopening = true
-	if err := errors.Join(l.save(s.ID, progress), l.close()); err != nil {
+	if err := errors.Join(l.save(s.ID, &progress), l.close()); err != nil {
 		t.Fatal(err)
 	}
 	r = h.begin(nil)
