@@ -159,7 +159,7 @@ func TestRebuild(t *testing.T) {
 	if r := g.settles(t, model.PowerRunning); r.Rebuilds != 1 || r.Fault != nil {
 		t.Errorf("report %+v", r)
 	}
-	if d := g.disk(t, diskFile); !strings.HasSuffix(d, "over another image") {
+	if d := g.disk(t, "disk.qcow2"); !strings.HasSuffix(d, "over another image") {
 		t.Errorf("the disk is %q", d)
 	}
 	if g.starts(t) != 2 || g.disk(t, driveFile) == drive {
@@ -178,8 +178,8 @@ func TestRebuild(t *testing.T) {
 	}
 	// One that is off stays off.
 	g.want(t, func(s *model.HostServer) { s.Rebuilds, s.Image = 2, g.addImage("a third") })
-	if r := g.settles(t, model.PowerOff); r.Rebuilds != 2 || !strings.HasSuffix(g.disk(t, diskFile), "over a third") {
-		t.Errorf("report %+v, disk %q", r, g.disk(t, diskFile))
+	if r := g.settles(t, model.PowerOff); r.Rebuilds != 2 || !strings.HasSuffix(g.disk(t, "disk.qcow2"), "over a third") {
+		t.Errorf("report %+v, disk %q", r, g.disk(t, "disk.qcow2"))
 	}
 	// An image that is nowhere leaves the disk.
 	lost := g.addImage("lost")
@@ -187,21 +187,21 @@ func TestRebuild(t *testing.T) {
 	delete(g.side.blobs, lost.BlobID)
 	g.side.mu.Unlock()
 	g.want(t, func(s *model.HostServer) { s.Rebuilds, s.Image = 3, lost })
-	if r := g.faulty(t, g.s.ID, g.s.Generation); r.Rebuilds != 2 || !strings.HasSuffix(g.disk(t, diskFile), "over a third") {
-		t.Errorf("report %+v, disk %q", r, g.disk(t, diskFile))
+	if r := g.faulty(t, g.s.ID, g.s.Generation); r.Rebuilds != 2 || !strings.HasSuffix(g.disk(t, "disk.qcow2"), "over a third") {
+		t.Errorf("report %+v, disk %q", r, g.disk(t, "disk.qcow2"))
 	}
 }
 
 func TestRescue(t *testing.T) {
 	g := newStage(t, fake.Behaviour{Greeting: "hello\n"}, nil)
-	own := g.disk(t, diskFile)
+	own := g.disk(t, "disk.qcow2")
 	for n := range int64(2) {
 		g.want(t, func(s *model.HostServer) { s.Rescue = &model.Rescue{Image: g.addImage("rescuer"), Revision: n + 7} })
 		if r := g.settles(t, model.PowerRunning); r.Rescue != n+7 {
 			t.Errorf("report %+v", r)
 		}
 		live, _ := g.host.Live(g.s.ID)
-		if len(live.Disks) != 2 || filepath.Base(live.Disks[0].Path) != rescueFile || live.Disks[0].BootOrder != 1 || filepath.Base(live.Disks[1].Path) != diskFile || live.Disks[1].BootOrder != 0 {
+		if len(live.Disks) != 2 || filepath.Base(live.Disks[0].Path) != rescueFile || live.Disks[0].BootOrder != 1 || filepath.Base(live.Disks[1].Path) != "disk.qcow2" || live.Disks[1].BootOrder != 0 {
 			t.Errorf("it runs with %+v", live.Disks)
 		}
 		if d := g.disk(t, rescueFile); !strings.HasSuffix(d, "over rescuer") {
@@ -224,7 +224,7 @@ func TestRescue(t *testing.T) {
 		t.Errorf("report %+v", r)
 	}
 	live, _ := g.host.Live(g.s.ID)
-	if _, err := os.Stat(filepath.Join(g.dir, "servers", g.s.ID, rescueFile)); !os.IsNotExist(err) || len(live.Disks) != 1 || g.disk(t, diskFile) != own {
+	if _, err := os.Stat(filepath.Join(g.dir, "servers", g.s.ID, rescueFile)); !os.IsNotExist(err) || len(live.Disks) != 1 || g.disk(t, "disk.qcow2") != own {
 		t.Errorf("after its rescue: %v, %+v", err, live.Disks)
 	}
 }
@@ -332,7 +332,7 @@ func TestVolumes(t *testing.T) {
 
 func TestSaving(t *testing.T) {
 	g := newStage(t, fake.Behaviour{Greeting: "hello\n"}, nil)
-	disk := g.disk(t, diskFile)
+	disk := g.disk(t, "disk.qcow2")
 	saved := func(id model.ID) (u model.UploadReport) {
 		t.Helper()
 		waitFor(t, "image "+id+" to be made, or not", func() bool {
@@ -392,7 +392,7 @@ func TestFlavorDisks(t *testing.T) {
 	for _, d := range live.Disks {
 		names = append(names, filepath.Base(d.Path))
 	}
-	if !slices.Equal(names, []string{diskFile, ephemeralFile, swapFile, driveFile}) {
+	if !slices.Equal(names, []string{"disk.qcow2", ephemeralFile, swapFile, driveFile}) {
 		t.Errorf("it has %v", names)
 	}
 	swap := g.disk(t, swapFile)

@@ -56,8 +56,10 @@ type Taps interface {
 
 // DiskMaker makes guests' disks.
 type DiskMaker interface {
-	// Overlay makes a copy-on-write disk at path, which must not exist, of size bytes over the
-	// file base of the given format ("raw" or "qcow2").
+	// Format is of the disks that Overlay makes: "qcow2" or "raw".
+	Format() string
+	// Overlay makes a disk at path, which must not exist, of size bytes that holds what the file base of the given format ("raw" or
+	// "qcow2") does. A copy-on-write disk refers to base.
 	Overlay(ctx context.Context, path, base, format string, size int64) error
 	// Flatten makes a qcow2 at path, which must not exist, of what the qcow2 from holds, with its backing files' part;
 	// nobody writes to from meanwhile.

@@ -22,6 +22,9 @@ type QemuImg struct {
 	Path string // of the program; default: found by name
 }
 
+// Format implements DiskMaker.
+func (QemuImg) Format() string { return "qcow2" }
+
 // Overlay implements DiskMaker.
 func (q QemuImg) Overlay(ctx context.Context, path, base, format string, size int64) error {
 	// The base's format is told, never probed: a raw image may hold what looks like a qcow2 header.
@@ -123,13 +126,15 @@ func (QemuImg) Size(_ context.Context, path, format string) (int64, error) {
 
 // Files in a guest's folder.
 const (
-	diskFile      = "disk.qcow2"
 	driveFile     = "config.iso"
 	consoleFile   = "console.log"
 	rescueFile    = "rescue.qcow2"
 	ephemeralFile = "ephemeral.raw"
 	swapFile      = "swap.raw"
 )
+
+// diskFile is the file in a guest's folder that is its root disk.
+func (a *Agent) diskFile() string { return "disk." + a.cfg.Disks.Format() }
 
 // makeDisk makes a guest's disk from its image, in the place of one that there may be. It may be repeated until its
 // success is kept; never afterwards, as the disk holds the guest's data then.
@@ -141,7 +146,7 @@ func (a *Agent) makeDisk(ctx context.Context, row *model.HostServer, image strin
 	if size < row.Image.VirtualSize {
 		return fault.New(fault.Invalid, "The flavor's disk of %d GiB is too small for the image.", row.DiskGiB)
 	}
-	return a.overlay(ctx, row, diskFile, row.Image, image, size)
+	return a.overlay(ctx, row, a.diskFile(), row.Image, image, size)
 }
 
 // overlay makes the file name in a guest's folder a disk of size bytes over an image, which is in the cache at path.

@@ -31,7 +31,7 @@ func (a *Agent) guest(ctx context.Context, row *model.HostServer) (hypervisor.Gu
 		maps.Copy(g.Specs, row.ExtraSpecs)
 	}
 	if ownRoot(row) {
-		g.Disks = append(g.Disks, hypervisor.Disk{Path: filepath.Join(dir, diskFile), Format: "qcow2", Serial: row.ID})
+		g.Disks = append(g.Disks, hypervisor.Disk{Path: filepath.Join(dir, a.diskFile()), Format: a.cfg.Disks.Format(), Serial: row.ID})
 	}
 	if row.EphemeralGiB > 0 {
 		g.Disks = append(g.Disks, hypervisor.Disk{Path: filepath.Join(dir, ephemeralFile), Format: "raw", Serial: "ephemeral0"})
@@ -94,7 +94,7 @@ func (a *Agent) start(ctx context.Context, row *model.HostServer, p *progress) (
 			return 0, fmt.Errorf("port %s is not wired yet: %w", n.PortID, errWaiting)
 		}
 	}
-	disk := filepath.Join(a.dir(row.ID), diskFile)
+	disk := filepath.Join(a.dir(row.ID), a.diskFile())
 	if _, err := os.Stat(disk); ownRoot(row) && errors.Is(err, os.ErrNotExist) {
 		// It holds what the guest has written; a fresh one would hide the loss.
 		return 0, fault.Wrap(fault.Invalid, err, "The server's disk is lost.")

@@ -94,7 +94,7 @@ func (m mortalHypervisor) Plug(ctx context.Context, g hypervisor.Guest) error {
 	return m.f.call(func() error { return m.Driver.(hypervisor.Plugger).Plug(ctx, g) })
 }
 func (m mortalHypervisor) Grow(ctx context.Context, id, serial string, size int64) error {
-	return m.f.call(func() error { return m.Driver.(hypervisor.Plugger).Grow(ctx, id, serial, size) })
+	return m.f.call(func() error { return m.Driver.(hypervisor.Grower).Grow(ctx, id, serial, size) })
 }
 func (m mortalHypervisor) Reopen(ctx context.Context, id, serial string, size int64, change func(context.Context) error) error {
 	return m.f.call(func() error { return m.Driver.(hypervisor.Reopener).Reopen(ctx, id, serial, size, change) })
@@ -382,7 +382,7 @@ func (w *world) whole(t worldT, s *model.HostServer) {
 	w.side.mu.Lock()
 	image := string(w.side.blobs[s.Image.BlobID])
 	w.side.mu.Unlock()
-	disk, err := os.ReadFile(filepath.Join(dir, diskFile))
+	disk, err := os.ReadFile(filepath.Join(dir, "disk.qcow2"))
 	if err != nil || !strings.HasSuffix(string(disk), "over "+image) {
 		t.Fatalf("server %s: disk %.60q of image %.20q, %v", s.ID, disk, image, err)
 	}

@@ -246,7 +246,7 @@ func (v *pair) log(t worldT) string {
 
 func (v *pair) disk(t worldT, i int) string {
 	t.Helper()
-	b, err := os.ReadFile(filepath.Join(v.hosts[i].dir, "servers", v.s.ID, diskFile))
+	b, err := os.ReadFile(filepath.Join(v.hosts[i].dir, "servers", v.s.ID, "disk.qcow2"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -259,7 +259,7 @@ func (v *pair) boot(t worldT) {
 	v.start(t, 0)
 	v.start(t, 1)
 	v.hosts[0].settled(t, v.s.ID, v.s.Generation, model.PhaseReady, model.PowerRunning)
-	f, err := os.OpenFile(filepath.Join(v.hosts[0].dir, "servers", v.s.ID, diskFile), os.O_APPEND|os.O_WRONLY, 0)
+	f, err := os.OpenFile(filepath.Join(v.hosts[0].dir, "servers", v.s.ID, "disk.qcow2"), os.O_APPEND|os.O_WRONLY, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -452,7 +452,7 @@ func TestBackToAHostThatWasAway(t *testing.T) {
 			v.agents[0] = nil
 			v.move = nil
 			v.tell(1)
-			f, err := os.OpenFile(filepath.Join(v.hosts[1].dir, "servers", v.s.ID, diskFile), os.O_APPEND|os.O_WRONLY, 0)
+			f, err := os.OpenFile(filepath.Join(v.hosts[1].dir, "servers", v.s.ID, "disk.qcow2"), os.O_APPEND|os.O_WRONLY, 0)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -527,7 +527,7 @@ func TestFilesAreForTheOtherHostOnly(t *testing.T) {
 		return b
 	}
 	ctx := context.Background()
-	own := call{Server: v.s.ID, Move: v.move.ID, Name: diskFile}
+	own := call{Server: v.s.ID, Move: v.move.ID, Name: "disk.qcow2"}
 	for what, err := range map[string]error{
 		"another host":     m.giveFile(ctx, "host-9", args(own), nil),
 		"another move":     m.listFiles(ctx, "host-1", args(call{Server: v.s.ID, Move: model.NewID()}), nil),

@@ -88,7 +88,7 @@ func (a *Agent) copyRoot(ctx context.Context, row *model.HostServer, image model
 	began := time.Now()
 	err := replace(path, func(tmp string) error {
 		if power != hypervisor.Running && power != hypervisor.Paused {
-			return a.cfg.Disks.Flatten(ctx, tmp, filepath.Join(a.dir(row.ID), diskFile))
+			return a.cfg.Disks.Flatten(ctx, tmp, filepath.Join(a.dir(row.ID), a.diskFile()))
 		}
 		c, ok := a.cfg.Hypervisor.(hypervisor.Copier)
 		if !ok {

@@ -173,7 +173,7 @@ func words(row *model.HostServer) string {
 // begin gives the progress of a server that the host is told of for the first time.
 func (a *Agent) begin(row *model.HostServer, power hypervisor.Power) progress {
 	p := progress{Phase: model.PhaseFetching, Blob: row.Image.BlobID, Reboots: row.ObservedReboots, Hard: row.ObservedHard}
-	if _, err := os.Stat(filepath.Join(a.dir(row.ID), diskFile)); err == nil {
+	if _, err := os.Stat(filepath.Join(a.dir(row.ID), a.diskFile())); err == nil {
 		// The ledger was lost, the disk was not: progress is on disk before a disk is made.
 		p.Phase, p.Disk = model.PhaseReady, true
 		p.Started, p.BootID = power == hypervisor.Running || power == hypervisor.Paused || power == hypervisor.Suspended, a.cfg.BootID

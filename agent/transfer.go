@@ -54,7 +54,7 @@ func (m *mover) filesOf(ctx context.Context, row *model.HostServer) ([]file, err
 			continue
 		}
 		f := file{Name: filepath.Base(d.Path), Disk: true, Format: d.Format, ReadOnly: d.ReadOnly}
-		f.Root = f.Name == diskFile
+		f.Root = f.Name == m.a.diskFile()
 		info, err := os.Stat(d.Path)
 		if err != nil {
 			return nil, err

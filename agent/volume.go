@@ -385,7 +385,7 @@ func (v *volumeKeeper) erase(ctx context.Context, e block.Engine, id model.ID) e
 
 // tell has running guests here know the size that a volume has now.
 func (v *volumeKeeper) tell(ctx context.Context, row *model.HostVolume) error {
-	plug, ok := v.a.cfg.Hypervisor.(hypervisor.Plugger)
+	plug, ok := v.a.cfg.Hypervisor.(hypervisor.Grower)
 	if !ok {
 		return nil
 	}

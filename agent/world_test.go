@@ -274,6 +274,9 @@ func (f *fakeTaps) mtu(name string) int {
 }
 
 // Overlay implements DiskMaker: the file says what it would be.
+// Format implements DiskMaker.
+func (w *world) Format() string { return "qcow2" }
+
 func (w *world) Overlay(_ context.Context, path, base, format string, size int64) error {
 	w.made.Add(1)
 	data, err := os.ReadFile(base)

@@ -167,9 +167,9 @@ type Capacity struct {
 	// cell, cores a socket and threads a core.
 	Cells, Sockets, Cores, Threads int
 
-	HypervisorType    string // "QEMU"; as Nova names it
+	HypervisorType    string // "QEMU", "LXC"; as Nova names it
 	HypervisorVersion int    // major*1000000 + minor*1000 + release
-	Accelerator       string // "kvm", or "tcg" for software emulation
+	Accelerator       string // "kvm", or "tcg" for software emulation; empty where guests are no virtual machines
 }
 
 // Driver runs guests on this host.
@@ -244,12 +244,17 @@ type Suspender interface {
 	Suspend(ctx context.Context, id string) error
 }
 
-// Plugger is a Driver that can change a running guest's disks, cards and disks' sizes.
+// Plugger is a Driver that can change a running guest's cards, and its disks where it is a Grower too.
 type Plugger interface {
 	// Plug makes the running guest have exactly the disks and cards of g, and its definition too. It returns once
 	// what was taken away is let go of by the guest, which has to play along: fault.Conflict where it did not by the
 	// end of ctx. Nothing else of g is compared.
 	Plug(ctx context.Context, g Guest) error
+}
+
+// Grower is a Plugger whose guests' disks can be changed while they run, and grow.
+type Grower interface {
+	Plugger
 	// Grow tells a running guest that the disk with the serial number has the size in bytes now, and
 	// makes it so where it is a file.
 	Grow(ctx context.Context, id, serial string, size int64) error

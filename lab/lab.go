@@ -35,6 +35,8 @@ type Config struct {
 	AdminPassword string `json:"admin_password"`
 	// Accelerator is what guests run on, kvm or tcg; "" is found out by the first Up.
 	Accelerator string `json:"accelerator"`
+	// Containers is how many of the hosts, the last ones, run containers instead of virtual machines.
+	Containers int `json:"containers,omitempty"`
 	// Underlay are the underlay addresses of hosts that were renumbered, by host.
 	Underlay map[string]string `json:"underlay,omitempty"`
 	// ServerArgs and AgentArgs are added to the commands, for tests.
@@ -91,6 +93,9 @@ func New(cfg Config) (*Lab, error) {
 		if cfg.AdminPassword == "" {
 			cfg.AdminPassword = old.cfg.AdminPassword
 		}
+		if cfg.Containers == 0 {
+			cfg.Containers = old.cfg.Containers
+		}
 		if cfg.Accelerator == "" {
 			cfg.Accelerator = old.cfg.Accelerator
 		}
@@ -100,6 +105,9 @@ func New(cfg Config) (*Lab, error) {
 		if cfg.API == "" || strings.HasSuffix(cfg.API, ":0") {
 			cfg.API = old.cfg.API
 		}
+	}
+	if cfg.Containers < 0 || cfg.Containers > cfg.Hosts {
+		return nil, fault.New(fault.Invalid, "From 0 to all %d hosts run containers, not %d.", cfg.Hosts, cfg.Containers)
 	}
 	if cfg.API == "" {
 		cfg.API = "127.0.0.1:8780"
@@ -268,6 +276,12 @@ func (l *Lab) binary() (string, error) {
 	return os.Executable()
 }
 
+// runsContainers tells whether a host is one of the last, which do.
+func (l *Lab) runsContainers(name string) bool {
+	hosts := l.hosts()
+	return slices.Contains(hosts[len(hosts)-l.cfg.Containers:], name)
+}
+
 // spec makes a machine's description.
 func (l *Lab) spec(name, bin string) (Machine, error) {
 	dir := l.MachineDir(name)
@@ -291,7 +305,11 @@ func (l *Lab) spec(name, bin string) (Machine, error) {
 	if err != nil {
 		return m, err
 	}
-	lv := libvirt.Daemon{Dir: filepath.Join(dir, "libvirt"), HostUUID: hostUUID(name)}
+	lv := libvirt.Daemon{Dir: filepath.Join(dir, "libvirt"), HostUUID: hostUUID(name), Containers: l.runsContainers(name)}
+	kind := "qemu"
+	if lv.Containers {
+		kind = "lxc"
+	}
 	if err := lv.WriteConfig(); err != nil {
 		return m, err
 	}
@@ -304,7 +322,7 @@ func (l *Lab) spec(name, bin string) (Machine, error) {
 		Unit{Name: "libvirtd", Argv: lv.Command()},
 		Unit{Name: "agent", Argv: append([]string{bin, "agent", "--data-dir", filepath.Join(dir, "state"), "--host-name", name,
 			"--server", net.JoinHostPort(underlayPrefix+"1", strconv.Itoa(linkPort)), "--join-token-file", filepath.Join(dir, "join-token"),
-			"--tunnel-ip", addr, "--libvirt-socket", lv.SocketPath(), "--datapath-type", "netdev", "--accelerator", l.cfg.Accelerator,
+			"--tunnel-ip", addr, "--hypervisor", kind, "--libvirt-socket", lv.SocketPath(), "--datapath-type", "netdev", "--accelerator", l.cfg.Accelerator,
 			"--volume-engine", "nfs=" + filepath.Join(l.cfg.Dir, "shared"),
 			"--bridge-mapping", PhysicalNetwork + ":" + providerBridge, "--dns-forward", OutsideResolver, "--debug-listen", "127.0.0.1:" + strconv.Itoa(debugPort)}, l.cfg.AgentArgs...)})
 	return m, nil

@@ -10,7 +10,7 @@ set -euo pipefail
 
 run=(
   openvswitch-switch            # ovs-vswitchd, ovsdb-server
-  libvirt-daemon libvirt-daemon-driver-qemu   # one libvirtd a host
+  libvirt-daemon libvirt-daemon-driver-qemu libvirt-daemon-driver-lxc   # one libvirtd a host
   qemu-system-x86 qemu-utils    # guests, qemu-img
   iproute2 iptables dmidecode ethtool ca-certificates curl
   # what the guest image yakumo-mini is made from

@@ -22,6 +22,7 @@ type agentCmd struct {
 	JoinTokenFile string   `help:"File that holds the token; the agent waits for it." type:"path"`
 	TunnelIP      string   `name:"tunnel-ip" help:"This host's address on the underlay: where other hosts send its guests' traffic." required:""`
 	ChannelListen string   `help:"Where other hosts' agents reach this one, to move guests and serve disks: host:port; default: port 8710 of --tunnel-ip."`
+	Hypervisor    string   `help:"What this host's guests are: qemu (virtual machines) or lxc (containers)." default:"qemu" enum:"qemu,lxc"`
 	LibvirtSocket string   `help:"libvirtd's socket." default:"/run/libvirt/libvirt-sock"`
 	Accelerator   string   `help:"auto (probe by really starting a guest), kvm or tcg." default:"auto" enum:"auto,kvm,tcg"`
 	CPUModel      string   `name:"cpu-model" help:"libvirt's name of the CPU model that guests get; default: the host's, or Nehalem in software."`

@@ -20,6 +20,7 @@ import (
 
 	"yakumo/cli"
 	"yakumo/fault"
+	"yakumo/hypervisor/container"
 )
 
 // version is set at link time by make.
@@ -69,6 +70,9 @@ func (c *versionCmd) Run() error {
 }
 
 func main() {
+	if len(os.Args) > 1 && os.Args[1] == container.Word {
+		os.Exit(container.Main(os.Args))
+	}
 	var r root
 	k := kong.Must(&r, kong.Name("yakumo"), kong.UsageOnError(), kong.Vars{"version": version, "hostname": hostname()},
 		kong.Description("A whole cloud in one program: OpenStack-compatible APIs, libvirt guests, an OpenFlow overlay."))

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"io"
 	"log/slog"
 	"net/netip"
 	"os"
@@ -29,6 +30,8 @@ import (
 	"yakumo/datapath/ovs"
 	"yakumo/datapath/pipeline"
 	"yakumo/hostview"
+	"yakumo/hypervisor"
+	"yakumo/hypervisor/container"
 	"yakumo/hypervisor/libvirt"
 	"yakumo/identity"
 	"yakumo/images"
@@ -265,7 +268,34 @@ type agentRole struct {
 	agent   *agent.Agent
 	link    *link.Client
 	switch_ *ovs.Driver
-	guests  *libvirt.Driver
+	guests  guestDriver
+}
+
+// guestDriver runs guests by a libvirtd.
+type guestDriver interface {
+	hypervisor.Driver
+	io.Closer
+}
+
+// vethTaps are the devices of a host of containers.
+type vethTaps struct {
+	container.Veths
+	kernel agent.KernelTaps
+}
+
+// MTU implements agent.Taps.
+func (t vethTaps) MTU(ctx context.Context, addr netip.Addr) (int, error) {
+	return t.kernel.MTU(ctx, addr)
+}
+
+// openGuests gives what runs guests, and what makes their network devices and disks.
+func openGuests(c *agentCmd, log *slog.Logger) (guestDriver, agent.Taps, agent.DiskMaker, error) {
+	if c.Hypervisor == "lxc" {
+		d, err := libvirt.NewContainers(libvirt.ContainerConfig{SocketPath: c.LibvirtSocket, GuestDir: c.DataDir, Log: log})
+		return d, vethTaps{}, container.Disks{}, err
+	}
+	d, err := libvirt.New(libvirt.Config{SocketPath: c.LibvirtSocket, Accelerator: c.Accelerator, Emulator: c.Emulator, CPUModel: c.CPUModel, GuestDir: c.DataDir, Log: log})
+	return d, agent.KernelTaps{}, agent.QemuImg{}, err
 }
 
 // channelPort is where agents listen for each other unless they are told.
@@ -303,7 +333,9 @@ func newAgentRole(c *agentCmd, log *slog.Logger, metrics *prometheus.Registry) (
 	env := pipeline.DefaultEnv()
 	r := &agentRole{}
 	var told atomic.Pointer[agent.Agent] // the switch may speak before there is an agent
-	r.guests, err = libvirt.New(libvirt.Config{SocketPath: c.LibvirtSocket, Accelerator: c.Accelerator, Emulator: c.Emulator, CPUModel: c.CPUModel, GuestDir: c.DataDir, Log: log})
+	var taps agent.Taps
+	var disks agent.DiskMaker
+	r.guests, taps, disks, err = openGuests(c, log)
 	if err != nil {
 		return nil, err
 	}
@@ -324,7 +356,7 @@ func newAgentRole(c *agentCmd, log *slog.Logger, metrics *prometheus.Registry) (
 	if err != nil {
 		return nil, err
 	}
-	r.agent, err = agent.New(agent.Config{Dir: c.DataDir, Engines: engines, Relay: relay, Hypervisor: r.guests, Datapath: r.switch_, Taps: agent.KernelTaps{}, TunnelIP: tunnel, Channel: at, Providers: providers, Bandwidth: bandwidth,
+	r.agent, err = agent.New(agent.Config{Dir: c.DataDir, Engines: engines, Relay: relay, Hypervisor: r.guests, Datapath: r.switch_, Taps: taps, Disks: disks, TunnelIP: tunnel, Channel: at, Providers: providers, Bandwidth: bandwidth,
 		Keeper: c.keepLeases, HostName: c.HostName, Zone: "nova", Version: version, Metadata: env.MetadataListener, Metadata6: env.MetadataListener6(), DNS: env.DNSListener(), DNS6: env.DNSListener6(), Resolvers: c.DNSForward, NoDisplay: !c.Display, Emulator: c.Emulator, PostCopy: c.PostCopy, KeepPace: !c.AutoConverge, Metrics: metrics, Log: log,
 		Link: func(h link.Handler) agent.Link {
 			r.link = link.NewClient(link.ClientConfig{Servers: c.Servers, Dir: c.DataDir, Version: version, Handler: h, Log: log})

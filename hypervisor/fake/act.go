@@ -14,7 +14,7 @@ import (
 var (
 	_ hypervisor.Pauser    = (*Driver)(nil)
 	_ hypervisor.Suspender = (*Driver)(nil)
-	_ hypervisor.Plugger   = (*Driver)(nil)
+	_ hypervisor.Grower    = (*Driver)(nil)
 	_ hypervisor.Reopener  = (*Driver)(nil)
 	_ hypervisor.Copier    = (*Driver)(nil)
 	_ hypervisor.Diagnoser = (*Driver)(nil)
@@ -123,7 +123,7 @@ func (d *Driver) Plug(ctx context.Context, spec hypervisor.Guest) error {
 	return nil
 }
 
-// Grow implements hypervisor.Plugger. Files stay as they are; see Host.Size.
+// Grow implements hypervisor.Grower. Files stay as they are; see Host.Size.
 func (d *Driver) Grow(ctx context.Context, id, serial string, size int64) error {
 	if err := d.h.enter(ctx, Grow, id); err != nil {
 		return err

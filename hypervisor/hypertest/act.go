@@ -183,9 +183,12 @@ func testPlug(t *testing.T, h Host) {
 		}
 	}
 	own := g
+	_, disks := d.(hypervisor.Grower)
 	// As many as a user may add to a guest that was started without any.
 	for i := range 3 {
-		g.Disks = append(g.Disks[:len(g.Disks):len(g.Disks)], w.Disk(t))
+		if disks {
+			g.Disks = append(g.Disks[:len(g.Disks):len(g.Disks)], w.Disk(t))
+		}
 		g.NICs = append(g.NICs[:len(g.NICs):len(g.NICs)], hypervisor.NIC{ID: NewID(), MAC: "fa:16:3e:00:01:0" + string(rune('1'+i)), Tap: w.Tap(t), MTU: 1450})
 		must(t, p.Plug(ctx, g))
 		has(g)
@@ -193,7 +196,7 @@ func testPlug(t *testing.T, h Host) {
 	must(t, p.Plug(ctx, g)) // nothing to do
 	must(t, d.Ensure(ctx, g))
 	one := g
-	one.Disks, one.NICs = g.Disks[:2], g.NICs[1:2]
+	one.Disks, one.NICs = g.Disks[:min(2, len(g.Disks))], g.NICs[1:2]
 	must(t, p.Plug(ctx, one))
 	has(one)
 	wantPower(t, d, g.ID, hypervisor.Running)
@@ -214,7 +217,7 @@ func testPlug(t *testing.T, h Host) {
 // testPlugDeaf has a guest that does not let go of what is taken away.
 func testPlugDeaf(t *testing.T, h Host) {
 	d, g, ctx := h.Open(t), h.Deaf(t), testContext(t)
-	p, ok := d.(hypervisor.Plugger)
+	p, ok := d.(hypervisor.Grower)
 	if !ok {
 		return
 	}
@@ -244,7 +247,7 @@ func testPlugDeaf(t *testing.T, h Host) {
 
 func testGrow(t *testing.T, h Host) {
 	d, g, ctx := h.Open(t), h.Guest(t), testContext(t)
-	p, ok := d.(hypervisor.Plugger)
+	p, ok := d.(hypervisor.Grower)
 	if !ok {
 		return
 	}

@@ -52,10 +52,13 @@ func (d *Driver) capacity(ctx context.Context) (hypervisor.Capacity, error) {
 	if out.err != nil {
 		return c, out.err
 	}
-	if c.Accelerator, err = d.accelerator(ctx); err != nil {
-		return c, err
+	c.HypervisorType = "LXC" // libvirt's names of its drivers
+	if d.variant.uri == "" {
+		c.HypervisorType = "QEMU" // with KVM and without
+		if c.Accelerator, err = d.accelerator(ctx); err != nil {
+			return c, err
+		}
 	}
-	c.HypervisorType = "QEMU" // libvirt's name of the driver, with KVM and without
 	c.VCPUs, c.MemoryMiB = node.cpus, int(node.memoryKiB>>10)
 	c.Cells, c.Sockets, c.Cores, c.Threads = node.cells, node.sockets, node.cores, node.threads
 	c.Arch, c.CPUModel, c.CPUVendor = host.CPU.Arch, host.CPU.Model, host.CPU.Vendor

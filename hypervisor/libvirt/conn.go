@@ -40,6 +40,7 @@ type reply struct {
 
 type connConfig struct {
 	socket  string
+	uri     string // of libvirt's driver; empty for qemuURI
 	onEvent func(proc int32, payload []byte)
 	// ping is how often libvirtd is asked for a sign of life, and a third of how long it may stay
 	// silent; 0 asks never.
@@ -49,8 +50,11 @@ type connConfig struct {
 	files *descriptors // takes open files that libvirtd sends; nil: none may come
 }
 
+// qemuURI is libvirt's name of its driver for QEMU.
+const qemuURI = "qemu:///system"
+
 // dial connects, agrees on no authentication (the socket's permissions are the guard) and opens
-// qemu:///system.
+// the driver.
 func dial(ctx context.Context, cfg connConfig) (*conn, error) {
 	var nd net.Dialer
 	nc, err := nd.DialContext(ctx, "unix", cfg.socket)
@@ -69,14 +73,17 @@ func dial(ctx context.Context, cfg connConfig) (*conn, error) {
 	if cfg.ping > 0 {
 		go c.keepalive(cfg.ping)
 	}
-	if err := c.open(ctx); err != nil {
+	if cfg.uri == "" {
+		cfg.uri = qemuURI
+	}
+	if err := c.open(ctx, cfg.uri); err != nil {
 		c.end(err)
 		return nil, err
 	}
 	return c, nil
 }
 
-func (c *conn) open(ctx context.Context) error {
+func (c *conn) open(ctx context.Context, uri string) error {
 	d, err := c.call(ctx, procAuthList, &encoder{})
 	if err != nil {
 		return fmt.Errorf("ask for the ways to authenticate: %w", err)
@@ -91,8 +98,8 @@ func (c *conn) open(ctx context.Context) error {
 	if !none {
 		return errors.New(`libvirtd wants a password or polkit; run as root, or set auth_unix_rw = "none" in libvirtd.conf`)
 	}
-	if _, err := c.call(ctx, procConnectOpen, new(encoder).some("qemu:///system").u32(0)); err != nil {
-		return fmt.Errorf("open qemu:///system: %w", err)
+	if _, err := c.call(ctx, procConnectOpen, new(encoder).some(uri).u32(0)); err != nil {
+		return fmt.Errorf("open %s: %w", uri, err)
 	}
 	return nil
 }

@@ -139,6 +139,9 @@ func (d *Driver) lookAfter(l *link) {
 			d.log.Warn("cannot list guests", "error", err)
 			continue
 		}
+		if d.variant.round != nil {
+			d.variant.round(d.ctx)
+		}
 		d.mu.Lock()
 		logs := make(map[string]record, len(d.records))
 		for id, r := range d.records {

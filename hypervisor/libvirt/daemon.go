@@ -32,11 +32,30 @@ import (
 // looks at what QEMU can do. Where that may be, the starter calls ReapGuests before it starts
 // libvirtd.
 //
-// A network namespace is the starter's business: prefix Command with "ip netns exec NAME".
+// A network namespace is the starter's business: prefix Command with "nsenter --net=/run/netns/NAME".
 type Daemon struct {
 	Dir      string // an absolute folder of its own; all its files are below it
 	HostUUID string
+	// Containers has it run containers too. That takes control groups (cgroups(7)), which a machine in namespaces, and "ip netns exec",
+	// hide with the rest of /sys: they are mounted again. Where both versions are, the second is taken out of libvirt's sight,
+	// as libvirt_lxc (9.0) fails to bring both into a container.
+	Containers bool
 }
+
+// cgroups is the shell script that makes control groups be there as libvirt's LXC driver takes them. Controllers of version 1 that belong
+// together are one mount (proc(5), /proc/cgroups).
+const cgroups = `at=/sys/fs/cgroup
+if [ -z "$(ls $at)" ]; then
+  sets=$(awk 'NR > 1 && $2 > 0 { set[$2] = set[$2] (set[$2] ? "," : "") $1 } END { for (i in set) print set[i] }' /proc/cgroups)
+  if [ -z "$sets" ]; then mount -t cgroup2 cgroup2 $at; else
+    mount -t tmpfs -o mode=755 cgroup $at
+    for set in $sets; do
+      mkdir $at/$set; mount -t cgroup -o $set cgroup $at/$set
+      for one in $(echo $set | tr , ' '); do [ -e $at/$one ] || ln -s $set $at/$one; done
+    done
+  fi
+elif [ -d $at/unified ]; then umount $at/unified; fi
+`
 
 // daemonFolders maps the daemon's own folders to where libvirtd looks for them.
 var daemonFolders = []struct{ own, mount string }{
@@ -107,6 +126,9 @@ func withAccount(text, line string) string {
 func (d Daemon) Command() []string {
 	var script strings.Builder
 	script.WriteString("set -e; ")
+	if d.Containers {
+		script.WriteString(cgroups)
+	}
 	for i, f := range daemonFolders {
 		above, aside := filepath.Dir(f.mount), filepath.Join(d.Dir, fmt.Sprintf("aside%d", i))
 		fmt.Fprintf(&script, "if ! [ -d %[1]s ]; then mkdir -p %[2]s; mount --bind %[3]s %[2]s; mount -t tmpfs -o mode=755 yakumo %[3]s; "+
@@ -126,6 +148,11 @@ func (d Daemon) SocketPath() string { return filepath.Join(d.Dir, "run", "libvir
 // PIDFile is where the process of a running guest with the given domain name stands.
 func (d Daemon) PIDFile(name string) string {
 	return filepath.Join(d.Dir, "run", "qemu", name+".pid")
+}
+
+// ContainerPIDFile is where the process of libvirt's that holds a running container with the given domain name stands.
+func (d Daemon) ContainerPIDFile(name string) string {
+	return filepath.Join(d.Dir, "run", "lxc", name+".pid")
 }
 
 // quote makes s one word of the shell.

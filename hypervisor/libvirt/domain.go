@@ -56,6 +56,8 @@ type notesXML struct {
 	User            string    `xml:"user,omitempty"`
 	ConsoleLog      string    `xml:"consoleLog,omitempty"`
 	ConsoleLogBytes int64     `xml:"consoleLogBytes,omitempty"`
+	Disk            string    `xml:"disk,omitempty"` // of a container
+	DiskSerial      string    `xml:"diskSerial,omitempty"`
 	Ports           []portXML `xml:"port"`
 }
 
@@ -63,6 +65,7 @@ type portXML struct {
 	ID  string `xml:"id,attr"`
 	MAC string `xml:"mac,attr"`
 	Tap string `xml:"tap,attr"`
+	MTU int    `xml:"mtu,attr,omitempty"` // of a container's
 }
 
 type sizeXML struct {
@@ -532,6 +535,22 @@ type record struct {
 	log      string // path of the console log, or empty
 	logBound int64
 	taps     []string
+	ports    []portXML
+	disk     string // of a container, and its serial number
+	serial   string
+}
+
+// recordOf gives the record of a guest that is defined by g.
+func recordOf(g hypervisor.Guest, digest string) record {
+	r := record{digest: digest, log: g.ConsoleLog, logBound: g.ConsoleLogBound()}
+	for _, n := range g.NICs {
+		r.taps = append(r.taps, n.Tap)
+		r.ports = append(r.ports, portXML{ID: n.ID, MAC: strings.ToLower(n.MAC), Tap: n.Tap, MTU: n.MTU})
+	}
+	if len(g.Disks) > 0 {
+		r.disk, r.serial = g.Disks[0].Path, g.Disks[0].Serial
+	}
+	return r
 }
 
 // parseRecord reads the metadata element of a domain. Somebody may have edited it: what cannot
@@ -545,7 +564,7 @@ func parseRecord(text string) (record, error) {
 	if err := xml.Unmarshal([]byte(text), &g); err != nil {
 		return record{}, fmt.Errorf("read the domain's metadata: %w", err)
 	}
-	r := record{digest: g.Digest, log: g.ConsoleLog, logBound: g.ConsoleLogBytes}
+	r := record{digest: g.Digest, log: g.ConsoleLog, logBound: g.ConsoleLogBytes, ports: g.Ports, disk: g.Disk, serial: g.DiskSerial}
 	for _, p := range g.Ports {
 		r.taps = append(r.taps, p.Tap)
 	}

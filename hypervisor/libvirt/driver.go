@@ -56,6 +56,8 @@ type Driver struct {
 	ctx    context.Context // ends with Close
 	cancel context.CancelFunc
 
+	variant variant // what it has instead of QEMU
+
 	dialing chan struct{} // holds one token while somebody dials
 	probing chan struct{} // likewise for the accelerator
 
@@ -68,6 +70,25 @@ type Driver struct {
 	states  map[string]hypervisor.State // as last seen, for Since
 	aborted map[string]bool             // guests whose move was aborted, until their next one
 	saves   map[string]bool             // of guests that are off: whether a file has their memory; asked for where absent
+}
+
+// variant is what differs where libvirt runs something else than QEMU. The zero variant is QEMU.
+type variant struct {
+	uri string // empty for qemuURI
+	// plain: there is neither one call for the states of all domains, nor memory kept in files.
+	plain bool
+	// judge, where not nil, says what an end that libvirt tells of really was.
+	judge func(id string, p hypervisor.Power, reason string) (hypervisor.Power, string)
+	// round, where not nil, is called every round.
+	round func(ctx context.Context)
+}
+
+// judged gives a power and its reason as they are, of those that libvirt tells.
+func (d *Driver) judged(id string, p hypervisor.Power, reason string) (hypervisor.Power, string) {
+	if d.variant.judge == nil {
+		return p, reason
+	}
+	return d.variant.judge(id, p, reason)
 }
 
 // link is what the driver has while libvirtd is there. Calls that may take long have a
@@ -83,7 +104,7 @@ var (
 	_ hypervisor.Consoler  = (*Driver)(nil)
 	_ hypervisor.Pauser    = (*Driver)(nil)
 	_ hypervisor.Suspender = (*Driver)(nil)
-	_ hypervisor.Plugger   = (*Driver)(nil)
+	_ hypervisor.Grower    = (*Driver)(nil)
 	_ hypervisor.Copier    = (*Driver)(nil)
 	_ hypervisor.Diagnoser = (*Driver)(nil)
 
@@ -177,13 +198,13 @@ func (d *Driver) dial(ctx context.Context) (*link, error) {
 	l := &link{events: newEventQueue()}
 	var err error
 	l.quick, err = dial(ctx, connConfig{
-		socket: d.cfg.SocketPath, onEvent: l.events.take, slots: 4, // one below libvirtd's bound
+		socket: d.cfg.SocketPath, uri: d.variant.uri, onEvent: l.events.take, slots: 4, // one below libvirtd's bound
 		ping: d.cfg.Keepalive, stall: 3 * d.cfg.Keepalive,
 	})
 	if err != nil {
 		return nil, err
 	}
-	l.slow, err = dial(ctx, connConfig{socket: d.cfg.SocketPath, stall: 3 * d.cfg.Keepalive})
+	l.slow, err = dial(ctx, connConfig{socket: d.cfg.SocketPath, uri: d.variant.uri, stall: 3 * d.cfg.Keepalive})
 	if err == nil {
 		// Lifecycle events (0) of all domains.
 		_, err = l.quick.call(ctx, procEventRegister, new(encoder).i32(0).none())

@@ -61,6 +61,7 @@ const (
 	procDomainLookupByName = 23
 	procDomainResume       = 28
 	procDomainSuspend      = 34
+	procDomainGetInfo      = 16
 	procGetHostname        = 59
 	procAuthList           = 66
 	procSecretDefine       = 142 // SECRET_DEFINE_XML
@@ -82,6 +83,7 @@ const (
 	procBlockJobInfo       = 238 // DOMAIN_GET_BLOCK_JOB_INFO
 	procDomainReset        = 245
 	procBlockResize        = 251 // DOMAIN_BLOCK_RESIZE
+	procListAllDomains     = 273 // CONNECT_LIST_ALL_DOMAINS
 	procDomainShutdown     = 258 // DOMAIN_SHUTDOWN_FLAGS
 	procDomainGetMetadata  = 265
 	procDomainGetJobStats  = 298

@@ -28,6 +28,11 @@ func (d *Driver) Ensure(ctx context.Context, g hypervisor.Guest) error {
 	if err != nil {
 		return err
 	}
+	return d.ensure(ctx, g, text, digest)
+}
+
+// ensure has the definition of g be text.
+func (d *Driver) ensure(ctx context.Context, g hypervisor.Guest, text, digest string) error {
 	ref, _, mine, err := d.ours(ctx, g.ID)
 	if err != nil {
 		return fmt.Errorf("define guest %s: %w", g.ID, err)
@@ -51,10 +56,7 @@ func (d *Driver) Ensure(ctx context.Context, g hypervisor.Guest) error {
 	if err != nil {
 		return refused(g.ID, "define", err)
 	}
-	r := record{digest: digest, log: g.ConsoleLog, logBound: g.ConsoleLogBound()}
-	for _, n := range g.NICs {
-		r.taps = append(r.taps, n.Tap)
-	}
+	r := recordOf(g, digest)
 	d.mu.Lock()
 	d.records[g.ID] = r
 	d.mu.Unlock()
@@ -163,6 +165,7 @@ func (d *Driver) power(ctx context.Context, ref domainRef) (hypervisor.Power, st
 		return 0, "", err
 	}
 	power, reason := powerOf(int(out.i32()), int(out.i32()))
+	power, reason = d.judged(formatUUID(ref.uuid), power, reason)
 	return power, reason, out.err
 }
 
@@ -181,7 +184,7 @@ func (d *Driver) Stop(ctx context.Context, id string, grace time.Duration) error
 	}
 	off := false
 	if grace > 0 {
-		if off, err = d.shutDown(ctx, id, ref, grace); err != nil {
+		if off, err = d.shutDown(ctx, id, ref, grace, d.press); err != nil {
 			return refused(id, "stop", err)
 		}
 	}
@@ -194,8 +197,18 @@ func (d *Driver) Stop(ctx context.Context, id string, grace time.Duration) error
 	return refused(id, "stop", d.dropSave(ctx, id, ref))
 }
 
+// press presses the power button; a guest that is off is a success.
+func (d *Driver) press(ctx context.Context, ref domainRef) error {
+	const button = 1 // VIR_DOMAIN_SHUTDOWN_ACPI_POWER_BTN
+	_, err := d.ask(ctx, slow, procDomainShutdown, new(encoder).dom(ref).u32(button))
+	if hasCode(err, codeOperationInvalid) {
+		return nil
+	}
+	return err
+}
+
 // shutDown presses the power button and waits; off tells whether the guest went off in time.
-func (d *Driver) shutDown(ctx context.Context, id string, ref domainRef, grace time.Duration) (off bool, err error) {
+func (d *Driver) shutDown(ctx context.Context, id string, ref domainRef, grace time.Duration, press func(context.Context, domainRef) error) (off bool, err error) {
 	watching, cancel := context.WithCancel(ctx)
 	defer cancel()
 	changes := d.feed.Watch(watching)
@@ -214,9 +227,7 @@ func (d *Driver) shutDown(ctx context.Context, id string, ref domainRef, grace t
 			return true, nil
 		}
 		if time.Since(begin) < grace && (pressed.IsZero() || time.Since(pressed) >= pressAgain) {
-			const button = 1 // VIR_DOMAIN_SHUTDOWN_ACPI_POWER_BTN
-			_, err := d.ask(ctx, slow, procDomainShutdown, new(encoder).dom(ref).u32(button))
-			if err != nil && !hasCode(err, codeOperationInvalid) {
+			if err := press(ctx, ref); err != nil {
 				return false, err
 			}
 			pressed = time.Now()

@@ -237,7 +237,7 @@ func (d *Driver) unplug(ctx context.Context, ref domainRef, element string) erro
 // resizeBytes is VIR_DOMAIN_BLOCK_RESIZE_BYTES.
 const resizeBytes = 1
 
-// Grow implements hypervisor.Plugger.
+// Grow implements hypervisor.Grower.
 func (d *Driver) Grow(ctx context.Context, id, serial string, size int64) error {
 	const doing = "grow a disk of"
 	ref, have, err := d.live(ctx, id, doing)

@@ -195,6 +195,7 @@ func (d *Driver) publish(l *link) {
 			}
 		}
 		p, reason, _ := eventPower(e.event, e.detail)
+		p, reason = d.judged(id, p, reason)
 		if p == hypervisor.Absent {
 			d.forget(id)
 			d.feed.Publish(hypervisor.State{ID: id, Power: p, Reason: reason, Since: time.Now()})
@@ -233,15 +234,14 @@ func (d *Driver) List(ctx context.Context) ([]hypervisor.State, error) {
 // list asks for the states of all domains in one call, and for the metadata of those that are
 // not known to be ours.
 func (d *Driver) list(ctx context.Context, l *link) ([]hypervisor.State, error) {
-	const state = 1 // VIR_DOMAIN_STATS_STATE
 	before, settled := l.events.quiet()
-	out, err := l.quick.call(ctx, procGetAllDomainStats, new(encoder).u32(0).u32(state).u32(0))
+	look := allStates
+	if d.variant.plain {
+		look = eachState
+	}
+	all, err := look(ctx, l)
 	if err != nil {
 		return nil, err
-	}
-	all := decodeStats(out)
-	if out.err != nil {
-		return nil, fmt.Errorf("read the states of all domains: %w", out.err)
 	}
 	mine := all[:0]
 	for _, one := range all {
@@ -258,8 +258,10 @@ func (d *Driver) list(ctx context.Context, l *link) ([]hypervisor.State, error) 
 				return nil, err
 			}
 		}
-		if one.saved, err = d.saved(ctx, l, one); err != nil {
-			return nil, err
+		if !d.variant.plain {
+			if one.saved, err = d.saved(ctx, l, one); err != nil {
+				return nil, err
+			}
 		}
 		mine = append(mine, one)
 	}
@@ -274,6 +276,7 @@ func (d *Driver) list(ctx context.Context, l *link) ([]hypervisor.State, error) 
 		listed[id] = true
 		p, reason := powerOf(one.state, one.reason)
 		moving := heldForMove(one.state, one.reason)
+		p, reason = d.judged(id, p, reason)
 		if one.saved {
 			p, reason = hypervisor.Suspended, "saved"
 		}
@@ -303,6 +306,51 @@ func (d *Driver) list(ctx context.Context, l *link) ([]hypervisor.State, error) 
 func (d *Driver) takeStock(ctx context.Context, l *link) error {
 	_, err := d.list(ctx, l)
 	return err
+}
+
+// allStates asks for the states of all domains by one call.
+func allStates(ctx context.Context, l *link) ([]stats, error) {
+	const state = 1 // VIR_DOMAIN_STATS_STATE
+	out, err := l.quick.call(ctx, procGetAllDomainStats, new(encoder).u32(0).u32(state).u32(0))
+	if err != nil {
+		return nil, err
+	}
+	all := decodeStats(out)
+	if out.err != nil {
+		return nil, fmt.Errorf("read the states of all domains: %w", out.err)
+	}
+	return all, nil
+}
+
+// eachState asks for all domains and then for the state of each.
+func eachState(ctx context.Context, l *link) ([]stats, error) {
+	out, err := l.quick.call(ctx, procListAllDomains, new(encoder).i32(1).u32(0))
+	if err != nil {
+		return nil, err
+	}
+	n := out.count(24) // a domain with an empty name
+	all := make([]stats, 0, n)
+	for range n {
+		all = append(all, stats{dom: out.dom()})
+	}
+	if out.err != nil {
+		return nil, fmt.Errorf("read the list of all domains: %w", out.err)
+	}
+	there := all[:0]
+	for _, one := range all {
+		out, err := l.quick.call(ctx, procDomainGetState, new(encoder).dom(one.dom).u32(0))
+		if hasCode(err, codeNoDomain) {
+			continue // gone meanwhile; an event tells
+		}
+		if err != nil {
+			return nil, err
+		}
+		if one.state, one.reason = int(out.i32()), int(out.i32()); out.err != nil {
+			return nil, out.err
+		}
+		there = append(there, one)
+	}
+	return there, nil
 }
 
 type stats struct {

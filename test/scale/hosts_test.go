@@ -332,6 +332,8 @@ func (*deviceNames) MTU(context.Context, netip.Addr) (int, error) { return 1500,
 
 type noDisks struct{ agent.QemuImg }
 
+func (noDisks) Format() string { return "qcow2" }
+
 func (noDisks) Overlay(_ context.Context, path, _, _ string, _ int64) error {
 	return os.WriteFile(path, nil, 0o600)
 }

@@ -40,10 +40,24 @@ type Daemon struct {
 // Start starts a libvirtd and waits until it listens.
 func Start(t testing.TB) *Daemon {
 	t.Helper()
+	return start(t, false)
+}
+
+// StartContainers starts a libvirtd that runs containers, and waits until it listens.
+func StartContainers(t testing.TB) *Daemon {
+	t.Helper()
+	return start(t, true)
+}
+
+func start(t testing.TB, containers bool) *Daemon {
+	t.Helper()
 	var b [22]byte
 	rand.Read(b[:])
 	// A socket's path has to be short (108 bytes, unix(7)); a test's own folder may not be.
 	dir, err := os.MkdirTemp("", "yk")
+	if err == nil {
+		err = os.Chmod(dir, 0o711) // containers' users go through
+	}
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -53,7 +67,7 @@ func Start(t testing.TB) *Daemon {
 	}
 	t.Cleanup(stop)
 	d := &Daemon{
-		cfg:   libvirt.Daemon{Dir: dir, HostUUID: fmt.Sprintf("%x-%x-%x-%x-%x", b[:4], b[4:6], b[6:8], b[8:10], b[10:16])},
+		cfg:   libvirt.Daemon{Dir: dir, HostUUID: fmt.Sprintf("%x-%x-%x-%x-%x", b[:4], b[4:6], b[6:8], b[8:10], b[10:16]), Containers: containers},
 		netns: "ykt" + hex.EncodeToString(b[16:]),
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
@@ -65,6 +79,7 @@ func Start(t testing.TB) *Daemon {
 	t.Cleanup(func() {
 		d.Kill(t)
 		d.killGuests(t)
+		d.killContainers(t)
 		if t.Failed() {
 			log, _ := os.ReadFile(filepath.Join(dir, "log", "libvirtd.log"))
 			t.Logf("libvirtd's log:\n%s", log[max(0, len(log)-4000):])
@@ -106,7 +121,7 @@ func (d *Daemon) Kill(t testing.TB) {
 // Restart starts libvirtd again after Kill, and waits until it listens.
 func (d *Daemon) Restart(t testing.TB) {
 	t.Helper()
-	argv := append([]string{"ip", "netns", "exec", d.netns}, d.cfg.Command()...)
+	argv := append([]string{"nsenter", "--net=/run/netns/" + d.netns}, d.cfg.Command()...)
 	var said bytes.Buffer
 	d.cmd = exec.Command(argv[0], argv[1:]...)
 	d.cmd.Stdout, d.cmd.Stderr = &said, &said
@@ -182,6 +197,38 @@ func (d *Daemon) killGuests(t testing.TB) {
 		}
 		if err := syscall.Kill(pid, syscall.SIGKILL); err != nil && !errors.Is(err, syscall.ESRCH) {
 			t.Errorf("kill guest %s: %v", name, err)
+		}
+	}
+}
+
+// killContainers kills the containers that a test left behind: their process 1, which is the only child of libvirt's process.
+func (d *Daemon) killContainers(t testing.TB) {
+	files, err := filepath.Glob(d.cfg.ContainerPIDFile("*"))
+	if err != nil {
+		t.Error(err)
+	}
+	for _, f := range files {
+		text, err := os.ReadFile(f)
+		if err != nil {
+			continue // gone meanwhile
+		}
+		holder := strings.TrimSpace(string(text))
+		cmdline, err := os.ReadFile("/proc/" + holder + "/cmdline")
+		if err != nil || !bytes.Contains(cmdline, []byte("libvirt_lxc")) {
+			continue
+		}
+		t.Errorf("the container of %s is left", f)
+		lists, _ := filepath.Glob("/proc/" + holder + "/task/*/children")
+		for _, list := range lists {
+			children, err := os.ReadFile(list)
+			if err != nil {
+				continue
+			}
+			for _, child := range strings.Fields(string(children)) {
+				if pid, err := strconv.Atoi(child); err == nil {
+					syscall.Kill(pid, syscall.SIGKILL) // fails only if it is gone
+				}
+			}
 		}
 	}
 }
