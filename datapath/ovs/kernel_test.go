@@ -258,7 +258,7 @@ func TestKernelGuests(t *testing.T) {
 
 	t.Run("driver restart loses nothing", func(t *testing.T) {
 		stop := exchange(t, a, b)
-		for range 5 {
+		for range 20 {
 			a.host.RestartDriver(t)
 			prune(t, a.host, rows[0])
 		}

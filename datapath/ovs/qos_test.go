@@ -53,7 +53,7 @@ func (g *kernelGuest) received(t testing.TB) float64 {
 // transfer sends from a to b until the test, or the part of it, ends, and returns when it has used up any burst.
 func transfer(t testing.TB, a, b *kernelGuest, args ...string) (stop func()) {
 	t.Helper()
-	cmd := exec.Command("ip", append([]string{"netns", "exec", a.ns, "iperf3", "-c", b.addr().String(), "-t", "120"}, args...)...)
+	cmd := exec.Command("ip", append([]string{"netns", "exec", a.ns, "iperf3", "-c", b.addr().String(), "-t", "600"}, args...)...)
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -95,7 +95,8 @@ func qosGuests(t testing.TB) (a, b *kernelGuest, set func(*kernelGuest, model.Ho
 	}
 }
 
-var udp = []string{"-u", "-l", "1400", "-b", "100M"}
+// Twice as much as the limits, and no more: a busy machine must be able to send it.
+var udp = []string{"-u", "-l", "1400", "-b", "20M"}
 
 // held says whether a rate within 5 % of want arrives. TCP swings around a policer's rate over seconds, and other
 // work on the machine may keep a sender from its rate for a while: one window of two seconds or more, however
@@ -108,7 +109,7 @@ func (g *kernelGuest) held(t testing.TB, want float64) {
 	}
 	var seen []sample
 	var got []string
-	for deadline := time.Now().Add(40 * time.Second); time.Now().Before(deadline); <-time.After(500 * time.Millisecond) {
+	for deadline := time.Now().Add(2 * time.Minute); time.Now().Before(deadline); <-time.After(500 * time.Millisecond) {
 		now := sample{time.Now(), g.received(t)}
 		for _, from := range seen {
 			took := now.at.Sub(from.at)
@@ -141,12 +142,12 @@ func TestBandwidth(t *testing.T) {
 		args []string
 		want float64 // bits a second
 	}{
-		{"sent TCP", a, model.HostQoS{EgressKbps: 20_000}, nil, 20e6},
-		{"sent UDP", a, model.HostQoS{EgressKbps: 20_000}, udp, 20e6},
-		{"received TCP", b, model.HostQoS{IngressKbps: 20_000}, nil, 20e6},
+		{"sent TCP", a, model.HostQoS{EgressKbps: 10_000}, nil, 10e6},
+		{"sent UDP", a, model.HostQoS{EgressKbps: 10_000}, udp, 10e6},
+		{"received TCP", b, model.HostQoS{IngressKbps: 10_000}, nil, 10e6},
 		{"received UDP", b, model.HostQoS{IngressKbps: 5_000}, udp, 5e6},
-		{"packets sent", a, model.HostQoS{EgressPps: 1000}, udp, 1000 * wire},
-		{"packets received", b, model.HostQoS{IngressPps: 2000}, udp, 2000 * wire},
+		{"packets sent", a, model.HostQoS{EgressPps: 500}, udp, 500 * wire},
+		{"packets received", b, model.HostQoS{IngressPps: 800}, udp, 800 * wire},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			set(c.on, c.qos)
@@ -157,9 +158,7 @@ func TestBandwidth(t *testing.T) {
 	}
 	t.Run("no limit", func(t *testing.T) {
 		defer transfer(t, a, b)()
-		if f := b.rate(t, time.Second); f < 40e6 {
-			t.Errorf("%.1f Mbit/s after the limits went", f/1e6)
-		}
+		dptest.WaitFor(t, "more than any of the limits to arrive", func() bool { return b.rate(t, time.Second) > 15e6 })
 		c, err := openflow.Dial(t.Context(), a.host.sw.Mgmt("br-int"), openflow.Config{})
 		if err != nil {
 			t.Fatal(err)
