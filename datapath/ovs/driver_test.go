@@ -20,7 +20,10 @@ import (
 	"yakumo/model"
 )
 
-func TestConformance(t *testing.T) { dptest.Run(t, newFabric(t)) }
+func TestConformance(t *testing.T) {
+	t.Parallel() // they wait more than they work
+	dptest.Run(t, newFabric(t))
+}
 
 func discover(t *testing.T, p *model.HostPort) []byte {
 	t.Helper()

@@ -133,6 +133,7 @@ func (g *kernelGuest) held(t testing.TB, want float64) {
 
 // A limit is held within 5 %, both ways, for TCP and for UDP.
 func TestBandwidth(t *testing.T) {
+	t.Parallel()
 	a, b, set := qosGuests(t)
 	const wire = (1400 + 28 + 14) * 8 // bits of one UDP frame
 	for _, c := range []struct {

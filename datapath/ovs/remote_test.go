@@ -85,6 +85,7 @@ func pipe(t testing.TB, ns string, far int) string {
 
 // The whole suite again on a driver that has nothing but two TCP connections.
 func TestRemoteConformance(t *testing.T) {
+	t.Parallel()
 	f := newFabric(t)
 	f.remote = true
 	dptest.Run(t, f)

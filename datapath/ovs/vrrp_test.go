@@ -74,12 +74,14 @@ vrrp_instance vip {
 // Two guests on two hosts share an address by the real keepalived, with and without a MAC of its own; a
 // third guest reaches it again after the one that holds it is cut off, because it is told where it is now.
 func TestVRRP(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct {
 		name, options string
 		vmac          bool
 		vip           string
 	}{{"the guests' MACs", "", false, "10.0.0.100"}, {"a virtual MAC", "use_vmac", true, "10.0.0.100"}, {"IPv6", "", false, "fd00::100"}} {
 		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
 			const virtual = "00:00:5e:00:01:07"
 			vip := netip.MustParseAddr(c.vip)
 			f := newFabric(t)
