@@ -47,6 +47,8 @@ type Config struct {
 	// Patience is how long a serial console waits for its guest to be there again, after a move or a
 	// start; default 2 minutes.
 	Patience time.Duration
+	// Arrival is how long a client that connects waits for a guest that is on its way to run; default 30 s.
+	Arrival time.Duration
 	// Beat is how often a client is asked for a sign of life, of which two may fail to come; default 30 s.
 	Beat    time.Duration
 	Metrics prometheus.Registerer // nil: none
@@ -84,6 +86,9 @@ func New(cfg Config) *Consoles {
 	}
 	if cfg.Patience == 0 {
 		cfg.Patience = 2 * time.Minute
+	}
+	if cfg.Arrival == 0 {
+		cfg.Arrival = 30 * time.Second
 	}
 	if cfg.Beat == 0 {
 		cfg.Beat = 30 * time.Second

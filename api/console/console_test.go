@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net"
@@ -35,11 +36,12 @@ const soon = 60 * time.Second
 
 // hosts answers for every host's agent: its ends greet with the host's name and echo.
 type hosts struct {
-	mu     sync.Mutex
-	refuse error
-	opened []string // host/service
-	ends   []net.Conn
-	screen func(context.Context) (io.ReadWriteCloser, error)
+	mu      sync.Mutex
+	refuse  error
+	refused int
+	opened  []string // host/service
+	ends    []net.Conn
+	screen  func(context.Context) (io.ReadWriteCloser, error)
 }
 
 func (h *hosts) Open(ctx context.Context, host model.ID, service string, args []byte) (io.ReadWriteCloser, error) {
@@ -50,6 +52,7 @@ func (h *hosts) Open(ctx context.Context, host model.ID, service string, args []
 		return nil, fault.New(fault.Invalid, "The question is malformed.")
 	}
 	if h.refuse != nil {
+		h.refused++
 		return nil, h.refuse
 	}
 	h.opened = append(h.opened, host+"/"+service)
@@ -111,7 +114,7 @@ func newSite(t *testing.T, change func(*console.Config)) *site {
 	t.Helper()
 	s := &site{t: t, store: storetest.New(t), hosts: &hosts{}}
 	s.compute = compute.New(compute.Config{Store: s.store, Log: slog.New(slog.DiscardHandler), Now: s.now})
-	cfg := console.Config{Compute: s.compute, Hosts: s.hosts, Viewer: t.TempDir(), Metrics: prometheus.NewRegistry()}
+	cfg := console.Config{Compute: s.compute, Hosts: s.hosts, Viewer: t.TempDir(), Arrival: time.Millisecond, Metrics: prometheus.NewRegistry()}
 	if change != nil {
 		change(&cfg)
 	}
@@ -331,6 +334,43 @@ func TestScreen(t *testing.T) {
 	s.mu.Unlock()
 	if screen, err := hypertest.Look(&wsStream{Conn: s.open("/console/novnc?token=" + tok)}); err != nil || screen.Colours != 2 {
 		t.Errorf("after it came again: %+v, %v", screen, err)
+	}
+}
+
+// TestArrival: whoever connects while the guest is on its way waits for it, as noVNC tries only once; not so while nobody
+// wants the guest to run.
+func TestArrival(t *testing.T) {
+	s := newSite(t, func(c *console.Config) { c.Arrival = soon })
+	tok := s.token("serial")
+	s.hosts.set(func() { s.hosts.refuse = fault.New(fault.NotFound, "Guest x is not defined on this host.") })
+	came := make(chan string, 1)
+	go func() {
+		c, _, err := s.dial("/console/serial?token=" + tok)
+		if err != nil {
+			came <- err.Error()
+			return
+		}
+		_, b, err := c.ReadMessage()
+		came <- fmt.Sprint(string(b), err)
+	}()
+	until(t, "it was asked for where it was", func() bool {
+		s.hosts.mu.Lock()
+		defer s.hosts.mu.Unlock()
+		return s.hosts.refused > 1
+	})
+	moved := *s.server
+	moved.Host = "h2"
+	s.put(&moved)
+	s.hosts.set(func() { s.hosts.refuse = nil })
+	if got := <-came; got != "h2\r\n<nil>" {
+		t.Errorf("it came with %q", got)
+	}
+	off := moved
+	off.Power = model.PowerOff
+	s.put(&off)
+	s.hosts.set(func() { s.hosts.refuse = fault.New(fault.Conflict, "Guest x is not running; start it first.") })
+	if _, resp, err := s.dial("/console/serial?token=" + tok); err == nil || resp == nil || resp.StatusCode != http.StatusConflict {
+		t.Errorf("of a server that is off: %v, %v", resp, err)
 	}
 }
 

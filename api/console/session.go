@@ -108,7 +108,7 @@ func (s *Consoles) serve(c *api.Context, kind string) error {
 	ctx, cancel := context.WithCancel(c.R.Context())
 	defer cancel()
 	defer context.AfterFunc(s.ctx, cancel)()
-	if ss.end, err = ss.dial(ctx); err != nil {
+	if ss.end, err = ss.arrive(ctx); err != nil {
 		return refuse(err)
 	}
 	up := websocket.Upgrader{HandshakeTimeout: writeWait, Subprotocols: []string{"binary"}, CheckOrigin: func(*http.Request) bool { return true },
@@ -163,6 +163,29 @@ func (ss *session) dial(ctx context.Context) (io.ReadWriteCloser, error) {
 		return nil, err
 	}
 	return ss.s.cfg.Hosts.Open(ctx, row.Host, service, args)
+}
+
+// arrive is dial for a client that connects. noVNC tries once to connect anew, a second after its screen went away, and then only
+// when its user says so; so a guest that is to run, but is on its way to another host or starts, is waited for.
+func (ss *session) arrive(ctx context.Context) (io.ReadWriteCloser, error) {
+	late := time.Now().Add(ss.s.cfg.Arrival)
+	for wait := 50 * time.Millisecond; ; wait = min(2*wait, time.Second) {
+		end, err := ss.dial(ctx)
+		if err == nil || !ss.coming() || !time.Now().Before(late) {
+			return end, err
+		}
+		select {
+		case <-time.After(wait):
+		case <-ctx.Done():
+			return nil, err
+		}
+	}
+}
+
+// coming tells whether the guest runs, or will without being asked.
+func (ss *session) coming() bool {
+	row, ok := store.Servers.Get(ss.c.Snapshot(), ss.token.ServerID)
+	return ok && !row.Deleted && row.Power == model.PowerRunning && row.Status.Phase != model.PhaseError && row.Status.Phase != model.PhaseShelved
 }
 
 // closing is how a console ends, for its client.

@@ -3,6 +3,7 @@ package e2e_test
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -83,8 +84,9 @@ func TestConsoles(t *testing.T) {
 		t.Errorf("%s: %d, %v: %.300s", at, resp.StatusCode, err, page)
 	}
 	inner := resp.Request.URL.Query().Get("path") // what the page connects to
+	socketURL := fix.lab.Credentials().AuthURL[:strings.Index(fix.lab.Credentials().AuthURL, "/identity")] + "/" + inner
 	await(t, "a picture on the screen", bootPatience, func(context.Context) string {
-		ws := openSocket(t, fix.lab.Credentials().AuthURL[:strings.Index(fix.lab.Credentials().AuthURL, "/identity")]+"/"+inner)
+		ws := openSocket(t, socketURL)
 		defer ws.Close()
 		ws.SetReadDeadline(time.Now().Add(time.Minute))
 		screen, err := hypertest.Look(ws)
@@ -123,6 +125,7 @@ func TestConsoles(t *testing.T) {
 		t.Errorf("the log has %d lines: %s", lines, log)
 	}
 	terminal(t, user.env, g.id)
+	g.keepsConsoles(t, socketURL)
 
 	// Who may not.
 	stranger.refused(t, "No Server found", "console", "url", "show", "--novnc", g.id)
@@ -157,6 +160,43 @@ func TestConsoles(t *testing.T) {
 	}
 	if got := g.must(t, "hostname"); got != "console-1" {
 		t.Errorf("the guest answers %q", got)
+	}
+}
+
+// keepsConsoles moves the guest, whose serial line is open, while somebody looks at its screen. The line stays as it is. The
+// screen's WebSocket is ended so that the page connects anew, once, and the same URL leads to where the guest is then.
+func (g *guest) keepsConsoles(t *testing.T, screen string) {
+	t.Helper()
+	g.becomes(t, "ACTIVE")
+	line, from := g.console, g.host
+	looks := openSocket(t, screen)
+	looks.SetReadDeadline(time.Now().Add(bootPatience))
+	newStock(t, fix.lab.Credentials()).do(t, "server", "migrate", "--live-migration", g.id)
+	for {
+		_, _, err := looks.ReadMessage()
+		if err == nil {
+			continue
+		}
+		var end *websocket.CloseError
+		if !errors.As(err, &end) || end.Code != websocket.CloseServiceRestart {
+			t.Errorf("the screen of a guest that moved ended with %v", err)
+		}
+		break
+	}
+	again := openSocket(t, screen) // at once, as the page does
+	again.SetReadDeadline(time.Now().Add(bootPatience))
+	if picture, err := hypertest.Look(again); err != nil || picture.Colours < 2 {
+		t.Errorf("the screen after a move: %+v, %v", picture, err)
+	}
+	await(t, "the guest to be elsewhere", bootPatience, func(context.Context) string {
+		g.becomes(t, "ACTIVE")
+		return unless(g.host != from, "it is on "+from)
+	})
+	if err := g.login(t); err != nil {
+		t.Fatalf("the serial console after a move: %v", err)
+	}
+	if got := g.must(t, "hostname"); got != "console-1" || g.console != line {
+		t.Errorf("the guest answers %q, on the line that was open: %v", got, g.console == line)
 	}
 }
 
