@@ -48,7 +48,7 @@ func shelfOn(t testing.TB, st *store.Store, dir string) *shelf {
 		t.Fatal(err)
 	}
 	return &shelf{
-		Images: images.New(images.Config{Store: st, Blobs: blobs, Log: slog.New(slog.DiscardHandler), MaxSize: 1 << 30, UploadTTL: time.Second}),
+		Images: images.New(images.Config{Store: st, Blobs: blobs, Log: slog.New(slog.DiscardHandler), MaxSize: 1 << 30, UploadTTL: 4 * time.Second}),
 		st:     st, blobs: blobs, dir: dir,
 	}
 }

@@ -469,7 +469,7 @@ func until(t *testing.T, what string, ok func() bool) {
 }
 
 func TestEnds(t *testing.T) {
-	s := newSite(t, func(c *console.Config) { c.Idle, c.Beat = 500*time.Millisecond, 50*time.Millisecond })
+	s := newSite(t, func(c *console.Config) { c.Idle, c.Beat = 4*time.Second, time.Second })
 	c := s.open("/console/serial?token=" + s.token("serial"))
 	pings := 0
 	c.SetPingHandler(func(string) error {
