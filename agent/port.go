@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"maps"
+	"reflect"
 	"slices"
 	"strings"
 	"sync"
@@ -38,6 +39,7 @@ type wirer struct {
 	full    bool                 // look at everything
 	swept   bool                 // everything has been looked at once since the start
 	ports   map[model.ID]*wire
+	claims  datapath.Claims // what guests have said to hold
 }
 
 // wire is a port on the host. Its fields belong to the wirer's goroutine, but for those
@@ -57,10 +59,17 @@ type wire struct {
 }
 
 func newWirer(a *Agent) *wirer {
-	return &wirer{a: a, wake: make(chan struct{}, 1), pending: map[model.RowID]bool{}, full: true, ports: map[model.ID]*wire{}}
+	return &wirer{a: a, wake: make(chan struct{}, 1), pending: map[model.RowID]bool{}, full: true, ports: map[model.ID]*wire{}, claims: datapath.Claims{}}
 }
 
-func (w *wirer) notice(datapath.Event) { w.poke() }
+func (w *wirer) notice(e datapath.Event) {
+	if e.Kind == datapath.Claimed {
+		w.mu.Lock()
+		w.claims.Hear(e.Port, e.Claim, w.a.now())
+		w.mu.Unlock()
+	}
+	w.poke()
+}
 
 func (w *wirer) poke() {
 	select {
@@ -397,6 +406,7 @@ func (w *wirer) unplug(ctx context.Context, id model.ID) error {
 	w.mu.Lock()
 	p := w.ports[id]
 	delete(w.ports, id)
+	w.claims.Forget(id)
 	w.mu.Unlock()
 	if p != nil {
 		w.a.queue.add(p.device)
@@ -442,7 +452,9 @@ func (w *wirer) watch() (waiting bool) {
 		if p.err != nil {
 			r.Fault = p.err.Error()
 		}
-		if r != p.report {
+		claims, more := w.claims.Told(id, row.Held, w.a.now())
+		r.Claims, waiting = claims, waiting || more
+		if !reflect.DeepEqual(r, p.report) {
 			p.report = r
 			changed = append(changed, r)
 		}

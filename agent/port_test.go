@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"errors"
+	"net/netip"
 	"slices"
 	"testing"
 
@@ -121,4 +122,27 @@ func TestSubport(t *testing.T) {
 	}
 	w.side.apply(t, change(6, with(s, func(s *model.HostServer) { s.Deleted = true })))
 	waitFor(t, "the rows of both ports to leave the data path", func() bool { return a.dp.Counters().Rows == rows-2 })
+}
+
+// What a guest says to hold is reported, again with each stream, until the row of its port says so.
+func TestClaimedAddress(t *testing.T) {
+	w := newWorld(t.TempDir(), fake.HostConfig{})
+	c := newCloud(w.side)
+	a := w.startFor(t)
+	s, p := c.server()
+	vip := netip.MustParseAddr("10.0.0.100")
+	p.Pairs = []model.AddressPair{{Prefix: netip.PrefixFrom(vip, 32)}}
+	w.side.apply(t, full(5, append(c.base(), s, p)...))
+	w.settled(t, s.ID, 1, model.PhaseReady, model.PowerRunning)
+	claim := model.Claim{Address: vip, MAC: p.MAC, Seen: 3}
+	a.Notice(datapath.Event{Port: p.ID, Kind: datapath.Claimed, Claim: claim})
+	waitFor(t, "the claim to be reported", func() bool { return slices.Equal(w.side.port(p.ID).Claims, []model.Claim{claim}) })
+	_, all := a.Reports()
+	if i := slices.IndexFunc(all, func(r model.PortReport) bool { return r.PortID == p.ID }); i < 0 || !slices.Equal(all[i].Claims, []model.Claim{claim}) {
+		t.Errorf("a new stream begins with %+v", all)
+	}
+	held := *p
+	held.Held = []model.Held{{Address: vip, MAC: p.MAC, Turn: 4}}
+	w.side.apply(t, change(6, &held))
+	waitFor(t, "the claim to be no more", func() bool { r := w.side.port(p.ID); return r.State == "ACTIVE" && len(r.Claims) == 0 })
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -73,7 +74,7 @@ func TestLife(t *testing.T) {
 	if want := []model.Phase{model.PhaseFetching, model.PhaseStarting, model.PhaseReady}; !slices.Equal(w.side.phases[s.ID], want) {
 		t.Errorf("phases %v, want %v", w.side.phases[s.ID], want)
 	}
-	if got := w.side.port(p.ID); got != (model.PortReport{PortID: p.ID, Generation: 1, State: "ACTIVE"}) {
+	if got := w.side.port(p.ID); !reflect.DeepEqual(got, model.PortReport{PortID: p.ID, Generation: 1, State: "ACTIVE"}) {
 		t.Errorf("report of the port: %+v", got)
 	}
 	if got := w.taps.mtu(tapName(p.ID)); got != 1450 {
@@ -296,7 +297,9 @@ func TestTapHeals(t *testing.T) {
 	down := *p
 	down.AdminStateUp, down.Generation = false, 2
 	w.side.apply(t, change(7, &down))
-	waitFor(t, "the port to be down", func() bool { return w.side.port(p.ID) == model.PortReport{PortID: p.ID, Generation: 2, State: "DOWN"} })
+	waitFor(t, "the port to be down", func() bool {
+		return reflect.DeepEqual(w.side.port(p.ID), model.PortReport{PortID: p.ID, Generation: 2, State: "DOWN"})
+	})
 }
 
 func TestFaults(t *testing.T) {

@@ -33,6 +33,8 @@ type Ports interface {
 	ReleasePort(tx *store.Tx, port model.ID) error
 	// ReportPort records what a host made of a port; false: it was out of date or said nothing new.
 	ReportPort(tx *store.Tx, port, host model.ID, st model.PortStatus) (bool, error)
+	// HoldAddresses records which addresses of its allowed address pairs a port's guest says to hold.
+	HoldAddresses(tx *store.Tx, port, host model.ID, claims []model.Claim) error
 }
 
 // Images is what compute needs of the catalogue of images; *images.Images is one.

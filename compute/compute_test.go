@@ -553,7 +553,7 @@ func TestMetricsCountOnce(t *testing.T) {
 	// What is counted follows what is written.
 	w.within(func() bool {
 		count()
-		return got["yakumo_placements_total refused"] == 1 && got["yakumo_boot_seconds"] == 1
+		return got["yakumo_placements_total refused"] == 1 && got["yakumo_boot_seconds"] == 1 && got["yakumo_server_retries_total"] == 1
 	})
 	for name, want := range map[string]float64{"yakumo_boot_seconds": 1, "yakumo_placements_total placed": 2, "yakumo_placements_total refused": 1,
 		"yakumo_server_retries_total": 1, "yakumo_server_failures_total": 0} {

@@ -86,6 +86,9 @@ func (c *Compute) PortReports(ctx context.Context, host model.ID, reports []mode
 				if _, err := c.cfg.Ports.ReportPort(tx, r.PortID, host, model.PortStatus{State: r.State, Generation: r.Generation, Fault: r.Fault}); err != nil {
 					return fmt.Errorf("report of port %s: %w", r.PortID, err)
 				}
+				if err := c.cfg.Ports.HoldAddresses(tx, r.PortID, host, r.Claims); err != nil {
+					return fmt.Errorf("report of port %s: %w", r.PortID, err)
+				}
 			}
 			return nil
 		}); err != nil {

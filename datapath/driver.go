@@ -70,8 +70,9 @@ type Owner struct {
 
 // Event is something that a driver tells its owner.
 type Event struct {
-	Port model.ID
-	Kind EventKind
+	Port  model.ID
+	Kind  EventKind
+	Claim model.Claim // with Claimed
 }
 
 // EventKind says what happened to a port.
@@ -82,6 +83,7 @@ const (
 	Wired   EventKind = iota + 1 // every entry is confirmed and the device is plugged in
 	Unwired                      // it is no longer so: detached, row gone, switch lost
 	Asked                        // its guest asked for an address and was answered: a sign of life
+	Claimed                      // its guest says that it holds an address of its pairs, and the rows do not
 )
 
 // String gives the event's name.
@@ -93,6 +95,8 @@ func (k EventKind) String() string {
 		return "unwired"
 	case Asked:
 		return "asked"
+	case Claimed:
+		return "claimed"
 	}
 	return "unknown"
 }

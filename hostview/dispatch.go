@@ -166,6 +166,7 @@ func (c change) port(ps []*model.Port) {
 	}
 	moved := !two || ps[0].Host != ps[1].Host || ps[0].NextHost != ps[1].NextHost || ps[0].NetworkID != ps[1].NetworkID
 	addressed := moved || ps[0].MAC != ps[1].MAC || !slices.Equal(ps[0].FixedIPs, ps[1].FixedIPs) || !slices.Equal(ps[0].Pairs, ps[1].Pairs)
+	held := two && !slices.Equal(ps[0].Held, ps[1].Held)
 	named := !two || ps[0].DNSName != ps[1].DNSName || ps[0].DeviceID != ps[1].DeviceID
 	owned := !two || ps[0].DeviceOwner != ps[1].DeviceOwner || ps[0].DeviceID != ps[1].DeviceID
 	regrouped := !two || !slices.Equal(ps[0].Groups, ps[1].Groups)
@@ -182,7 +183,7 @@ func (c change) port(ps []*model.Port) {
 					c.settled(p.NetworkID, h)
 				}
 			}
-			if addressed || named {
+			if addressed || named || held {
 				c.concern(row(rowPeers, p.NetworkID), row(model.RowPeer, p.ID))
 			}
 		}

@@ -152,6 +152,9 @@ func TestIncrementEqualsWhole(t *testing.T) {
 				if next := rapid.SampledFrom(append([]string{""}, hosts...)).Draw(rt, "next"); p.Host != "" && next != p.Host {
 					p.NextHost = next
 				}
+				if rapid.Bool().Draw(rt, "holds") {
+					p.Held = []model.Held{{Address: netip.AddrFrom4([4]byte{10, 0, 1, id[35]}), MAC: mac(id), Turn: int64(rapid.IntRange(1, 2).Draw(rt, "turn"))}}
+				}
 				p.QoSPolicyID = rapid.SampledFrom([]string{"", "q1", "q2"}).Draw(rt, "qos")
 				if rapid.Bool().Draw(rt, "subport") {
 					p.ParentID, p.VLAN = ports[0], 7

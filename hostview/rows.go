@@ -67,7 +67,7 @@ func portRow(snap store.Snapshot, p *model.Port, host model.ID) model.HostRow {
 	}
 	r := &model.HostPort{
 		ID: p.ID, NetworkID: p.NetworkID, ProjectID: p.ProjectID, VNI: n.VNI, MAC: p.MAC, FixedIPs: p.FixedIPs,
-		AdminStateUp: p.AdminStateUp && n.AdminStateUp, PortSecurity: p.PortSecurity, Pairs: p.Pairs, DHCPOptions: p.DHCPOptions,
+		AdminStateUp: p.AdminStateUp && n.AdminStateUp, PortSecurity: p.PortSecurity, Pairs: p.Pairs, Held: p.Held, DHCPOptions: p.DHCPOptions,
 		DeviceID: p.DeviceID, HostName: hostName(snap, p), Generation: p.Generation, Parent: p.ParentID, VLAN: p.VLAN,
 		Standby: p.Host != host,
 	}
@@ -110,7 +110,7 @@ func peerRow(snap store.Snapshot, p *model.Port) model.HostRow {
 	if !ok || !up {
 		return nil
 	}
-	r := &model.HostPeer{ID: p.ID, NetworkID: p.NetworkID, VNI: n.VNI, MAC: p.MAC, Addresses: p.Addresses(), Pairs: p.Pairs, HostName: hostName(snap, p)}
+	r := &model.HostPeer{ID: p.ID, NetworkID: p.NetworkID, VNI: n.VNI, MAC: p.MAC, Addresses: p.Addresses(), Pairs: p.Pairs, Held: p.Held, HostName: hostName(snap, p)}
 	if n.Type != model.NetworkVXLAN {
 		r.Type = n.Type
 	}

@@ -97,6 +97,7 @@ type HostPort struct {
 	PortSecurity bool          `json:"port_security"`
 	Groups       []ID          `json:"groups,omitempty"` // empty with PortSecurity: nothing may pass but DHCP and ARP
 	Pairs        []AddressPair `json:"pairs,omitempty"`
+	Held         []Held        `json:"held,omitempty"` // Port.Held
 	DHCPOptions  []DHCPOption  `json:"dhcp_options,omitempty"`
 	DeviceID     ID            `json:"device_id,omitempty"`
 	HostName     string        `json:"host_name,omitempty"` // DHCP option 12
@@ -135,6 +136,7 @@ type HostPeer struct {
 	MAC       string        `json:"mac"`
 	Addresses []netip.Addr  `json:"addresses,omitempty"`
 	Pairs     []AddressPair `json:"pairs,omitempty"`
+	Held      []Held        `json:"held,omitempty"`
 	TunnelIP  netip.Addr    `json:"tunnel_ip"`           // invalid (zero) in a flat or VLAN network: no tunnel leads there
 	Type      string        `json:"type,omitempty"`      // the network's, where it is not VXLAN
 	HostName  string        `json:"host_name,omitempty"` // for DNS
@@ -428,6 +430,8 @@ type PortReport struct {
 	Generation int64  `json:"generation"`
 	State      string `json:"state"`
 	Fault      string `json:"fault,omitempty"`
+	// Claims are the addresses that the port's guest has said to hold and that the host was not told to be held by it.
+	Claims []Claim `json:"claims,omitempty"`
 }
 
 // HostBatch is a step of a host's desired state: everything, or what has changed since

@@ -78,6 +78,34 @@ type AddressPair struct {
 	Prefix netip.Prefix `json:"prefix"`
 }
 
+// Held is an address in a port's allowed address pairs that its guest holds, at which MAC. Turn grows each time that another port, or
+// another MAC, comes to hold it.
+type Held struct {
+	Address netip.Addr `json:"address"`
+	MAC     string     `json:"mac_address"`
+	Turn    int64      `json:"turn"`
+}
+
+// Claim is what a guest said: that it holds an address. Seen is the turn of the holder that its host knew of then, 0 for
+// none; where another has come since, the claim is older than that one's.
+type Claim struct {
+	Address netip.Addr `json:"address"`
+	MAC     string     `json:"mac_address"`
+	Seen    int64      `json:"seen,omitempty"`
+}
+
+// Allows tells whether the port's guest may hold an address at a MAC: a pair says so. One of its own is not held.
+func (p *Port) Allows(a netip.Addr, mac string) bool {
+	return !slices.Contains(p.Addresses(), a) && Paired(p.Pairs, p.MAC, a, mac)
+}
+
+// Paired tells whether an address is in a pair with a MAC, where own is the port's.
+func Paired(pairs []AddressPair, own string, a netip.Addr, mac string) bool {
+	return slices.ContainsFunc(pairs, func(x AddressPair) bool {
+		return x.Prefix.Contains(a) && (x.MAC == mac || x.MAC == "" && mac == own)
+	})
+}
+
 // DHCPOption is an extra DHCP option of a port.
 type DHCPOption struct {
 	Name      string `json:"opt_name"`
@@ -105,11 +133,13 @@ type Port struct {
 	PortSecurity bool          `json:"port_security"`
 	Groups       []ID          `json:"security_groups"`
 	Pairs        []AddressPair `json:"allowed_address_pairs,omitempty"`
-	DHCPOptions  []DHCPOption  `json:"extra_dhcp_opts,omitempty"`
-	DeviceID     ID            `json:"device_id,omitempty"`
-	DeviceOwner  string        `json:"device_owner,omitempty"`
-	VNICType     string        `json:"vnic_type,omitempty"` // "normal"
-	DNSName      string        `json:"dns_name,omitempty"`
+	// Held are the addresses in Pairs that the port's guest holds now, sorted; no other port of its network holds one of them.
+	Held        []Held       `json:"held,omitempty"`
+	DHCPOptions []DHCPOption `json:"extra_dhcp_opts,omitempty"`
+	DeviceID    ID           `json:"device_id,omitempty"`
+	DeviceOwner string       `json:"device_owner,omitempty"`
+	VNICType    string       `json:"vnic_type,omitempty"` // "normal"
+	DNSName     string       `json:"dns_name,omitempty"`
 	// Host is where the port is bound; chosen with the placement of its server. Empty: unbound.
 	Host ID `json:"host,omitempty"`
 	// NextHost makes ready for the port, whose server is on its way there; Host serves it meanwhile.

@@ -61,6 +61,7 @@ func (n *Network) bind(p *model.Port, host model.ID) {
 		p.Status = model.PortStatus{State: model.PortDown}
 	}
 	p.Host, p.NextHost = host, ""
+	dropHeld(p)
 }
 
 // ReportPort records what a host made of a port. What an earlier host, or this host of an

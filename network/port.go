@@ -183,6 +183,7 @@ func (n *Network) dropPort(tx *store.Tx, p *model.Port) error {
 // putPort writes the port and marks what it refers to, so that none of it is deleted at
 // the same time by somebody who does not see the port yet.
 func (n *Network) putPort(tx *store.Tx, p *model.Port) error {
+	dropHeld(p)
 	tx.Mark(networkMark(p.NetworkID))
 	for _, f := range p.FixedIPs {
 		tx.Mark(subnetMark(f.SubnetID))

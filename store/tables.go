@@ -262,12 +262,15 @@ var (
 			return when(r.PoolID != "", r.PoolID+","+AddressOrder(r.CIDR.Addr()))
 		}))
 
-	// Ports claim their MAC in the network and each address in its subnet.
+	// Ports claim their MAC in the network, each address in its subnet, and in the network what they hold of others.
 	Ports = Define("port", func(r *model.Port) string { return r.ID },
 		Claims(func(r *model.Port) []string {
 			out := []string{"mac," + r.NetworkID + "," + r.MAC}
 			for _, f := range r.FixedIPs {
 				out = append(out, PortAddressClaim(f.SubnetID, f.Address.String()))
+			}
+			for _, h := range r.Held {
+				out = append(out, HeldClaim(r.NetworkID, h.Address))
 			}
 			return out
 		}),
@@ -472,6 +475,11 @@ func AddressOrder(a netip.Addr) string {
 
 // PortAddressClaim is the claim of an address in a subnet.
 func PortAddressClaim(subnet, addr string) string { return "ip," + subnet + "," + addr }
+
+// HeldClaim is the claim of an address that a port of the network holds by an allowed address pair.
+func HeldClaim(network model.ID, addr netip.Addr) string {
+	return "held," + network + "," + addr.String()
+}
 
 // VLANClaim is the claim of a VLAN of a physical network.
 func VLANClaim(physical string, vlan uint16) string {

@@ -128,7 +128,14 @@ func (c *Controller) drive(ctx context.Context, h *model.Host, term store.Term, 
 	}
 	defer ord.Close()
 	wake := make(chan struct{}, 1)
-	drv, err := c.cfg.Open(h, ord, func(datapath.Event) {
+	var mu sync.Mutex
+	var claimed []datapath.Event // the driver bounds how many come
+	drv, err := c.cfg.Open(h, ord, func(e datapath.Event) {
+		if e.Kind == datapath.Claimed {
+			mu.Lock()
+			claimed = append(claimed, e)
+			mu.Unlock()
+		}
 		select {
 		case wake <- struct{}{}:
 		default:
@@ -160,7 +167,7 @@ func (c *Controller) drive(ctx context.Context, h *model.Host, term store.Term, 
 		}
 	})
 	wg.Go(func() { c.beat(ctx, h, term, drv, log) })
-	p := &plug{drv: drv, host: h.ID, sink: c.cfg.Sink, log: log, rows: map[model.RowID]model.HostRow{}, devices: map[model.ID]string{}, faults: map[model.ID]string{}, told: map[model.ID]model.PortReport{}}
+	p := &plug{drv: drv, host: h.ID, sink: c.cfg.Sink, log: log, rows: map[model.RowID]model.HostRow{}, devices: map[model.ID]string{}, faults: map[model.ID]string{}, told: map[model.ID]model.PortReport{}, claims: datapath.Claims{}}
 	// What failed is tried again; a state that changed unheard is found.
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
@@ -173,6 +180,12 @@ func (c *Controller) drive(ctx context.Context, h *model.Host, term store.Term, 
 		case <-wake:
 		case <-tick.C:
 		}
+		mu.Lock()
+		for _, e := range claimed {
+			p.claims.Hear(e.Port, e.Claim, time.Now())
+		}
+		claimed = nil
+		mu.Unlock()
 		p.step(ctx)
 	}
 }

@@ -4,7 +4,9 @@ import (
 	"context"
 	"log/slog"
 	"maps"
+	"reflect"
 	"slices"
+	"time"
 
 	"yakumo/datapath"
 	"yakumo/fault"
@@ -26,6 +28,7 @@ type plug struct {
 	devices map[model.ID]string // port → device that the driver was told to plug in; faults tells whether it could
 	faults  map[model.ID]string // port → what kept it from being plugged in
 	told    map[model.ID]model.PortReport
+	claims  datapath.Claims // what the machines behind ports have said to hold
 }
 
 // take notes what a batch changes.
@@ -140,6 +143,7 @@ func (p *plug) tell(ctx context.Context, ports map[model.ID]*model.HostPort) {
 		if ports[id] == nil {
 			delete(p.told, id)
 			delete(p.faults, id)
+			p.claims.Forget(id)
 		}
 	}
 	for id, row := range ports {
@@ -147,7 +151,8 @@ func (p *plug) tell(ctx context.Context, ports map[model.ID]*model.HostPort) {
 		if p.drv.Installed(id) && row.AdminStateUp {
 			r.State, r.Fault = model.PortActive, ""
 		}
-		if p.told[id] != r {
+		r.Claims, _ = p.claims.Told(id, row.Held, time.Now())
+		if !reflect.DeepEqual(p.told[id], r) {
 			changed = append(changed, r)
 		}
 	}

@@ -131,6 +131,9 @@ func action(s sim.Step) string {
 			}
 		}
 	}
+	if s.Entry.Feature == pipeline.FeatureHeld && s.Stage == pipeline.Resolve {
+		out = append(out, "its guest has said that it holds the address")
+	}
 	if len(out) == 0 {
 		return "go on"
 	}
@@ -161,7 +164,7 @@ func reason(s sim.Step) string {
 			return "The router does not translate (--disable-snat), and the external network is in another address scope."
 		}
 	case pipeline.Resolve:
-		return "Nobody in the next network has the address that it goes to."
+		return "Nobody in the next network has the address that it goes to, and no guest has said that it holds it by its allowed_address_pairs."
 	case pipeline.Lookup:
 		if miss {
 			return "No port of the network has this MAC."

@@ -295,3 +295,73 @@ func BenchmarkTrace(b *testing.B) {
 		}
 	}
 }
+
+// behindRouter adds network 2 behind a router of network 1's, with port 5 of "mine" on the first host, and lets port 2 hold an address
+// by an allowed address pair.
+func behindRouter(t *testing.T, tr *trace.Tracer, change func(tx *store.Tx) error) {
+	t.Helper()
+	if _, err := tr.Store.Update(t.Context(), func(tx *store.Tx) error {
+		err := errors.Join(
+			store.Networks.Put(tx, &model.Network{Meta: model.Meta{ID: id("n", 2), ProjectID: "mine"}, Type: model.NetworkVXLAN, VNI: 101, MTU: 1450, AdminStateUp: true}),
+			store.Subnets.Put(tx, &model.Subnet{Meta: model.Meta{ID: id("s", 2)}, NetworkID: id("n", 2), IPVersion: 4, PoolID: id("l", 1), CIDR: netip.MustParsePrefix("10.2.0.0/24"), Gateway: netip.MustParseAddr("10.2.0.1")}),
+			store.Routers.Put(tx, &model.Router{Meta: model.Meta{ID: id("r", 1), ProjectID: "mine"}, AdminStateUp: true}),
+			store.Ports.Put(tx, &model.Port{Meta: model.Meta{ID: id("p", 5), ProjectID: "mine"}, NetworkID: id("n", 2), MAC: "fa:16:3e:00:00:05", AdminStateUp: true, PortSecurity: true,
+				FixedIPs: []model.FixedIP{{SubnetID: id("s", 2), Address: netip.MustParseAddr("10.2.0.5")}}, Groups: []model.ID{id("g", 1)}, Host: id("h", 1)}))
+		for n := 1; n <= 2; n++ {
+			err = errors.Join(err, store.Ports.Put(tx, &model.Port{Meta: model.Meta{ID: id("i", n), ProjectID: "mine"}, NetworkID: id("n", n), MAC: fmt.Sprintf("fa:16:3f:00:00:0%d", n),
+				DeviceID: id("r", 1), DeviceOwner: model.OwnerRouterInterface, FixedIPs: []model.FixedIP{{SubnetID: id("s", n), Address: netip.MustParseAddr(fmt.Sprintf("10.%d.0.1", 2*n-2))}}}))
+		}
+		return errors.Join(err, change(tx))
+	}); err != nil {
+		t.Fatal(err)
+	}
+	tr.Views = hostview.NewEngine(tr.Store, slog.New(slog.DiscardHandler)) // one that runs would have followed
+}
+
+// An address in an allowed address pair is where its holder is, and nowhere while nobody holds it.
+func TestTraceOfAHeldAddress(t *testing.T) {
+	vip := netip.MustParseAddr("10.0.0.100")
+	for _, c := range []struct {
+		holds   bool
+		verdict trace.Verdict
+		reason  string
+	}{{true, trace.Delivered, "reaches port " + id("p", 2)}, {false, trace.Dropped, ""}} {
+		tr := cloud(t)
+		behindRouter(t, tr, func(tx *store.Tx) error {
+			old, _ := store.Ports.Get(tx, id("p", 2))
+			p := *old
+			p.Pairs = []model.AddressPair{{Prefix: netip.PrefixFrom(vip, 32)}}
+			if c.holds {
+				p.Held = []model.Held{{Address: vip, MAC: p.MAC, Turn: 1}}
+			}
+			return store.Ports.Put(tx, &p)
+		})
+		r, err := tr.Trace(t.Context(), tenant, trace.Request{Port: id("p", 5), Dst: vip, Protocol: "tcp", DstPort: 22, TTL: 64})
+		if err != nil || c.holds != (r.Verdict == trace.Delivered) || !strings.Contains(r.Reason, c.reason) {
+			t.Fatalf("held %v: %+v, %v", c.holds, r, err)
+		}
+		found := false
+		for _, h := range r.Hops {
+			for _, s := range h.Steps {
+				found = found || s.Stage == pipeline.Resolve.String() && slices.Contains(s.Decided, "port "+id("p", 2)) && strings.Contains(s.Action, "its guest has said that it holds the address")
+			}
+		}
+		if found != c.holds {
+			t.Errorf("held %v: the steps say so: %v", c.holds, found)
+		}
+	}
+}
+
+// A router does not send from one address scope to another, and the trace says why.
+func TestTraceAcrossAddressScopes(t *testing.T) {
+	for scope, want := range map[model.ID]trace.Verdict{"": trace.Delivered, "red": trace.Dropped} {
+		tr := cloud(t)
+		behindRouter(t, tr, func(tx *store.Tx) error {
+			return store.SubnetPools.Put(tx, &model.SubnetPool{Meta: model.Meta{ID: id("l", 1), ProjectID: "mine"}, IPVersion: 4, AddressScopeID: scope})
+		})
+		r, err := tr.Trace(t.Context(), tenant, trace.Request{Port: id("p", 5), To: id("p", 2), Protocol: "tcp", DstPort: 22, TTL: 64})
+		if err != nil || r.Verdict != want || scope != "" && (!strings.Contains(r.Reason, "from one address scope to another") || !strings.Contains(r.Reason, "router "+id("r", 1))) {
+			t.Errorf("scope %q: %s, %q, %v; want %s", scope, r.Verdict, r.Reason, err, want)
+		}
+	}
+}

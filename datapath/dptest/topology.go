@@ -52,6 +52,9 @@ func testTopology(t *testing.T, f Fabric, c *topology.Cloud) {
 	for _, fl := range c.Floats {
 		targets = append(targets, fl.Row.Address)
 	}
+	for _, v := range c.VIPs {
+		targets = append(targets, v.IP)
+	}
 	var nobody [][]byte // what must arrive nowhere
 	port, passed := uint16(20000), 0
 	for _, a := range c.Ports {
@@ -82,7 +85,7 @@ func testTopology(t *testing.T, f Fabric, c *topology.Cloud) {
 		port++
 		p := s.to(fl.Row.MAC, fl.Row.Address, port, 80)
 		q := o.Passes(guests[fl.Port.Row.ID], p)
-		if q.Dst != fl.Port.IP || q.Src != o.IP() {
+		if q.Dst != fl.Row.Fixed || q.Src != o.IP() {
 			t.Errorf("%s arrives as %s", p.Summary(), q.Summary())
 		}
 	}
@@ -96,6 +99,6 @@ func testTopology(t *testing.T, f Fabric, c *topology.Cloud) {
 	o.Lacks(func(q sim.Packet) bool {
 		return slices.ContainsFunc(nobody, func(b []byte) bool { return bytes.Equal(q.Payload, b) })
 	})
-	t.Logf("%d networks, %d routers, %d ports, %d floating addresses on %d hosts: %d packets arrived as they should, %d nowhere",
-		len(c.Networks), len(c.Routers), len(c.Ports), len(c.Floats), c.Hosts, passed, len(nobody))
+	t.Logf("%d networks, %d routers, %d ports, %d shared and %d floating addresses on %d hosts: %d packets arrived as they should, %d nowhere",
+		len(c.Networks), len(c.Routers), len(c.Ports), len(c.VIPs), len(c.Floats), c.Hosts, passed, len(nobody))
 }

@@ -339,7 +339,7 @@ func (d *Driver) change(upserts []model.HostRow, removes []model.RowID) error {
 			removes = append(slices.Clip(removes), d.listeners.Forget(id.Key)...)
 		}
 	}
-	news, came := responder.News(d.prog, upserts), responder.Arrivals(d.prog, upserts)
+	news, came, repaired := responder.News(d.prog, upserts), responder.Arrivals(d.prog, upserts), responder.Repaired(d.prog, upserts)
 	delta, err := d.prog.Apply(upserts, removes)
 	d.sw.sim.Load(delta)
 	d.count.Bundles++
@@ -357,6 +357,9 @@ func (d *Driver) change(upserts []model.HostRow, removes []model.RowID) error {
 	}
 	for _, id := range came {
 		d.inject(responder.Arrived(d.prog, d.cfg.Ordinals, id)...)
+		d.announce(id)
+	}
+	for _, id := range repaired {
 		d.announce(id)
 	}
 	d.rewire()
@@ -550,6 +553,9 @@ func (d *Driver) respond(to pipeline.ToAgent, p sim.Packet) {
 	ask, err := responder.Resolve(d.prog, d.cfg.Ordinals, to, p.Frame())
 	if err != nil {
 		return
+	}
+	if claim, ok := responder.Held(ask, d.prog.Holder); ok && d.cfg.Notify != nil {
+		d.cfg.Notify(datapath.Event{Port: ask.Port.ID, Kind: datapath.Claimed, Claim: claim})
 	}
 	if to.Responder == pipeline.ResponderMulticast && ask.Port != nil {
 		var l responder.Lesson

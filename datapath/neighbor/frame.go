@@ -76,36 +76,3 @@ func discovery(typ, flags byte, dst, src pipeline.MAC, from, to, target netip.Ad
 	binary.BigEndian.PutUint16(b[head+40+2:], ^uint16(sum))
 	return b
 }
-
-// said reads who says that it has which address: an ARP packet, or a neighbour advertisement. False
-// where it is neither, or says nothing that can be true.
-func said(b []byte) (addr netip.Addr, mac pipeline.MAC, ok bool) {
-	if len(b) < 14 {
-		return addr, mac, false
-	}
-	p := b[14:]
-	switch binary.BigEndian.Uint16(b[12:]) {
-	case pipeline.TypeARP:
-		if len(p) < 28 || binary.BigEndian.Uint64(p[:8])>>16 != 0x000108000604 {
-			return addr, mac, false
-		}
-		addr, mac = netip.AddrFrom4([4]byte(p[14:18])), pipeline.MAC(p[8:14])
-	case pipeline.TypeIPv6:
-		if len(p) < 40+24 || p[6] != pipeline.ProtoICMPv6 || p[7] != 255 || p[40] != pipeline.TypeAdvert {
-			return addr, mac, false
-		}
-		end := 40 + int(binary.BigEndian.Uint16(p[4:]))
-		if end > len(p) {
-			return addr, mac, false
-		}
-		addr, mac = netip.AddrFrom16([16]byte(p[48:64])), pipeline.MAC(b[6:12]) // without the option: who sent it
-		for o := 64; o+8 <= end && p[o+1] > 0; o += 8 * int(p[o+1]) {
-			if p[o] == 2 {
-				mac = pipeline.MAC(p[o+2 : o+8])
-			}
-		}
-	default:
-		return addr, mac, false
-	}
-	return addr, mac, mac != (pipeline.MAC{}) && mac[0]&1 == 0 && !addr.IsUnspecified() && !addr.IsMulticast()
-}

@@ -216,7 +216,7 @@ func (t *Table) source(k key) (pipeline.Outer, bool) {
 }
 
 func (t *Table) hear(now time.Time, ask responder.Ask, out *Outcome) {
-	addr, mac, ok := said(ask.Frame)
+	addr, mac, ok := responder.Said(ask.Frame)
 	if !ok {
 		return
 	}

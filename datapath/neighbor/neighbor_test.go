@@ -269,7 +269,7 @@ func FuzzSaid(f *testing.F) {
 	f.Add(tells(hop6, theirs).Frame)
 	f.Add(announcement(ours, true))
 	f.Fuzz(func(t *testing.T, b []byte) {
-		addr, mac, ok := said(b)
+		addr, mac, ok := responder.Said(b)
 		if ok && (!addr.IsValid() || addr.IsMulticast() || mac[0]&1 == 1) {
 			t.Fatalf("takes %v at %v", addr, mac)
 		}

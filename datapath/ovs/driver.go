@@ -288,13 +288,16 @@ func (d *Driver) apply(ctx context.Context, upserts []model.HostRow, removes []m
 			removes = append(slices.Clip(removes), d.listeners.Forget(id.Key)...)
 		}
 	}
-	news, came := responder.News(d.prog, upserts), responder.Arrivals(d.prog, upserts)
+	news, came, repaired := responder.News(d.prog, upserts), responder.Arrivals(d.prog, upserts), responder.Repaired(d.prog, upserts)
 	delta, rowErr := d.prog.Apply(upserts, removes)
 	d.note(delta)
 	for _, network := range news {
 		for _, id := range d.prog.PortsIn(network) {
 			d.untold[id] = true
 		}
+	}
+	for _, id := range repaired {
+		d.untold[id] = true
 	}
 	for _, id := range came { // that it is here is told once the switch has its entries
 		d.untold[id], d.arrived[id] = true, true

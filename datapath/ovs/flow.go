@@ -117,7 +117,7 @@ func parseUserData(b []byte) (a pipeline.ToAgent, ok bool) {
 func actions(list []pipeline.Action, at ports) ([]openflow.Action, bool) {
 	out := make([]openflow.Action, 0, len(list)+1)
 	zone := func(f pipeline.Field) openflow.Subfield { return openflow.Sub(ofFields[f], 0, 16) }
-	for _, a := range list {
+	for i, a := range list {
 		switch a := a.(type) {
 		case pipeline.Set:
 			out = append(out, openflow.Set(openflow.Exact(ofFields[a.Field], value(a.High, a.Value))))
@@ -177,7 +177,11 @@ func actions(list []pipeline.Action, at ports) ([]openflow.Action, bool) {
 		case pipeline.TurnBack:
 			out = append(out, openflow.ToPort(openflow.PortInPort))
 		case pipeline.ToAgent:
-			out = append(out, openflow.Meter{ID: agentMeter(a)}, openflow.Controller{UserData: userData(a)})
+			hand := []openflow.Action{openflow.Meter{ID: agentMeter(a)}, openflow.Controller{UserData: userData(a)}}
+			if i < len(list)-1 { // what the meter drops is a copy
+				hand = []openflow.Action{openflow.Clone{Actions: hand}}
+			}
+			out = append(out, hand...)
 		case pipeline.DecTTL:
 			out = append(out, openflow.DecTTL{})
 		case pipeline.CheckSize:
@@ -320,12 +324,13 @@ func places(e *pipeline.Entry) []uint64 {
 const limitBase = 1 << 17
 
 // seekBase is where the meters of packets about neighbours outside begin, one for each router: guests that make a
-// router answer with errors must not keep it from finding its next hop.
+// router answer with errors must not keep it from finding its next hop. Those of ports are for what guests say of addresses in pairs,
+// which must not keep them from their own.
 const seekBase = 1 << 18
 
 // agentMeter gives the meter of packets that go to the agent.
 func agentMeter(a pipeline.ToAgent) uint32 {
-	if seeks(a.Responder) {
+	if seeks(a.Responder) || a.Responder == pipeline.ResponderHeld {
 		return seekBase + a.Port
 	}
 	return a.Port

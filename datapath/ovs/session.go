@@ -507,9 +507,17 @@ func (d *Driver) answer(conn *openflow.Conn, p *openflow.PacketIn) error {
 	}
 	d.mu.Lock()
 	ask, err := responder.Resolve(d.prog, d.cfg.Ordinals, to, p.Data)
+	claim, claims := responder.Held(ask, d.prog.Holder)
+	if claims {
+		d.events = append(d.events, datapath.Event{Port: ask.Port.ID, Kind: datapath.Claimed, Claim: claim})
+		d.wakeTell()
+	}
 	d.mu.Unlock()
 	if err != nil {
 		return err
+	}
+	if ask.Responder == pipeline.ResponderHeld {
+		return nil
 	}
 	if ask.Responder == pipeline.ResponderMulticast {
 		select {

@@ -72,7 +72,8 @@ vrrp_instance vip {
 }
 
 // Two guests on two hosts share an address by the real keepalived, with and without a MAC of its own; a
-// third guest reaches it again after the one that holds it is cut off, because it is told where it is now.
+// third guest reaches it again after the one that holds it is cut off, because it is told where it is now; and so does a
+// fourth, on a host without a port in their network, behind a router.
 func TestVRRP(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
@@ -85,7 +86,8 @@ func TestVRRP(t *testing.T) {
 			const virtual = "00:00:5e:00:01:07"
 			vip := netip.MustParseAddr(c.vip)
 			f := newFabric(t)
-			h0, h1 := f.newHost(t), f.newHost(t)
+			h0, h1, h2 := f.newHost(t), f.newHost(t), f.newHost(t)
+			router, far, pd := behindRouter()
 			pa, pb, pc := dptest.NewPort("net", 5_000_000, "a", 5, "all"), dptest.NewPort("net", 5_000_000, "b", 6, "all"), dptest.NewPort("net", 5_000_000, "c", 7, "all")
 			for _, p := range []*model.HostPort{pa, pb, pc} {
 				if vip.Is6() {
@@ -98,11 +100,14 @@ func TestVRRP(t *testing.T) {
 					p.Pairs = append(p.Pairs, model.AddressPair{Prefix: netip.PrefixFrom(vip, 32), MAC: virtual}, model.AddressPair{Prefix: netip.PrefixFrom(p.FixedIPs[0].Address, 32), MAC: virtual})
 				}
 			}
-			prune(t, h0, []model.HostRow{dptest.DualNetwork("net", 5_000_000, model.SLAAC, h1.addr), dptest.AllowAll6("all"), pa, pc, dptest.PeerOf(pb, h1.addr)})
-			prune(t, h1, []model.HostRow{dptest.DualNetwork("net", 5_000_000, model.SLAAC, h0.addr), dptest.AllowAll6("all"), pb, dptest.PeerOf(pa, h0.addr), dptest.PeerOf(pc, h0.addr)})
-			a, b, third := bootKernel(t, h0, pa, 1450), bootKernel(t, h1, pb, 1450), bootKernel(t, h0, pc, 1450)
+			newDesk(t, []*host{h0, h1, h2},
+				[]model.HostRow{dptest.DualNetwork("net", 5_000_000, model.SLAAC, h1.addr), dptest.AllowAll6("all"), pa, pc, dptest.PeerOf(pb, h1.addr), far, router, dptest.PeerOf(pd, h2.addr)},
+				[]model.HostRow{dptest.DualNetwork("net", 5_000_000, model.SLAAC, h0.addr), dptest.AllowAll6("all"), pb, dptest.PeerOf(pa, h0.addr), dptest.PeerOf(pc, h0.addr), far, router, dptest.PeerOf(pd, h2.addr)},
+				[]model.HostRow{dptest.DualNetwork("net", 5_000_000, model.SLAAC), dptest.AllowAll6("all"), pd, dptest.PeerOf(pa, h0.addr), dptest.PeerOf(pc, h0.addr), dptest.PeerOf(pb, h1.addr), far, router})
+			a, b, third, away := bootKernel(t, h0, pa, 1450), bootKernel(t, h1, pb, 1450), bootKernel(t, h0, pc, 1450), bootKernel(t, h2, pd, 1450)
+			routeVia(t, away, a, b)
 			if vip.Is6() {
-				for _, g := range []*kernelGuest{a, b, third} {
+				for _, g := range []*kernelGuest{a, b, third, away} {
 					inNetns(t, g.ns, func() error {
 						for _, k := range []string{"all", "default", "eth0"} {
 							if err := os.WriteFile("/proc/sys/net/ipv6/conf/"+k+"/disable_ipv6", []byte("0"), 0); err != nil {
@@ -121,11 +126,20 @@ func TestVRRP(t *testing.T) {
 				err := os.WriteFile("/proc/sys/net/ipv4/neigh/eth0/base_reachable_time_ms", []byte("3600000"), 0)
 				return errors.Join(err, os.WriteFile("/proc/sys/net/ipv6/neigh/eth0/base_reachable_time_ms", []byte("3600000"), 0))
 			})
-			reach := func(to netip.Addr) bool {
-				_, got, _ := third.ping(t, "-c", "1", "-W", "1", to.String())
+			if vip.Is6() {
+				routeVia6(t, away, a, b)
+			}
+			reaches := func(g *kernelGuest, to netip.Addr) bool {
+				_, got, _ := g.ping(t, "-c", "1", "-W", "1", to.String())
 				return got == 1
 			}
-			dptest.WaitFor(t, "the underlay to learn its neighbours", func() bool { return reach(b.addr()) })
+			reach := func(to netip.Addr) bool { return reaches(third, to) }
+			dptest.WaitFor(t, "the underlay to learn its neighbours", func() bool {
+				return reach(b.addr()) && reaches(away, a.addr()) && reaches(away, b.addr())
+			})
+			if reaches(away, vip) {
+				t.Error("an address that nobody holds is reached")
+			}
 			holds := func(g *kernelGuest) bool {
 				out, err := exec.Command("ip", "-n", g.ns, "-o", "addr").CombinedOutput()
 				if err != nil {
@@ -137,11 +151,14 @@ func TestVRRP(t *testing.T) {
 			keepalived(t, b, 100, vip, c.options)
 			dptest.WaitFor(t, "a to hold the address", func() bool { return holds(a) && reach(vip) })
 			dptest.WaitFor(t, "b to hear of it", func() bool { return !holds(b) })
+			dptest.WaitFor(t, "the router to find a", func() bool { return reaches(away, vip) })
 			ip(t, "-n", a.ns, "link", "set", "eth0", "down") // it is gone from the network, as with its host
 			crash()
 			start := time.Now()
 			dptest.WaitFor(t, "b to hold the address", func() bool { return reach(vip) })
 			t.Logf("the address is back after %v", time.Since(start).Round(time.Millisecond))
+			dptest.WaitFor(t, "the router to find b", func() bool { return reaches(away, vip) })
+			t.Logf("behind the router it is back after %v", time.Since(start).Round(time.Millisecond))
 			if !holds(b) {
 				t.Error("the address came back, but not at b")
 			}

@@ -147,7 +147,8 @@ type TurnBack struct{}
 // it back by stage Return.
 type AnswerARP struct{ MAC MAC }
 
-// ToAgent hands the packet to a responder in the agent, at a limited rate for each port.
+// ToAgent hands the packet to a responder in the agent, at a limited rate for each port; where actions follow it is a copy, and
+// the packet goes on whatever the rate.
 type ToAgent struct {
 	Responder Responder
 	Port      uint32 // ordinal of the asking port, or of the router
@@ -183,9 +184,10 @@ const (
 	ResponderResolve      Responder = 9  // who has the next hop outside?
 	ResponderLearn        Responder = 10 // answers of neighbours outside
 	ResponderMulticast    Responder = 11 // IGMP and MLD reports
+	ResponderHeld         Responder = 12 // what a guest says of an address in its allowed address pairs
 )
 
-var responderNames = [...]string{"", "dhcp", "dhcpv6", "ra", "nd", "dns", "time-exceeded", "too-big", "unreachable", "resolve", "learn", "multicast"}
+var responderNames = [...]string{"", "dhcp", "dhcpv6", "ra", "nd", "dns", "time-exceeded", "too-big", "unreachable", "resolve", "learn", "multicast", "held"}
 
 // String gives the responder's name.
 func (r Responder) String() string {

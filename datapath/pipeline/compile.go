@@ -189,6 +189,8 @@ func Base(env *Env) []Entry {
 	base(Respond, prioService, MatchOf(append(request, Is(Net, 0), Within(ARPTargetIP, env.MetadataPrefix))...), AnswerARP{ServiceMAC})
 	base(Respond, prioService-1, MatchOf(append(request, Is(ARPTargetIP, AddrNumber(ServiceAddr)))...), AnswerARP{ServiceMAC})
 	base(Respond, prioService-2, MatchOf(Is(Net, 0)))
+	// Answers to the agent's question who holds an address (responder.Probe).
+	base(Respond, prioService, MatchOf(Is(EthType, TypeARP), Is(ARPOp, ARPReply), IsMAC(EthDst, ServiceMAC)))
 	base(Respond, prioServiceIP, MatchOf(Is(EthType, TypeIPv4), Is(IPDst, AddrNumber(ServiceAddr))))
 	base(Respond, prioUnknown, MatchOf(request...))
 	base(Respond, prioMiss, nil, Goto{Next(Respond)})
@@ -275,16 +277,21 @@ func (c *compiler) port(r *model.HostPort) {
 				if p.MAC != "" {
 					m = c.mac(p.MAC)
 				}
-				if m != mac || p.Prefix.Bits() != 32 || !containsAddr(addrs, p.Prefix.Addr()) {
-					c.source(from, m, p.Prefix, next)
+				if p.Prefix.Bits() == 32 && containsAddr(addrs, p.Prefix.Addr()) {
+					if m != mac {
+						c.source(from, m, p.Prefix, next)
+					}
+					continue
 				}
+				c.pairSource(from, ord32, m, p.Prefix, next)
 			}
 		}
 		c.add(AntiSpoof, prioSource+1, FeatureAntiSpoof, MatchOf(from, src, ip, Is(IPProto, ProtoUDP), Is(IPSrc, AddrNumber(zeroAddr)),
 			Is(IPDst, AddrNumber(broadcast)), Is(UDPSrc, 68), Is(UDPDst, 67)), Goto{next})
 		if six {
-			c.sources6(from, mac, addrs6, r.Pairs)
+			c.sources6(from, ord32, mac, addrs6, r.Pairs)
 		}
+		c.said(r, from)
 		// A client may ask whether an address is free before it uses it (RFC 5227, 2.1.1).
 		c.add(AntiSpoof, prioSource+1, FeatureAntiSpoof, MatchOf(from, src, arp, Is(ARPOp, ARPRequest), IsMAC(ARPSenderMAC, mac), Is(ARPSenderIP, 0)), Goto{next})
 	} else {
@@ -322,6 +329,7 @@ func (c *compiler) port(r *model.HostPort) {
 		c.membership(r, ord)
 	}
 
+	c.heldHere(r, ord32, net, mac)
 	c.attract(r, ord32, net, mac)
 	c.handOver(r, ord)
 }
@@ -435,8 +443,9 @@ func (c *compiler) peer(r *model.HostPeer) {
 		c.answerND(net, LinkLocal(mac), mac, false)
 	}
 	c.pairs(net, mac, r.Pairs)
+	to := Tunnel{Host: r.TunnelIP, VNI: r.VNI, Via: tunnelPlace(r.Type)}
+	c.heldThere(r, net, mac, to)
 	if r.TunnelIP.IsValid() { // else it is found on the wire of its network
-		to := Tunnel{Host: r.TunnelIP, VNI: r.VNI, Via: tunnelPlace(r.Type)}
 		c.add(Lookup, prioPeer, FeatureLookup, MatchOf(net, IsMAC(EthDst, mac)), to)
 		c.sendOn(r, net, mac, to)
 	}

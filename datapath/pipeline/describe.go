@@ -107,6 +107,7 @@ var principles = []string{
 	"Each port has its own conntrack zone, and both ends check: egress where the packet starts, ingress where it arrives, also on one host. Each packet in the opening direction of a connection meets the rules as they are now. Where none allows it any more the connection is marked, and then its replies are dropped too; when a rule allows it again, the mark goes.",
 	"The metadata service is reached by a stateless rewrite: each fixed address has an alias on the host's metadata device, from which its connections seem to come. 169.254.169.254 is also the DHCP server's identity, and at its port 53 is the host's resolver. By IPv6 both are at fe80::a9fe:a9fe, for a port's link-local address.",
 	"Tagged frames are dropped at the door, at both ends.",
+	"What a guest says of an address in its allowed address pairs goes to the agent too, unless the port's row says already that it holds it; routers find such an address at the port whose row says so.",
 	"A router whose networks are in several address scopes sends nothing from one to another as it is; what it translates is held to none.",
 	"A port whose server is on its way here stands by: it has all entries of a port but those that bring it frames, and its peer's row says where they go. When the guest has come, one change makes it a port as any other. On the host that it left, what others still send for it goes on to where it is.",
 }

@@ -33,6 +33,7 @@ const (
 	FeatureTrunk
 	FeatureStandby
 	FeatureScope
+	FeatureHeld
 	numFeatures
 )
 
@@ -40,7 +41,7 @@ var featureNames = [numFeatures]string{
 	FeatureBase: "base", FeatureClassify: "classify", FeatureAntiSpoof: "anti-spoof", FeatureARP: "arp", FeatureDHCP: "dhcp",
 	FeatureMetadata: "metadata", FeatureGroup: "group", FeatureLookup: "lookup", FeatureFlood: "flood", FeatureOutput: "output",
 	FeatureRouter: "router", FeatureNAT: "nat", FeatureProvider: "provider", FeatureND: "nd", FeatureRA: "ra", FeatureDHCPv6: "dhcpv6",
-	FeatureDNS: "dns", FeatureMulticast: "multicast", FeatureMirror: "mirror", FeatureQoS: "qos", FeatureTrunk: "trunk", FeatureStandby: "standby", FeatureScope: "scope",
+	FeatureDNS: "dns", FeatureMulticast: "multicast", FeatureMirror: "mirror", FeatureQoS: "qos", FeatureTrunk: "trunk", FeatureStandby: "standby", FeatureScope: "scope", FeatureHeld: "held",
 }
 
 // String gives the feature's name.

@@ -2,6 +2,7 @@ package pipeline
 
 import (
 	"net/netip"
+	"slices"
 
 	"yakumo/model"
 )
@@ -99,9 +100,10 @@ func Speaks6(addrs []netip.Addr, pairs []model.AddressPair) bool {
 
 // sources6 lets a port send IPv6 from its own addresses and pairs, and say by neighbour
 // discovery only what is true of them (RFC 4861, 7.1).
-func (c *compiler) sources6(from Term, own MAC, addrs []netip.Addr, pairs []model.AddressPair) {
+func (c *compiler) sources6(from Term, ord uint32, own MAC, addrs []netip.Addr, pairs []model.AddressPair) {
 	all := map[MAC][]netip.Prefix{own: {netip.PrefixFrom(LinkLocal(own), 128)}}
 	macs := []MAC{own}
+	shared := map[MAC][]netip.Prefix{} // those of pairs, of which somebody must learn where they are
 	add := func(m MAC, p netip.Prefix) {
 		if _, known := all[m]; !known {
 			macs = append(macs, m)
@@ -123,7 +125,13 @@ func (c *compiler) sources6(from Term, own MAC, addrs []netip.Addr, pairs []mode
 			if p.MAC != "" {
 				m = c.mac(p.MAC)
 			}
-			add(m, p.Prefix.Masked())
+			if before := len(all[m]); !p.Prefix.IsSingleIP() || !containsAddr(addrs, p.Prefix.Addr()) {
+				if add(m, p.Prefix.Masked()); len(all[m]) > before {
+					shared[m] = append(shared[m], p.Prefix.Masked())
+				}
+			} else {
+				add(m, p.Prefix.Masked())
+			}
 		}
 	}
 	next := Goto{Next(Discover)}
@@ -134,7 +142,12 @@ func (c *compiler) sources6(from Term, own MAC, addrs []netip.Addr, pairs []mode
 		for _, said := range [...]MAC{m, {}} { // zero: it does not say
 			c.add(Discover, prioSource, FeatureAntiSpoof, MatchOf(icmp6(TypeSolicit, from, src, IsMAC(NDSourceMAC, said))...), next)
 			for _, p := range all[m] {
-				c.add(Discover, prioSource, FeatureAntiSpoof, MatchOf(icmp6(TypeAdvert, from, src, Within(NDTarget, p), IsMAC(NDTargetMAC, said))...), next)
+				advert := MatchOf(icmp6(TypeAdvert, from, src, Within(NDTarget, p), IsMAC(NDTargetMAC, said))...)
+				if slices.Contains(shared[m], p) {
+					c.add(Discover, prioPair, FeatureHeld, advert, ToAgent{Responder: ResponderHeld, Port: ord}, next)
+				} else {
+					c.add(Discover, prioSource, FeatureAntiSpoof, advert, next)
+				}
 			}
 		}
 		for _, p := range all[m] {

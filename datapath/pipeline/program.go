@@ -31,8 +31,9 @@ type Program struct {
 	groupPorts   map[model.ID]map[model.RowID]struct{}
 	groupMembers map[model.ID]map[model.RowID]struct{}
 	routerFloats map[model.ID]map[model.RowID]struct{}
-	outside      map[model.RowID]struct{}          // rows with an address outside
-	referring    map[model.RowID][]*model.HostRule // remote group or address group → rules, by id
+	heldBy       map[string]map[model.RowID]struct{} // heldKey → ports that hold it
+	outside      map[model.RowID]struct{}            // rows with an address outside
+	referring    map[model.RowID][]*model.HostRule   // remote group or address group → rules, by id
 
 	applies  uint64  // calls of Apply
 	replaces uint64  // calls of replace
@@ -97,7 +98,7 @@ func NewProgram(env Env, ord Ordinals) *Program {
 		rows: map[model.RowID]*compiledRow{}, slots: map[Key]*slot{},
 		mirrorsOf: map[model.ID]map[model.RowID]struct{}{}, subports: map[model.ID]map[model.RowID]struct{}{}, routersIn: map[model.ID]map[model.RowID]struct{}{},
 		networkPorts: map[model.ID]map[model.RowID]struct{}{}, groupPorts: map[model.ID]map[model.RowID]struct{}{},
-		groupMembers: map[model.ID]map[model.RowID]struct{}{}, routerFloats: map[model.ID]map[model.RowID]struct{}{}, outside: map[model.RowID]struct{}{}, referring: map[model.RowID][]*model.HostRule{},
+		groupMembers: map[model.ID]map[model.RowID]struct{}{}, routerFloats: map[model.ID]map[model.RowID]struct{}{}, heldBy: map[string]map[model.RowID]struct{}{}, outside: map[model.RowID]struct{}{}, referring: map[model.RowID][]*model.HostRule{},
 		inUse: map[OrdinalKey]int{}, released: map[OrdinalKey]struct{}{}, conflicts: map[Key]struct{}{}, errs: map[model.RowID]error{},
 	}
 }
@@ -394,7 +395,10 @@ func (p *Program) markSet(set model.RowID, dirty map[model.RowID]struct{}) {
 // link enters a row into the indexes and marks the rows that refer to it.
 func (p *Program) link(row model.HostRow, dirty map[model.RowID]struct{}) {
 	switch r := row.(type) {
+	case *model.HostPeer:
+		p.linkHeld(r.NetworkID, r.Held, r.RowID())
 	case *model.HostPort:
+		p.linkHeld(r.NetworkID, r.Held, r.RowID())
 		linkTo(p.networkPorts, r.NetworkID, r.RowID())
 		markAll(dirty, p.mirrorsOf[r.ID])
 		if r.Parent != "" {
@@ -441,7 +445,10 @@ func (p *Program) link(row model.HostRow, dirty map[model.RowID]struct{}) {
 // unlink undoes link.
 func (p *Program) unlink(row model.HostRow, dirty map[model.RowID]struct{}) {
 	switch r := row.(type) {
+	case *model.HostPeer:
+		p.unlinkHeld(r.NetworkID, r.Held, r.RowID())
 	case *model.HostPort:
+		p.unlinkHeld(r.NetworkID, r.Held, r.RowID())
 		unlinkFrom(p.networkPorts, r.NetworkID, r.RowID())
 		markAll(dirty, p.mirrorsOf[r.ID])
 		if r.Parent != "" {

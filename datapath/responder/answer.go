@@ -33,7 +33,7 @@ func toPort(ordinal uint32, frames [][]byte) []Reply {
 }
 
 // Announce makes what is told to the guest of a port unasked, when its port is wired, when the
-// network changes, when the guest has come to a port that stood by, and every AdvertInterval. To a port in stand-by
+// network or its allowed address pairs change, when the guest has come to a port that stood by, and every AdvertInterval. To a port in stand-by
 // nothing is told: there is no guest yet.
 func Announce(rows Rows, ord pipeline.Ordinals, port model.ID) []Reply {
 	p, _ := rows.Row(model.RowID{Kind: model.RowPort, Key: port}).(*model.HostPort)
@@ -50,7 +50,7 @@ func Announce(rows Rows, ord pipeline.Ordinals, port model.ID) []Reply {
 		return nil
 	}
 	six := pipeline.Speaks6(addresses(p), p.Pairs)
-	return toPort(ordinal, append(frames, queries(six)...))
+	return toPort(ordinal, append(append(frames, queries(six)...), probes(p)...))
 }
 
 func addresses(p *model.HostPort) []netip.Addr {
@@ -166,6 +166,8 @@ func Share(r pipeline.Responder) uint32 {
 		return 10
 	case r == pipeline.ResponderResolve, r == pipeline.ResponderLearn:
 		return 50
+	case r == pipeline.ResponderHeld: // many addresses may move at once
+		return 10
 	}
 	return 1
 }

@@ -123,6 +123,9 @@ func TestRoutedReachability(t *testing.T) {
 		for _, f := range s.Floats {
 			targets = append(targets, f.Row.Address)
 		}
+		for _, v := range s.VIPs {
+			targets = append(targets, v.IP)
+		}
 		for _, a := range s.Ports {
 			for _, r := range s.Routers {
 				at := slices.Index(r.Networks, a.Network)
@@ -173,7 +176,7 @@ func (s *routedSite) probe(a *topology.Port, r *topology.Router, mac pipeline.MA
 	} else {
 		i := slices.IndexFunc(s.Ports, func(o *topology.Port) bool { return o.Row.ID == who })
 		to := s.Ports[i]
-		if to.IP != q.Dst { // a next hop: what it does with others' packets is its own affair
+		if to.IP != q.Dst && !slices.ContainsFunc(s.VIPs, func(v *topology.VIP) bool { return v.Holder == to && v.IP == q.Dst }) { // a next hop: what it does with others' packets is its own affair
 			return
 		}
 		back = s.send(to, b)
@@ -191,7 +194,7 @@ func (s *routedSite) probe(a *topology.Port, r *topology.Router, mac pipeline.MA
 	} else {
 		i := slices.IndexFunc(s.Ports, func(o *topology.Port) bool { return o.Row.ID == who })
 		last := s.routerBy(q.EthSrc)
-		who, _, _, _ := s.Expect(last, s.Ports[i].Network, s.Ports[i].IP, a.IP, ttl)
+		who, _, _, _ := s.Expect(last, s.Ports[i].Network, q.Dst, a.IP, ttl)
 		home = who == a.Row.ID
 	}
 	switch {
@@ -235,7 +238,7 @@ func (s *routedSite) inward(f *topology.Float) {
 	}
 	p := sim.Packet{EthSrc: outMAC, EthDst: mac, EthType: pipeline.TypeIPv4, Src: topology.Outside(), Dst: f.Row.Address, Proto: pipeline.ProtoTCP, Flags: sim.SYN, TTL: 64, SrcPort: s.next, DstPort: 80}
 	seen := s.fromOutside(p)
-	if len(seen) != 1 || seen[0].who != f.Port.Row.ID || seen[0].p.Dst != f.Port.IP || seen[0].p.Src != topology.Outside() {
+	if len(seen) != 1 || seen[0].who != f.Port.Row.ID || seen[0].p.Dst != f.Row.Fixed || seen[0].p.Src != topology.Outside() {
 		s.t.Fatalf("%s from outside reaches %v, want %s", f.Row.ID, seen, f.Port.Row.ID)
 	}
 	q := seen[0].p

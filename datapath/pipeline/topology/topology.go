@@ -37,6 +37,7 @@ type Cloud struct {
 	Networks []*Network
 	Routers  []*Router
 	Ports    []*Port
+	VIPs     []*VIP
 	Floats   []*Float
 }
 
@@ -66,11 +67,19 @@ type Port struct {
 	IP      netip.Addr
 }
 
-// Float is a floating address of a port.
+// VIP is an address that all ports of a network may hold. Holder is nil where none has said so.
+type VIP struct {
+	Network *Network
+	IP      netip.Addr
+	Holder  *Port
+}
+
+// Float is a floating address of a port, or of an address that it holds: then the gateway host serves it.
 type Float struct {
 	Row    *model.HostFloating
 	Router *Router
 	Port   *Port
+	At     int // the host
 }
 
 func nth(p netip.Prefix, n int) netip.Addr {
@@ -124,6 +133,22 @@ func Draw(t *rapid.T) *Cloud {
 			FixedIPs: []model.FixedIP{{Address: p.IP}}}
 		s.Ports = append(s.Ports, p)
 	}
+	for i := range rapid.IntRange(0, 2).Draw(t, "shared addresses") {
+		v := &VIP{Network: rapid.SampledFrom(s.Networks).Draw(t, "network")}
+		v.IP = nth(v.Network.CIDR, 60+i)
+		for _, p := range s.Ports {
+			if p.Network == v.Network {
+				p.Row.Pairs = append(p.Row.Pairs, model.AddressPair{Prefix: netip.PrefixFrom(v.IP, 32)})
+				if rapid.Bool().Draw(t, "holds it") {
+					v.Holder = p
+				}
+			}
+		}
+		if v.Holder != nil {
+			v.Holder.Row.Held = append(v.Holder.Row.Held, model.Held{Address: v.IP, MAC: v.Holder.Row.MAC, Turn: 1})
+		}
+		s.VIPs = append(s.VIPs, v)
+	}
 	for _, r := range s.Routers { // routes to where others lead
 		for range rapid.IntRange(0, 3).Draw(t, "routes") {
 			via := rapid.SampledFrom(s.Routers).Draw(t, "via")
@@ -144,8 +169,12 @@ func Draw(t *rapid.T) *Cloud {
 		if !r.Gateway.IsValid() || !beside || twice {
 			continue
 		}
-		s.Floats = append(s.Floats, &Float{Port: p, Router: r, Row: &model.HostFloating{ID: fmt.Sprintf("f%d", i), RouterID: r.Row.ID, NetworkID: ExtID, VNI: ExtVNI,
-			Address: nth(Ext(), 50+i), MAC: pipeline.MAC{0xfa, 0x16, 0x3f, 2, 0, byte(i)}.String(), Fixed: p.IP}})
+		f := &Float{Port: p, Router: r, At: p.Host, Row: &model.HostFloating{ID: fmt.Sprintf("f%d", i), RouterID: r.Row.ID, NetworkID: ExtID, VNI: ExtVNI,
+			Address: nth(Ext(), 50+i), MAC: pipeline.MAC{0xfa, 0x16, 0x3f, 2, 0, byte(i)}.String(), Fixed: p.IP}}
+		if len(p.Row.Held) > 0 && rapid.Bool().Draw(t, "of a shared address") {
+			f.Row.Fixed, f.At = p.Row.Held[0].Address, r.Active
+		}
+		s.Floats = append(s.Floats, f)
 	}
 	return s
 }
@@ -167,7 +196,8 @@ func (s *Cloud) Rows(h int, tunnelIP func(host int) netip.Addr) []model.HostRow 
 	}
 	for _, p := range s.Ports {
 		if p.Host != h {
-			rows = append(rows, &model.HostPeer{ID: p.Row.ID, NetworkID: p.Network.ID, VNI: p.Network.VNI, MAC: p.Row.MAC, Addresses: []netip.Addr{p.IP}, TunnelIP: tunnelIP(p.Host)})
+			rows = append(rows, &model.HostPeer{ID: p.Row.ID, NetworkID: p.Network.ID, VNI: p.Network.VNI, MAC: p.Row.MAC, Addresses: []netip.Addr{p.IP}, Pairs: p.Row.Pairs, Held: p.Row.Held,
+				TunnelIP: tunnelIP(p.Host)})
 		}
 	}
 	for _, r := range s.Routers {
@@ -180,7 +210,7 @@ func (s *Cloud) Rows(h int, tunnelIP func(host int) netip.Addr) []model.HostRow 
 		rows = append(rows, &row)
 	}
 	for _, f := range s.Floats {
-		if f.Port.Host == h {
+		if f.At == h {
 			rows = append(rows, f.Row)
 		}
 	}
@@ -199,7 +229,7 @@ func (s *Cloud) Neighbors(h int, outside pipeline.MAC) []model.HostRow {
 		}
 	}
 	for _, f := range s.Floats {
-		if f.Port.Host != h {
+		if f.At != h {
 			rows = append(rows, neighbor(f.Row.Address, f.Row.MAC))
 		}
 	}
@@ -219,6 +249,11 @@ func (s *Cloud) portAt(n *Network, a netip.Addr) *Port {
 	for _, p := range s.Ports {
 		if p.Network == n && p.IP == a {
 			return p
+		}
+	}
+	for _, v := range s.VIPs {
+		if v.Network == n && v.IP == a {
+			return v.Holder
 		}
 	}
 	return nil
