@@ -57,6 +57,33 @@ func BenchmarkReconcileIdle100(b *testing.B) {
 	}
 }
 
+// BenchmarkLeasesIdle is the look at leases, twice a second, of a host with 100 guests of which none is leased, and 2,000 other rows.
+func BenchmarkLeasesIdle(b *testing.B) {
+	w := newWorld(b.TempDir(), fake.HostConfig{})
+	c := newCloud(w.side)
+	rows := c.base()
+	var servers []*model.HostServer
+	for range 100 {
+		s, p := c.server()
+		servers = append(servers, s)
+		rows = append(rows, s, p)
+	}
+	for range 2000 {
+		rows = append(rows, &model.HostPeer{ID: model.NewID(), NetworkID: c.network.ID})
+	}
+	a := w.startFor(b)
+	w.side.apply(b, full(5, rows...))
+	for _, s := range servers {
+		w.settled(b, s.ID, 1, model.PhaseReady, model.PowerRunning)
+	}
+	b.ReportAllocs()
+	for b.Loop() {
+		if due := a.leases.look(); len(due) != 0 {
+			b.Fatalf("leases of %v have ended", due)
+		}
+	}
+}
+
 // BenchmarkMetadata asks for meta_data.json.
 func BenchmarkMetadata(b *testing.B) {
 	_, a, _, _, alias := two(b)

@@ -92,7 +92,17 @@ func (l *leases) look() []model.ID {
 	defer l.mu.Unlock()
 	var due []model.ID
 	changed := false
-	for id := range l.a.ledger.servers() {
+	ids := l.a.ledger.leases()
+	if len(ids) == 0 && len(l.ends) == 0 {
+		return nil
+	}
+	if ids == nil {
+		ids = map[model.ID]bool{}
+	}
+	for id := range l.ends {
+		ids[id] = true
+	}
+	for id := range ids {
 		row := l.a.ledger.server(id)
 		if row == nil || row.Deleted {
 			continue

@@ -27,15 +27,17 @@ type ledger struct {
 
 	mu         sync.RWMutex
 	generation int64
-	rows       map[model.RowID]model.HostRow
-	byDevice   map[model.ID]map[model.ID]bool // ports of a server
-	byParent   map[model.ID]map[model.ID]bool // subports of a trunk's port
-	byFloat    map[model.ID]map[model.ID]bool // floating addresses of a port
-	progress   map[model.ID]*progress         // never changed in place
-	versions   int64                          // of progress, given out so far
-	shifts     map[model.ID]*shift            // by server; never changed in place
-	shifted    map[model.ID]*shift            // the same by port
-	volumes    map[model.ID]*volumeProgress   // never changed in place
+	rows       map[model.RowKind]map[string]model.HostRow // by kind and key
+	digests    map[model.ID]digest                        // of rows of servers; see words
+	leased     map[model.ID]bool                          // servers whose row is leased, or whose progress says that a lease has ended
+	byDevice   map[model.ID]map[model.ID]bool             // ports of a server
+	byParent   map[model.ID]map[model.ID]bool             // subports of a trunk's port
+	byFloat    map[model.ID]map[model.ID]bool             // floating addresses of a port
+	progress   map[model.ID]*progress                     // never changed in place
+	versions   int64                                      // of progress, given out so far
+	shifts     map[model.ID]*shift                        // by server; never changed in place
+	shifted    map[model.ID]*shift                        // the same by port
+	volumes    map[model.ID]*volumeProgress               // never changed in place
 	capacity   *model.HostCapacity
 }
 
@@ -110,7 +112,8 @@ func openLedger(path string) (*ledger, error) {
 		return nil, fmt.Errorf("open ledger %s (is another agent running?): %w", path, err)
 	}
 	l := &ledger{
-		db: db, rows: map[model.RowID]model.HostRow{}, byDevice: map[model.ID]map[model.ID]bool{}, byParent: map[model.ID]map[model.ID]bool{},
+		db: db, rows: map[model.RowKind]map[string]model.HostRow{}, digests: map[model.ID]digest{}, leased: map[model.ID]bool{},
+		byDevice: map[model.ID]map[model.ID]bool{}, byParent: map[model.ID]map[model.ID]bool{},
 		byFloat: map[model.ID]map[model.ID]bool{}, progress: map[model.ID]*progress{}, shifts: map[model.ID]*shift{}, shifted: map[model.ID]*shift{},
 		volumes: map[model.ID]*volumeProgress{},
 	}
@@ -168,32 +171,43 @@ func (l *ledger) enlist(id model.ID, p *progress) {
 	l.versions++
 	p.version = l.versions
 	l.progress[id] = p
+	l.lease(id)
 }
 
 func (l *ledger) close() error { return l.db.Close() }
 
 // put and drop change the copy in memory.
 func (l *ledger) put(row model.HostRow) {
-	l.drop(row.RowID())
-	l.rows[row.RowID()] = row
-	if p, ok := row.(*model.HostPort); ok {
-		enter(l.byDevice, p.DeviceID, p.ID)
-		enter(l.byParent, p.Parent, p.ID)
+	id := row.RowID()
+	l.drop(id)
+	if l.rows[id.Kind] == nil {
+		l.rows[id.Kind] = map[string]model.HostRow{}
 	}
-	if f, ok := row.(*model.HostFloating); ok {
-		enter(l.byFloat, f.PortID, f.ID)
+	l.rows[id.Kind][id.Key] = row
+	switch r := row.(type) {
+	case *model.HostServer:
+		l.lease(r.ID)
+	case *model.HostPort:
+		enter(l.byDevice, r.DeviceID, r.ID)
+		enter(l.byParent, r.Parent, r.ID)
+	case *model.HostFloating:
+		enter(l.byFloat, r.PortID, r.ID)
 	}
 }
 
 func (l *ledger) drop(id model.RowID) {
-	if p, ok := l.rows[id].(*model.HostPort); ok {
-		leave(l.byDevice, p.DeviceID, p.ID)
-		leave(l.byParent, p.Parent, p.ID)
+	r := l.rows[id.Kind][id.Key]
+	delete(l.rows[id.Kind], id.Key)
+	switch r := r.(type) {
+	case *model.HostServer:
+		delete(l.digests, r.ID)
+		l.lease(r.ID)
+	case *model.HostPort:
+		leave(l.byDevice, r.DeviceID, r.ID)
+		leave(l.byParent, r.Parent, r.ID)
+	case *model.HostFloating:
+		leave(l.byFloat, r.PortID, r.ID)
 	}
-	if f, ok := l.rows[id].(*model.HostFloating); ok {
-		leave(l.byFloat, f.PortID, f.ID)
-	}
-	delete(l.rows, id)
 }
 
 // enter and leave keep an index of ports; "" is none.
@@ -230,9 +244,11 @@ func (l *ledger) apply(b model.HostBatch) (touched []model.RowID, err error) {
 			keep[r.RowID()] = true
 		}
 		removes = nil
-		for id := range l.rows {
-			if !keep[id] {
-				removes = append(removes, id)
+		for kind, rows := range l.rows {
+			for key := range rows {
+				if id := (model.RowID{Kind: kind, Key: key}); !keep[id] {
+					removes = append(removes, id)
+				}
 			}
 		}
 	}
@@ -286,25 +302,30 @@ func (l *ledger) Generation() int64 {
 func (l *ledger) row(id model.RowID) model.HostRow {
 	l.mu.RLock()
 	defer l.mu.RUnlock()
-	return l.rows[id]
+	return l.rows[id.Kind][id.Key]
 }
 
 func (l *ledger) all() []model.HostRow {
 	l.mu.RLock()
 	defer l.mu.RUnlock()
-	rows := make([]model.HostRow, 0, len(l.rows))
-	for _, r := range l.rows {
-		rows = append(rows, r)
+	var out []model.HostRow
+	for _, rows := range l.rows {
+		out = slices.Grow(out, len(rows))
+		for _, r := range rows {
+			out = append(out, r)
+		}
 	}
-	return rows
+	return out
 }
 
 func (l *ledger) count() map[model.RowKind]int {
 	l.mu.RLock()
 	defer l.mu.RUnlock()
 	n := map[model.RowKind]int{}
-	for id := range l.rows {
-		n[id.Kind]++
+	for kind, rows := range l.rows {
+		if len(rows) > 0 {
+			n[kind] = len(rows)
+		}
 	}
 	return n
 }
@@ -342,11 +363,62 @@ func (l *ledger) subportsOf(port model.ID) []model.ID {
 	return slices.Collect(maps.Keys(l.byParent[port]))
 }
 
+// digest is the words of a row.
+type digest struct {
+	row   *model.HostServer
+	words string
+}
+
+// words is the digest of a row; of one that is in the ledger it is made once.
+func (l *ledger) words(row *model.HostServer) string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if d := l.digests[row.ID]; d.row == row {
+		return d.words
+	}
+	d := digest{row, words(row)}
+	if l.rows[model.RowServer][row.ID] == model.HostRow(row) {
+		l.digests[row.ID] = d
+	}
+	return d.words
+}
+
+// leases gives the servers that leases are of interest for, nil none: no others need to be looked at twice a second.
+func (l *ledger) leases() map[model.ID]bool {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	if len(l.leased) == 0 {
+		return nil
+	}
+	return maps.Clone(l.leased)
+}
+
+// lease keeps leased, after a change of the server's row or progress. The caller holds mu.
+func (l *ledger) lease(id model.ID) {
+	row, _ := l.rows[model.RowServer][id].(*model.HostServer)
+	if p := l.progress[id]; row != nil && row.LeaseSeconds > 0 || p != nil && p.Cut {
+		l.leased[id] = true
+	} else {
+		delete(l.leased, id)
+	}
+}
+
+// ports gives the rows of ports.
+func (l *ledger) ports() []*model.HostPort {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	out := make([]*model.HostPort, 0, len(l.rows[model.RowPort]))
+	for _, r := range l.rows[model.RowPort] {
+		out = append(out, r.(*model.HostPort))
+	}
+	return out
+}
+
 // activeGateways counts the routers whose gateway this host serves.
 func (l *ledger) activeGateways() (n int) {
 	l.mu.RLock()
 	defer l.mu.RUnlock()
-	for _, row := range l.rows {
+	for _, row := range l.rows[model.RowRouter] {
 		if r, ok := row.(*model.HostRouter); ok && r.Gateway != nil && r.Gateway.Active {
 			n++
 		}
@@ -368,11 +440,9 @@ func (l *ledger) publicOf(port model.ID) netip.Addr {
 func (l *ledger) servers() map[model.ID]bool {
 	l.mu.RLock()
 	defer l.mu.RUnlock()
-	ids := map[model.ID]bool{}
-	for id := range l.rows {
-		if id.Kind == model.RowServer {
-			ids[id.Key] = true
-		}
+	ids := make(map[model.ID]bool, len(l.rows[model.RowServer]))
+	for id := range l.rows[model.RowServer] {
+		ids[id] = true
 	}
 	for id := range l.progress {
 		ids[id] = true
@@ -455,6 +525,7 @@ func (l *ledger) forget(id model.ID) error {
 		return fmt.Errorf("write ledger: %w", err)
 	}
 	delete(l.progress, id)
+	l.lease(id)
 	return nil
 }
 

@@ -102,8 +102,12 @@ func TestLedgerModel(t *testing.T) {
 				}
 			},
 			"": func(t *rapid.T) {
-				if l.Generation() != generation || !reflect.DeepEqual(l.rows, want) {
-					t.Fatalf("generation %d rows %v, want %d %v", l.Generation(), l.rows, generation, want)
+				have := map[model.RowID]model.HostRow{}
+				for _, r := range l.all() {
+					have[r.RowID()] = r
+				}
+				if l.Generation() != generation || !reflect.DeepEqual(have, want) {
+					t.Fatalf("generation %d rows %v, want %d %v", l.Generation(), have, generation, want)
 				}
 				for device := range map[string]bool{"s0": true, "s1": true, "s2": true} {
 					n := 0

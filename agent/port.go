@@ -232,10 +232,8 @@ func (w *wirer) pass(ctx context.Context, sweep bool) (waiting, progress bool) {
 		}
 	}
 	if full || sweep {
-		for _, row := range w.a.ledger.all() {
-			if row.RowID().Kind == model.RowPort {
-				pending[row.RowID()] = true
-			}
+		for _, p := range w.a.ledger.ports() {
+			pending[p.RowID()] = true
 		}
 		w.mu.Lock()
 		for id := range w.ports {
@@ -291,8 +289,8 @@ func (w *wirer) taps(ctx context.Context, all bool, pending map[model.RowID]bool
 		}
 	}
 	if len(networks) > 0 {
-		for _, row := range w.a.ledger.all() {
-			if p, ok := row.(*model.HostPort); ok && networks[p.NetworkID] {
+		for _, p := range w.a.ledger.ports() {
+			if networks[p.NetworkID] {
 				pending[p.RowID()] = true
 			}
 		}

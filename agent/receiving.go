@@ -116,7 +116,7 @@ func (m *mover) makeRoot(ctx context.Context, row *model.HostServer, path string
 func (m *mover) arrived(ctx context.Context, row *model.HostServer, p *progress, power hypervisor.Power) error {
 	if !p.Arrived {
 		p.Arrived, p.Started, p.Disk, p.BootID = true, true, true, m.a.cfg.BootID
-		p.Phase, p.Fault, p.Words = model.PhaseReady, nil, words(row)
+		p.Phase, p.Fault, p.Words = model.PhaseReady, nil, m.a.ledger.words(row)
 		p.Reboots, p.Hard, p.Power, p.Wanted = max(p.Reboots, row.Reboots), max(p.Hard, row.HardReboots), powerOf(power), row.Power
 		p.NICs, p.Disks = nicIDs(row), volumeIDs(row)
 		say(row, p, model.MoveDone, nil)

@@ -122,13 +122,13 @@ func (a *Agent) failed(id model.ID, row *model.HostServer, generation int64, err
 	if !ok {
 		text = "The server could not be brought into the wanted state on its host."
 	}
-	now := a.now()
+	now, digest := a.now(), a.ledger.words(row)
 	keepErr := a.ledger.note(id, func(p *progress) {
 		p.Fault = &model.Fault{Code: 500, Message: text, Details: err.Error(), At: now}
 		if p.Phase == model.PhaseFetching || p.Phase == model.PhaseStarting {
 			endStep(p, map[model.Phase]model.Step{model.PhaseFetching: model.StepFetch, model.PhaseStarting: model.StepStart}[p.Phase], now, text)
 		}
-		p.Phase, p.Generation, p.Words = model.PhaseError, generation, words(row)
+		p.Phase, p.Generation, p.Words = model.PhaseError, generation, digest
 		// What was asked for and failed is not done again behind the user's back.
 		p.Reboots, p.Hard = max(p.Reboots, row.Reboots), max(p.Hard, row.HardReboots)
 	})
@@ -270,7 +270,7 @@ func (a *Agent) converge(ctx context.Context, row *model.HostServer) error {
 	if p.Phase != model.PhaseReady || p.Generation != row.Generation {
 		p.Fault = nil // else it is of what is done beside
 	}
-	p.Phase, p.Generation, p.Words, p.Wanted = model.PhaseReady, row.Generation, words(row), row.Power
+	p.Phase, p.Generation, p.Words, p.Wanted = model.PhaseReady, row.Generation, a.ledger.words(row), row.Power
 	p.Reboots, p.Hard = max(p.Reboots, row.Reboots), max(p.Hard, row.HardReboots)
 	if power != hypervisor.Running && power != hypervisor.Paused && power != hypervisor.Suspended {
 		p.NICs, p.Disks, p.Plugging, p.Fault = nicIDs(row), volumeIDs(row), nil, nil // its next start takes them
@@ -339,7 +339,7 @@ func (a *Agent) decideStart(row *model.HostServer, p *progress, power hypervisor
 	if !p.Started || power == hypervisor.Running || row.Power != model.PowerRunning {
 		return
 	}
-	asked := row.Generation > p.Generation && (words(row) == p.Words || row.Generation-p.Generation > 1 || p.Wanted != "" && p.Wanted != row.Power)
+	asked := row.Generation > p.Generation && (a.ledger.words(row) == p.Words || row.Generation-p.Generation > 1 || p.Wanted != "" && p.Wanted != row.Power)
 	hostStarted := p.BootID != a.cfg.BootID && p.Power == model.PowerRunning
 	if asked || hostStarted || power == hypervisor.Absent || p.Phase != model.PhaseReady {
 		p.Started = false

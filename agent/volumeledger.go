@@ -63,10 +63,8 @@ func (l *ledger) volumeIDs() map[model.ID]bool {
 	l.mu.RLock()
 	defer l.mu.RUnlock()
 	ids := map[model.ID]bool{}
-	for id := range l.rows {
-		if id.Kind == model.RowVolume {
-			ids[id.Key] = true
-		}
+	for id := range l.rows[model.RowVolume] {
+		ids[id] = true
 	}
 	for id := range l.volumes {
 		ids[id] = true
@@ -126,7 +124,7 @@ func (l *ledger) users(volume model.ID) []model.ID {
 	l.mu.RLock()
 	defer l.mu.RUnlock()
 	var out []model.ID
-	for _, r := range l.rows {
+	for _, r := range l.rows[model.RowServer] {
 		if s, ok := r.(*model.HostServer); ok && slices.ContainsFunc(s.Volumes, func(d model.HostDisk) bool { return d.VolumeID == volume }) {
 			out = append(out, s.ID)
 		}
