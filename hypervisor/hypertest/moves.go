@@ -176,8 +176,8 @@ func cleanUp(t *testing.T, d hypervisor.Driver, id string) {
 // testMovesPaused: a guest that its user holds is held at the other end, with its memory, and until it is there it is on its way.
 func testMovesPaused(t *testing.T, a, b MoveHost) {
 	pass := make(chan struct{})
-	from, to, g, sent := held(t, testContext(t), a, b, pass, func(d hypervisor.Driver, id string) {
-		must(t, d.(hypervisor.Pauser).Pause(testContext(t), id))
+	from, to, g, sent := held(t, testContext(t), a, b, pass, func(d hypervisor.Driver, p *hypervisor.Passage) {
+		must(t, d.(hypervisor.Pauser).Pause(testContext(t), p.Guest.ID))
 	})
 	if s := stateOf(t, to, g.ID); s.Power != hypervisor.Paused || !s.Moving {
 		t.Errorf("while its memory comes it is %+v there", s)
@@ -246,16 +246,13 @@ func (s *slowly) Close() error {
 	return s.ReadWriteCloser.Close()
 }
 
-// held begins a move whose memory does not pass before pass is closed, and gives what Send will return. first, if any, is done before.
-func held(t *testing.T, ctx context.Context, a, b MoveHost, pass chan struct{}, first ...func(hypervisor.Driver, string)) (from, to hypervisor.Driver, g hypervisor.Guest, sent chan error) {
+// held begins a move whose memory does not pass before pass is closed, and gives what Send will return. first, if any, is called before.
+func held(t *testing.T, ctx context.Context, a, b MoveHost, pass chan struct{}, first ...func(hypervisor.Driver, *hypervisor.Passage)) (from, to hypervisor.Driver, g hypervisor.Guest, sent chan error) {
 	t.Helper()
 	from, to = a.Open(t), b.Open(t)
 	g = a.Guest(t)
 	startAndGreet(t, from, g)
 	cleanUp(t, to, g.ID)
-	for _, f := range first {
-		f(from, g.ID)
-	}
 	var seen atomic.Int64
 	begun := make(chan struct{})
 	var once sync.Once
@@ -266,6 +263,9 @@ func held(t *testing.T, ctx context.Context, a, b MoveHost, pass chan struct{}, 
 		once.Do(func() { close(begun) })
 		return &slowly{ReadWriteCloser: c, pass: pass, seen: &seen, gone: make(chan struct{})}
 	})
+	for _, f := range first {
+		f(from, &p)
+	}
 	sent = make(chan error, 1)
 	go func() { sent <- from.(hypervisor.Migrator).Send(ctx, g.ID, p) }()
 	select {
@@ -331,11 +331,20 @@ func testMoveGivenUp(t *testing.T, a, b MoveHost) {
 }
 
 func testMoveHurried(t *testing.T, a, b MoveHost) {
+	for _, postCopy := range []bool{false, true} {
+		t.Run(fmt.Sprintf("post-copy=%v", postCopy), func(t *testing.T) { testHurry(t, a, b, postCopy) })
+	}
+}
+
+func testHurry(t *testing.T, a, b MoveHost, postCopy bool) {
 	pass := make(chan struct{})
-	from, to, g, sent := held(t, testContext(t), a, b, pass)
+	from, to, g, sent := held(t, testContext(t), a, b, pass, func(_ hypervisor.Driver, p *hypervisor.Passage) { p.PostCopy = postCopy })
 	must(t, from.(hypervisor.Migrator).Hurry(testContext(t), g.ID))
+	arrived, err := to.Watch(testContext(t))
+	must(t, err)
 	close(pass)
 	must(t, ended(t, sent))
+	t.Logf("it runs there: %s", waitPower(t, arrived, g.ID, hypervisor.Running).Reason)
 	wantPower(t, to, g.ID, hypervisor.Running)
 	wantPower(t, from, g.ID, hypervisor.Absent)
 	echo(t, to, g.ID)

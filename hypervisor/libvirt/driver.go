@@ -69,6 +69,7 @@ type Driver struct {
 	records map[string]record
 	states  map[string]hypervisor.State // as last seen, for Since
 	aborted map[string]bool             // guests whose move was aborted, until their next one
+	leaving map[string]*gates           // of guests that are being sent with leave for post-copy
 	saves   map[string]bool             // of guests that are off: whether a file has their memory; asked for where absent
 }
 
@@ -133,7 +134,7 @@ func New(cfg Config) (*Driver, error) {
 	d := &Driver{
 		cfg: cfg, log: cfg.Log,
 		dialing: make(chan struct{}, 1), probing: make(chan struct{}, 1),
-		records: map[string]record{}, states: map[string]hypervisor.State{}, aborted: map[string]bool{}, saves: map[string]bool{},
+		records: map[string]record{}, states: map[string]hypervisor.State{}, aborted: map[string]bool{}, leaving: map[string]*gates{}, saves: map[string]bool{},
 	}
 	if d.log == nil {
 		d.log = slog.Default()

@@ -68,3 +68,16 @@ func (c *Containers) CreateOnly(ctx context.Context, id string) error {
 	}
 	return c.create(ctx, id, ref, r)
 }
+
+// TracksWrites tells of a running guest's definition whether it can move while it runs.
+func TracksWrites(running string) bool { return tracksWrites(running) }
+
+// Definition gives a running guest's definition.
+func (d *Driver) Definition(ctx context.Context, id string) (string, error) {
+	uuid, _ := parseUUID(id)
+	out, err := d.ask(ctx, slow, procDomainGetXMLDesc, new(encoder).dom(domainRef{name: "yk-" + id, uuid: uuid}).u32(0))
+	if err != nil {
+		return "", err
+	}
+	return out.str(), out.err
+}

@@ -11,13 +11,23 @@ import (
 type finish struct {
 	mu      sync.Mutex
 	serials map[uint32]bool // of calls without an answer
+	called  bool            // there was such a call
+	// postCopy: the guest was told to run there before its memory is. Then the answer that this failed does not mean that it does not run.
+	postCopy bool
 }
 
-// uncertain tells whether a receiver was told to run the guest and has not answered.
+// uncertain tells whether a receiver was told to run the guest and has not answered, or has not answered what it was asked.
 func (f *finish) uncertain() bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return len(f.serials) > 0
+	return len(f.serials) > 0 || f.called && f.postCopy
+}
+
+// switched notes that the move is one by post-copy from now on.
+func (f *finish) switched() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.postCopy = true
 }
 
 func (f *finish) note(h header) {
@@ -26,7 +36,7 @@ func (f *finish) note(h header) {
 	switch {
 	case h.prog != progRemote:
 	case h.kind == kindCall && h.proc == procMigrateFinish3:
-		f.serials[h.serial] = true
+		f.serials[h.serial], f.called = true, true
 	case h.kind == kindReply && h.proc == procMigrateFinish3:
 		delete(f.serials, h.serial)
 	}

@@ -13,6 +13,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"yakumo/fault"
@@ -157,44 +158,64 @@ func (r *reception) Close() error { return os.RemoveAll(r.here) }
 
 // Send implements hypervisor.Migrator.
 func (d *Driver) Send(ctx context.Context, id string, to hypervisor.Passage) error {
+	begun, err := d.send(ctx, id, to)
+	if err != nil && to.PostCopy && !begun && ctx.Err() == nil && strings.Contains(strings.ReplaceAll(strings.ToLower(err.Error()), "-", ""), "postcopy") {
+		// One of the two hosts cannot (userfaultfd(2)).
+		d.log.Warn("a guest moves without leave for post-copy", "server", id, "error", err)
+		to.PostCopy = false
+		_, err = d.send(ctx, id, to)
+	}
+	return err
+}
+
+// send tells whether copying memory has begun, too.
+func (d *Driver) send(ctx context.Context, id string, to hypervisor.Passage) (begun bool, err error) {
 	if to.Guest.ID != id {
-		return fault.New(fault.Invalid, "A passage for guest %s does not fit guest %s.", to.Guest.ID, id)
+		return false, fault.New(fault.Invalid, "A passage for guest %s does not fit guest %s.", to.Guest.ID, id)
 	}
 	if err := to.Guest.Check(); err != nil {
-		return err
+		return false, err
 	}
 	ref, _, err := d.known(ctx, id, "move")
 	if err != nil {
-		return err
+		return false, err
 	}
 	args, live, err := d.migration(ctx, ref, to)
 	if err != nil {
-		return err
+		return false, err
 	}
 	here, there := d.way(id)
 	if err := makeWay(here); err != nil {
-		return fmt.Errorf("move guest %s: %w", id, err)
+		return false, fmt.Errorf("move guest %s: %w", id, err)
 	}
 	defer os.RemoveAll(here)
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	gates, err := d.openGates(ctx, here, to.Dial)
 	if err != nil {
-		return fmt.Errorf("move guest %s: %w", id, err)
+		return false, fmt.Errorf("move guest %s: %w", id, err)
 	}
 	defer gates.close()
 
 	d.mu.Lock()
 	delete(d.aborted, id)
+	if live && to.PostCopy {
+		d.leaving[id] = gates
+	}
 	d.mu.Unlock()
+	defer func() {
+		d.mu.Lock()
+		delete(d.leaving, id)
+		d.mu.Unlock()
+	}()
 	// An earlier move that was hurried and failed has left its own.
 	if err := d.setDowntime(ctx, ref, usualDowntime); err != nil {
-		return refused(id, "move", err)
+		return false, refused(id, "move", err)
 	}
 	// A connection of its own: the call lasts as long as the move.
 	c, err := dial(ctx, connConfig{socket: d.cfg.SocketPath, ping: d.cfg.Keepalive, stall: 3 * d.cfg.Keepalive})
 	if err != nil {
-		return unavailable(d.cfg.SocketPath, err)
+		return false, unavailable(d.cfg.SocketPath, err)
 	}
 	defer c.end(errClosed)
 	call := new(encoder).dom(ref).some("qemu+unix:///system?socket=" + filepath.Join(there, kindControl))
@@ -220,14 +241,14 @@ func (d *Driver) Send(ctx context.Context, id string, to hypervisor.Passage) err
 	_, err = c.call(context.WithoutCancel(ctx), procMigratePerform3, call)
 	close(over)
 	if err != nil && gates.finish.uncertain() {
-		return d.holdBack(context.WithoutCancel(ctx), id, ref, err)
+		return true, d.holdBack(context.WithoutCancel(ctx), id, ref, err)
 	}
 	if err == nil {
 		// libvirt tells that it stopped, and sends no event of its definition's end.
 		d.forget(id)
 		d.feed.Publish(hypervisor.State{ID: id, Power: hypervisor.Absent, Reason: "migrated away", Since: time.Now()})
 	}
-	return d.sent(ctx, id, err)
+	return gates.memory.Load(), d.sent(ctx, id, err)
 }
 
 // abortWith aborts a move when ctx ends, again and again until it is over: at some points of it libvirt has nothing to abort.
@@ -416,6 +437,7 @@ type gates struct {
 	finish    finish
 	listeners []net.Listener
 	wg        sync.WaitGroup
+	memory    atomic.Bool // its copying has begun
 
 	mu    sync.Mutex
 	conns map[io.Closer]bool // nil once closed
@@ -474,6 +496,9 @@ func (g *gates) lead(ctx context.Context, c net.Conn, kind string, dial func(con
 		g.mu.Unlock()
 	}()
 	var near io.ReadWriteCloser = c
+	if kind == kindMemory {
+		g.memory.Store(true)
+	}
 	if kind == kindControl {
 		near, far = g.finish.listen(c), g.finish.listen(far)
 	}
@@ -522,15 +547,29 @@ func (d *Driver) Abort(ctx context.Context, id string) error {
 	return refused(id, "abort the move of", err)
 }
 
-// Hurry implements hypervisor.Migrator. By post-copy where the move allows it and has come to copying memory; else the guest
+// Hurry implements hypervisor.Migrator. By post-copy where the move allows it; else, and where QEMU refuses that, the guest
 // may stand still until the rest is copied.
+//
+// Errors: fault.Conflict (post-copy is allowed, and the guest's disks are still being copied: to be tried again).
 func (d *Driver) Hurry(ctx context.Context, id string) error {
 	ref, _, err := d.known(ctx, id, "hurry")
 	if err != nil {
 		return err
 	}
-	if _, err := d.ask(ctx, slow, procMigratePostCopy, new(encoder).dom(ref).u32(0)); err == nil {
-		return nil
+	d.mu.Lock()
+	g := d.leaving[id]
+	d.mu.Unlock()
+	if g != nil {
+		begun := g.memory.Load()
+		g.finish.switched() // before it is so
+		_, err := d.ask(ctx, slow, procMigratePostCopy, new(encoder).dom(ref).u32(0))
+		switch {
+		case err == nil:
+			return nil
+		case !begun:
+			return fault.Wrap(fault.Conflict, err, "The memory of guest %s is not being copied yet.", id)
+		}
+		d.log.Warn("a guest that moves is not switched to post-copy, and may stand still", "server", id, "error", err)
 	}
 	return refused(id, "hurry", d.setDowntime(ctx, ref, hurryDowntime))
 }

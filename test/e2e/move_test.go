@@ -13,6 +13,8 @@ import (
 	"github.com/gophercloud/gophercloud/v2/openstack/compute/v2/servers"
 )
 
+var idleCount = flag.Int("idle", 1, "how often TestMoves moves an idle guest")
+
 var moveCount = flag.Int("moves", 4, "how often TestMoves moves a running guest")
 
 // hops waits until a guest that moves is on another host, with nothing left to do.
@@ -64,12 +66,14 @@ func TestMoves(t *testing.T) {
 		p.more(t, 5)
 		return func() losses { peer.must(t, "kill -INT "+p.pid); return p.sum(t) }
 	}
-	idle := probe()
-	from := g.host
-	admin.do(t, "server", "migrate", "--live-migration", "--wait", g.id)
-	g.hops(t, from)
-	l := idle()
-	measured(t, "a live move of an idle guest, pings at one every 10 ms: %d of %d lost, longest gap %s", l.lost, l.asked, l.gap)
+	for range *idleCount {
+		idle := probe()
+		from := g.host
+		admin.do(t, "server", "migrate", "--live-migration", "--wait", g.id)
+		g.hops(t, from)
+		l := idle()
+		measured(t, "a live move of an idle guest, pings at one every 10 ms: %d of %d lost, longest gap %s", l.lost, l.asked, l.gap)
+	}
 
 	boot := g.must(t, "cat /proc/sys/kernel/random/boot_id")
 	sum := g.must(t, "head -c 4194304 /dev/urandom >/root/big; sync; md5sum </root/big")
@@ -103,7 +107,7 @@ func TestMoves(t *testing.T) {
 		g.hops(t, from)
 		measured(t, "live move %d, memory and disk, from %s to %s under load: %.2f s", i+1, from, g.host, time.Since(began).Seconds())
 	}
-	l = busy()
+	l := busy()
 	measured(t, "%d live moves of a guest under load, pings at one every 10 ms: %d of %d lost, longest gap %s", *moveCount, l.lost, l.asked, l.gap)
 	if got := g.must(t, "cat /proc/sys/kernel/random/boot_id"); got != boot {
 		t.Errorf("it was started anew: %s, was %s", got, boot)
@@ -132,7 +136,7 @@ func TestMoves(t *testing.T) {
 	agrees(t)
 
 	// Off, by the stock client; confirmed.
-	from = g.host
+	from := g.host
 	admin.do(t, "server", "migrate", "--wait", g.id)
 	g.detach()
 	g.becomes(t, "VERIFY_RESIZE")
