@@ -39,7 +39,7 @@ func TestLargeGroup(t *testing.T) {
 	}
 	c.put(len(rows), len(rows), func(tx *store.Tx, i int) error { return rows[i](tx) })
 	c.put(members, 200, func(tx *store.Tx, i int) error { return store.Ports.Put(tx, port(i, [2]model.ID{"h0", "h1"}[i%2])) })
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	go c.views.Run(ctx)
 	v := c.views.Open("h0")

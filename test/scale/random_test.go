@@ -136,7 +136,7 @@ func TestRandomOperations(t *testing.T) {
 func (c *cloud) agrees() {
 	c.t.Helper()
 	k := &check.Checker{Store: c.st, Ratios: c.compute.Ratios(), Ask: c.link.Ask}
-	c.until(time.Minute, func() string {
+	c.until(5*time.Minute, func() string {
 		r, err := k.World(c.t.Context())
 		switch {
 		case err != nil:

@@ -193,7 +193,7 @@ func TestRenumberedHost(t *testing.T) {
 	n := byte(0)
 	pass := func(what string) {
 		t.Helper()
-		end := time.After(30 * time.Second)
+		end := time.After(90 * time.Second)
 		tick := time.NewTicker(20 * time.Millisecond)
 		defer tick.Stop()
 		for from := range hosts {
