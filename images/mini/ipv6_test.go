@@ -58,10 +58,10 @@ func TestIPv6(t *testing.T) {
 		{`cat /etc/resolv.conf`, "nameserver fd00:2::53\nnameserver fd00:1::53\nnameserver fd00:2::54"},
 		{`ping6 -c 1 -W 5 fd00:1::1 >/dev/null && ping -6 -c 1 -W 5 fd00:2::1 >/dev/null && echo both`, "both"},
 		{`probe ask icmp fd00:1::1 fd00:2::1 | cut -d ' ' -f 1-3`, "yes icmp fd00:1::1\nyes icmp fd00:2::1"},
-		{`(probe answer -n me tcp:7000,udp:7000 & sleep 2; probe ask -w 5s tcp:7000,udp:7000 fd00:1::7 ::1 127.0.0.1 | cut -d ' ' -f 1-7; kill $!)`, "yes tcp:7000 fd00:1::7 by me saw fd00:1::7\n" +
+		{`(probe answer -n me tcp:7000,udp:7000 & until ss -ltn | grep -q :7000 && ss -lun | grep -q :7000; do sleep 0.2; done; probe ask -w 20s tcp:7000,udp:7000 fd00:1::7 ::1 127.0.0.1 | cut -d ' ' -f 1-7; kill $!)`, "yes tcp:7000 fd00:1::7 by me saw fd00:1::7\n" +
 			"yes udp:7000 fd00:1::7 by me saw fd00:1::7\nyes tcp:7000 ::1 by me saw ::1\nyes udp:7000 ::1 by me saw ::1\nyes tcp:7000 127.0.0.1 by me saw 127.0.0.1\nyes udp:7000 127.0.0.1 by me saw 127.0.0.1"},
-		{`((sleep 2; probe tell eth1 [ff05::99]:5000 news) & probe hear -w 20s eth1 [ff05::99]:5000 | cut -d ' ' -f 1-3,6; wait)`, "joined ff05::99 on \nheard 4 bytes \"news\""},
-		{`(echo hello | nc.openbsd -6 -l -N 5001 &) ; sleep 2; nc.openbsd -6 -d fd00:1::7 5001`, "hello"},
+		{`((until [ -e /tmp/heard ]; do sleep 1; probe tell eth1 [ff05::99]:5000 news; done) & probe hear -w 90s eth1 [ff05::99]:5000 | cut -d ' ' -f 1-3,6; touch /tmp/heard; wait)`, "joined ff05::99 on \nheard 4 bytes \"news\""},
+		{`(echo hello | nc.openbsd -6 -l -N 5001 &) ; until ss -ltn | grep -q :5001; do sleep 0.2; done; nc.openbsd -6 -d fd00:1::7 5001`, "hello"},
 	} {
 		if got := m.sh(c.line); got != c.want {
 			t.Errorf("%s: got %q, want %q", c.line, got, c.want)

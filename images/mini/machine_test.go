@@ -22,7 +22,7 @@ import (
 )
 
 // bootDeadline bounds every wait for the guest; a boot takes 5 s on an idle machine.
-const bootDeadline = 90 * time.Second
+const bootDeadline = 3 * time.Minute
 
 // machine is one run of QEMU, with the guest's serial console and QEMU's monitor at hand.
 type machine struct {
@@ -84,7 +84,7 @@ func boot(t *testing.T, ns netns.NsHandle, disk string, extra ...string) *machin
 		}
 	})
 	accept := func(l net.Listener) net.Conn {
-		if err := l.(*net.UnixListener).SetDeadline(time.Now().Add(10 * time.Second)); err != nil {
+		if err := l.(*net.UnixListener).SetDeadline(time.Now().Add(bootDeadline)); err != nil {
 			t.Fatal(err)
 		}
 		c, err := l.Accept()

@@ -119,7 +119,7 @@ func newHost(o order, i int, say *speaker) (*host, error) {
 	h := &host{guests: fake.NewHost(fake.HostConfig{}), taps: &deviceNames{all: map[string]bool{}},
 		sw: &countingSwitch{host: i, say: say, rows: map[model.RowID]struct{}{}, devices: map[model.ID]bool{}}}
 	if o.Whole {
-		ln, err := net.Listen("tcp", "127.0.0.1:0") // its number, for all lives of the agent
+		ln, err := net.Listen("tcp", fmt.Sprintf("127.1.%d.%d:0", i>>8, i&255)) // its number, for all lives of the agent; no connection gets it meanwhile
 		if err != nil {
 			return nil, err
 		}

@@ -46,7 +46,7 @@ func TestAskAndAnswer(t *testing.T) {
 			targets = append(targets, Target{s, a})
 		}
 	}
-	until := time.Now().Add(10 * time.Second)
+	until := time.Now().Add(90 * time.Second)
 	for { // the answerer may not listen yet
 		if r := Ask(ctx, targets[:2], time.Second); r[0].Reached && r[1].Reached {
 			break
@@ -55,7 +55,7 @@ func TestAskAndAnswer(t *testing.T) {
 			t.Fatal("no answer")
 		}
 	}
-	for i, r := range Ask(ctx, targets, 2*time.Second) {
+	for i, r := range Ask(ctx, targets, 20*time.Second) {
 		if r.Target != targets[i] {
 			t.Fatalf("result %d is of %v, not of %v", i, r.Target, targets[i])
 		}
@@ -75,7 +75,7 @@ func TestAskAndAnswer(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer c.Close()
-	c.SetDeadline(time.Now().Add(10 * time.Second))
+	c.SetDeadline(time.Now().Add(90 * time.Second))
 	buf := make([]byte, 200)
 	if n, err := c.Read(buf); err != nil || !strings.HasPrefix(string(buf[:n]), "me saw 127.0.0.1:") {
 		t.Errorf("greeting %q, %v", buf[:n], err)
@@ -100,7 +100,7 @@ func TestCommand(t *testing.T) {
 	var out bytes.Buffer
 	closed := free(t)
 	s := Service{TCP, closed}
-	if err := Command(t.Context(), &out, []string{"ask", "-w", "2s", s.String() + ",udp:9", "127.0.0.1", "::1"}); err != nil {
+	if err := Command(t.Context(), &out, []string{"ask", "-w", "20s", s.String() + ",udp:9", "127.0.0.1", "::1"}); err != nil {
 		t.Fatal(err)
 	}
 	lines := strings.Split(strings.TrimSpace(out.String()), "\n")
@@ -120,7 +120,7 @@ func TestGroups(t *testing.T) {
 		r, w := io.Pipe()
 		ended := make(chan error, 1)
 		go func() {
-			err := Hear(t.Context(), w, "lo", at, 2, 10*time.Second)
+			err := Hear(t.Context(), w, "lo", at, 2, 90*time.Second)
 			w.Close()
 			ended <- err
 		}()
