@@ -117,7 +117,7 @@ type host struct {
 
 func newHost(o order, i int, say *speaker) (*host, error) {
 	h := &host{guests: fake.NewHost(fake.HostConfig{}), taps: &deviceNames{all: map[string]bool{}},
-		sw: &countingSwitch{host: i, say: say, rows: map[model.RowID]struct{}{}, devices: map[model.ID]bool{}}}
+		sw: &countingSwitch{host: i, say: say, rows: map[model.RowID]uint32{}, devices: map[model.ID]bool{}}}
 	if o.Whole {
 		ln, err := net.Listen("tcp", fmt.Sprintf("127.1.%d.%d:0", i>>8, i&255)) // its number, for all lives of the agent; no connection gets it meanwhile
 		if err != nil {
@@ -218,7 +218,7 @@ type countingSwitch struct {
 	say  *speaker
 
 	mu      sync.Mutex
-	rows    map[model.RowID]struct{}
+	rows    map[model.RowID]uint32 // and the number that each has; 0: none
 	devices map[model.ID]bool
 }
 
@@ -230,27 +230,32 @@ func (s *countingSwitch) Apply(_ context.Context, upserts []model.HostRow, remov
 	for _, id := range removes {
 		delete(s.rows, id)
 	}
-	s.take(upserts)
+	for _, r := range upserts {
+		id := r.RowID()
+		s.rows[id] = s.look(r, s.rows[id])
+	}
 	return nil
 }
 
-func (s *countingSwitch) take(rows []model.HostRow) {
-	for _, r := range rows {
-		id := r.RowID()
-		s.rows[id] = struct{}{}
-		if n, ok := markOf(r); ok {
-			s.say.line(fmt.Sprintf("m %d %s %d %d", s.host, id.Kind, n, time.Now().UnixNano()))
-		}
+// look tells of a row whose number is new, and gives the number. Numbers are not 0.
+func (s *countingSwitch) look(r model.HostRow, was uint32) uint32 {
+	n, ok := markOf(r)
+	if ok && n != was {
+		s.say.line(fmt.Sprintf("m %d %s %d %d", s.host, r.RowID().Kind, n, time.Now().UnixNano()))
 	}
+	return n
 }
 
+// Prune may bring what is new as Apply does: the agent gives everything now and then, and what has just changed with it.
 func (s *countingSwitch) Prune(_ context.Context, desired iter.Seq[model.HostRow]) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	clear(s.rows)
+	rows := make(map[model.RowID]uint32, len(s.rows))
 	for r := range desired {
-		s.rows[r.RowID()] = struct{}{}
+		id := r.RowID()
+		rows[id] = s.look(r, s.rows[id])
 	}
+	s.rows = rows
 	return nil
 }
 

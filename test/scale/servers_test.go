@@ -102,7 +102,7 @@ func TestManyServers(t *testing.T) {
 	accepted := time.Since(began)
 	c.until(10*time.Minute, func() string {
 		if n := store.Servers.Count(c.st.Snapshot(), "phase", string(model.PhaseReady)); n < servers {
-			return fmt.Sprintf("%d of %d servers are ready", n, servers)
+			return c.unready(servers)
 		}
 		return ""
 	})
@@ -169,6 +169,22 @@ func TestManyServers(t *testing.T) {
 	if rss > 2<<30 {
 		t.Errorf("the server takes %d MiB", rss>>20)
 	}
+}
+
+// unready tells which phases servers are in, and all of one that is not ready.
+func (c *cloud) unready(servers int) string {
+	phases := map[model.Phase]int{}
+	var one *model.Server
+	for s := range store.Servers.All(c.st.Snapshot()) {
+		if phases[s.Status.Phase]++; s.Status.Phase != model.PhaseReady {
+			one = s
+		}
+	}
+	text, err := json.Marshal(one)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	return fmt.Sprintf("of %d servers there are %v; one is %s", servers, phases, text)
 }
 
 // compose serves the Compute API, and runs the controllers.
