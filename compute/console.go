@@ -20,7 +20,7 @@ const (
 // NewConsole gives a token that opens a console of the server, ConsoleVNC or ConsoleSerial, for as long as
 // Config.ConsoleTTL. Only its SHA-256 is kept.
 //
-// Errors: fault.NotFound; fault.Conflict where the server has no guest that runs.
+// Errors: fault.NotFound; fault.Conflict where the server has no guest that runs; fault.Invalid for a container's screen.
 func (c *Compute) NewConsole(tx *store.Tx, sc Scope, id model.ID, kind string) (string, *model.ConsoleToken, error) {
 	s, err := Get(tx, sc, id)
 	if err != nil {
@@ -28,6 +28,9 @@ func (c *Compute) NewConsole(tx *store.Tx, sc Scope, id model.ID, kind string) (
 	}
 	if s.Host == "" || s.Status.LaunchedAt.IsZero() && s.Status.Phase != model.PhaseStarting {
 		return "", nil, fault.New(fault.Conflict, "Instance not yet ready")
+	}
+	if s.Container && kind == ConsoleVNC {
+		return "", nil, fault.New(fault.Invalid, "Unavailable console type novnc: a container has no screen.")
 	}
 	switch state := State(s); state {
 	case Active, Paused, Rescued, Building, Resized:

@@ -102,6 +102,8 @@ func stuck(s *model.Server, h *model.Host) string {
 		return "It was moved here, and waits to be confirmed or reverted."
 	case s.Move != nil:
 		return ""
+	case s.Container:
+		return "It is a container, which cannot be moved."
 	case s.Status.LaunchedAt.IsZero():
 		return "It is being built."
 	case s.Status.Task != "":

@@ -13,10 +13,13 @@ func wrongState(action string, s *model.Server, attr, value string) error {
 	return fault.New(fault.Conflict, "Cannot '%s' instance %s while it is in %s %s", action, s.ID, attr, value)
 }
 
-// allow refuses an action on a server that is locked, is in another than one of the
+// allow refuses an action on a server that is locked, is a container that it cannot be done to, is in another than one of the
 // states, or has a task that runs and is not one of tasks.
 func allow(sc Scope, s *model.Server, action string, states, tasks []string) error {
 	if err := unlocked(sc, s); err != nil {
+		return err
+	}
+	if err := possible(s, action); err != nil {
 		return err
 	}
 	if state := State(s); !slices.Contains(states, state) {

@@ -54,6 +54,14 @@ func (c *Compute) Rebuild(tx *store.Tx, sc Scope, id model.ID, r Rebuild) (*mode
 		if err := fits(&s.Flavor, r.Image); err != nil {
 			return err
 		}
+		if s.Container != containerized(r.Image) {
+			return fault.New(fault.Invalid, "Image %s is unacceptable: a container is rebuilt from an image for containers (img_hv_type=lxc), and nothing else is.", r.Image.ID)
+		}
+		if s.Container {
+			if err := archived(&s.Flavor, r.Image); err != nil {
+				return err
+			}
+		}
 		if r.Metadata != nil {
 			if limit := c.Quota(tx, s.ProjectID)[QuotaMetadata]; limit >= 0 && len(*r.Metadata) > limit {
 				return fault.New(fault.OverQuota, "Quota exceeded, too many metadata items.")

@@ -53,8 +53,8 @@ type NewServer struct {
 // Create makes a server that waits for its host. The quota is the caller's to check for
 // all servers of the request at once (Spend).
 //
-// Errors: fault.Invalid where the flavor is too small for the image, or the image is for
-// another architecture than any.
+// Errors: fault.Invalid where the flavor is too small for the image, the image is for
+// another architecture than any, or what is wanted no container has and the image is for one.
 func (c *Compute) Create(tx *store.Tx, sc Scope, n NewServer) (*model.Server, error) {
 	if n.Image == nil {
 		if !slices.ContainsFunc(n.Volumes, func(u NewUse) bool { return u.Boot }) {
@@ -62,6 +62,9 @@ func (c *Compute) Create(tx *store.Tx, sc Scope, n NewServer) (*model.Server, er
 		}
 		n.Image = &model.Image{}
 	} else if err := fits(n.Flavor, n.Image); err != nil {
+		return nil, err
+	}
+	if err := contain(&n); err != nil {
 		return nil, err
 	}
 	now := c.now()
@@ -75,6 +78,7 @@ func (c *Compute) Create(tx *store.Tx, sc Scope, n NewServer) (*model.Server, er
 		HostName: n.HostName, Ports: n.Ports, Power: model.PowerRunning, AccessIPv4: n.AccessIPv4, AccessIPv6: n.AccessIPv6,
 		DiskConfig: n.DiskConfig, Reservation: n.Reservation, LaunchIndex: n.LaunchIndex, RequestID: sc.RequestID,
 		Arch: archOf(n.Image), GroupID: n.GroupID, Hints: n.Hints, PortTags: n.PortTags,
+		Container: containerized(n.Image),
 	}
 	s.ID, s.Description = n.ID, n.Description
 	s.Tags = slices.Sorted(slices.Values(n.Tags))

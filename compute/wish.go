@@ -1,8 +1,6 @@
 package compute
 
 import (
-	"strings"
-
 	"yakumo/model"
 	"yakumo/placement"
 	"yakumo/store"
@@ -12,12 +10,10 @@ import (
 // Servers that hints name and that the project does not own count as none.
 func wishOf(r store.Reader, s *model.Server) placement.Wish {
 	w := placement.Wish{Project: s.ProjectID, Specs: s.Flavor.ExtraSpecs}
-	if img, ok := store.Images.Get(r, s.ImageID); ok {
-		for _, name := range []string{"img_hv_type", "hypervisor_type"} {
-			if t := img.Properties[name]; t != "" && w.Hypervisor == "" {
-				w.Hypervisor = strings.ReplaceAll(strings.ToLower(t), "kvm", "qemu") // one hypervisor with and without the accelerator
-			}
-		}
+	if s.Container {
+		w.Hypervisor = placement.Containers
+	} else if img, ok := store.Images.Get(r, s.ImageID); ok {
+		w.Hypervisor = hypervisorOf(img)
 	}
 	hosts := func(hint string) (out []string) {
 		for _, id := range s.Hints[hint] {

@@ -95,6 +95,7 @@ type Server struct {
 	Reservation string              `json:"reservation,omitempty"` // Nova's reservation id: of the request that made it
 	LaunchIndex int                 `json:"launch_index,omitempty"`
 	Arch        string              `json:"arch,omitempty"`       // asked for by the image; "" any
+	Container   bool                `json:"container,omitempty"`  // made of an archive, by its image; else a virtual machine
 	RequestID   string              `json:"request_id,omitempty"` // of the request that last changed what is wanted
 
 	// Power is what the user wants; Reboots and HardReboots count requests, so that each is acted on once.

@@ -19,7 +19,7 @@ const (
 // Wish is what a server wants of the host itself and of its neighbours there.
 type Wish struct {
 	Project    string
-	Hypervisor string // QEMU, LXC; "": any
+	Hypervisor string // QEMU, LXC; "": any that runs virtual machines
 	// Specs are the flavor's extra specs. Looked at are trait:<TRAIT> (required or forbidden; of processors,
 	// HW_CPU_X86_<FEATURE>) and aggregate_instance_extra_specs:<key>, which an aggregate of the host must have as metadata.
 	Specs map[string]string
@@ -28,6 +28,9 @@ type Wish struct {
 	HasSame         bool // there is a hint same_host, though its servers may have no host
 	Group           *ServerGroup
 }
+
+// Containers is the hypervisor whose guests are containers: no other guest fits there, and no container elsewhere.
+const Containers = "LXC"
 
 // Policies of server groups.
 const (
@@ -86,7 +89,7 @@ func (p *Pool) likes(h *Host, g *ServerGroup) int {
 // forbids gives the first constraint of a wish that the host does not meet.
 func (p *Pool) forbids(h *Host, w *Wish) Constraint {
 	switch {
-	case w.Hypervisor != "" && !strings.EqualFold(w.Hypervisor, h.Hypervisor):
+	case w.Hypervisor != "" && !strings.EqualFold(w.Hypervisor, h.Hypervisor), w.Hypervisor == "" && h.Hypervisor == Containers:
 		return Hypervisor
 	case len(w.Specs) > 0 && lacks(h, w.Specs) != "":
 		return Trait
@@ -120,6 +123,9 @@ func (p *Pool) forbids(h *Host, w *Wish) Constraint {
 func (p *Pool) why(h *Host, w *Wish, c Constraint) string {
 	switch c {
 	case Hypervisor:
+		if w.Hypervisor == "" {
+			return "it runs containers, and the image is not for them (img_hv_type=lxc)"
+		}
 		return fmt.Sprintf("it runs %s, the image is for %s", h.Hypervisor, w.Hypervisor)
 	case Trait:
 		return "the flavor's " + lacks(h, w.Specs)

@@ -22,6 +22,10 @@ func TestWishes(t *testing.T) {
 		plain(h)
 		h.Aggregates = []map[string]string{{"filter_tenant_id": "red, blue"}}
 	}
+	boxes := func(h *placement.Host) {
+		plain(h)
+		h.Hypervisor = "LXC"
+	}
 	for name, c := range map[string]struct {
 		shape func(*placement.Host)
 		wish  placement.Wish
@@ -30,6 +34,9 @@ func TestWishes(t *testing.T) {
 		"none":                      {plain, placement.Wish{}, ""},
 		"hypervisor":                {plain, placement.Wish{Hypervisor: "qemu"}, ""},
 		"other hypervisor":          {plain, placement.Wish{Hypervisor: "lxc"}, placement.Hypervisor},
+		"a container":               {boxes, placement.Wish{Hypervisor: "lxc"}, ""},
+		"no container":              {boxes, placement.Wish{}, placement.Hypervisor},
+		"a machine for containers":  {boxes, placement.Wish{Hypervisor: "qemu"}, placement.Hypervisor},
 		"trait":                     {plain, placement.Wish{Specs: map[string]string{"trait:HW_CPU_X86_AVX2": "required"}}, ""},
 		"trait with a dot":          {plain, placement.Wish{Specs: map[string]string{"trait:HW_CPU_X86_SSE42": "required"}}, ""},
 		"trait that is not there":   {plain, placement.Wish{Specs: map[string]string{"trait:HW_CPU_X86_AVX512F": "required"}}, placement.Trait},

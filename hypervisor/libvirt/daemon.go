@@ -42,19 +42,22 @@ type Daemon struct {
 	Containers bool
 }
 
-// cgroups is the shell script that makes control groups be there as libvirt's LXC driver takes them. Controllers of version 1 that belong
-// together are one mount (proc(5), /proc/cgroups).
-const cgroups = `at=/sys/fs/cgroup
+// containerMounts is the shell script that makes control groups and /proc be there as libvirt's LXC driver takes them: a user namespace gets
+// no /proc of its own where all that are there are covered in parts (mount_too_revealing of the kernel). Each hierarchy of version 1 is
+// a mount, named by its controllers or, where it has none, by itself (cgroups(7), /proc/[pid]/cgroup).
+const containerMounts = `at=/sys/fs/cgroup
 if [ -z "$(ls $at)" ]; then
-  sets=$(awk 'NR > 1 && $2 > 0 { set[$2] = set[$2] (set[$2] ? "," : "") $1 } END { for (i in set) print set[i] }' /proc/cgroups)
+  sets=$(grep -v ^0: /proc/self/cgroup | cut -d: -f2)
   if [ -z "$sets" ]; then mount -t cgroup2 cgroup2 $at; else
     mount -t tmpfs -o mode=755 cgroup $at
     for set in $sets; do
-      mkdir $at/$set; mount -t cgroup -o $set cgroup $at/$set
-      for one in $(echo $set | tr , ' '); do [ -e $at/$one ] || ln -s $set $at/$one; done
+      case $set in name=*) dir=$at/${set#name=}; opts=none,$set;; *) dir=$at/$set; opts=$set;; esac
+      mkdir $dir; mount -t cgroup -o $opts cgroup $dir
+      for one in $(echo ${set#name=} | tr , ' '); do [ -e $at/$one ] || ln -s $set $at/$one; done
     done
   fi
 elif [ -d $at/unified ]; then umount $at/unified; fi
+if grep -q ' /proc/' /proc/self/mountinfo; then mount -t proc proc /proc; fi
 `
 
 // daemonFolders maps the daemon's own folders to where libvirtd looks for them.
@@ -127,7 +130,7 @@ func (d Daemon) Command() []string {
 	var script strings.Builder
 	script.WriteString("set -e; ")
 	if d.Containers {
-		script.WriteString(cgroups)
+		script.WriteString(containerMounts)
 	}
 	for i, f := range daemonFolders {
 		above, aside := filepath.Dir(f.mount), filepath.Join(d.Dir, fmt.Sprintf("aside%d", i))
