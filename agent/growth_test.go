@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"yakumo/block"
+	"yakumo/block/blocktest"
 	"yakumo/channel/channeltest"
 	"yakumo/fault"
 	"yakumo/hypervisor"
@@ -192,4 +193,57 @@ func TestRealGuestsSeeVolumesGrow(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestRootVolumeIsFilledAnew: the guest of a server that is rebuilt lets go of the volume that it boots from, which is filled then, and has it again after that.
+func TestRootVolumeIsFilledAnew(t *testing.T) {
+	h := newVolumeHost(t, newWorld(t.TempDir(), fake.HostConfig{}), channeltest.NewAuthority(t), t.TempDir())
+	r := h.begin(nil)
+	defer func() { r.stop(t) }()
+	c := newCloud(h.side)
+	s, p := c.server()
+	row := volume(1)
+	row.Guests, row.Image = []model.ID{h.id}, &c.image
+	s.Volumes = []model.HostDisk{{VolumeID: row.ID, Boot: true}}
+	h.tell(append(c.base(), s, p, row)...)
+	h.ready(row)
+	waitFor(t, "the guest to run", func() bool { return h.power(t, s.ID) == hypervisor.Running })
+	io1(t, h.disk(r, row.ID), "write -P 9 0 1M", "flush")
+
+	again := *s
+	again.Generation, again.Rebuilds = s.Generation+1, 1
+	again.Volumes = []model.HostDisk{{VolumeID: row.ID, Boot: true, Wait: true}}
+	row = bump(row, func(n *model.HostVolume) { n.Fills = 1 })
+	h.tell(&again, row)
+	waitFor(t, "the guest to be off, and this to be told", func() bool {
+		p, _ := r.ledger.progressOf(s.ID)
+		return p.Rebuilds == 1 && h.power(t, s.ID) == hypervisor.Off
+	})
+	r.stop(t) // whoever comes after goes on
+	r = h.begin(nil)
+	free := *row
+	free.Guests = nil
+	h.tell(&free)
+	h.ready(&free)
+	if power := h.power(t, s.ID); power != hypervisor.Off {
+		t.Errorf("before it is told that its volume is filled the guest is %v", power)
+	}
+	back := again
+	back.Volumes = []model.HostDisk{{VolumeID: row.ID, Boot: true}}
+	h.tell(&back, row)
+	waitFor(t, "the guest to run again", func() bool { return h.power(t, s.ID) == hypervisor.Running })
+	io1(t, h.disk(r, row.ID), "read -P 0 1M 1M")
+	if err := blocktest.IO(t.Context(), h.disk(r, row.ID), "read -P 9 0 4k"); err == nil {
+		t.Error("the volume holds what it held before")
+	}
+
+	// One that cannot be filled is its server's fault.
+	bad := back
+	bad.Generation, bad.Rebuilds = back.Generation+1, 2
+	bad.Volumes = []model.HostDisk{{VolumeID: row.ID, Boot: true, Wait: true, Failed: true}}
+	h.tell(&bad)
+	waitFor(t, "the fault to be told", func() bool {
+		p, _ := r.ledger.progressOf(s.ID)
+		return p.Phase == model.PhaseError && p.Fault != nil && strings.Contains(p.Fault.Message, "could not be filled")
+	})
 }

@@ -152,6 +152,12 @@ func (v *volumeKeeper) engine(name string, id model.ID) (block.Engine, error) {
 // the volume is there: whoever makes it so wakes the server.
 func (v *volumeKeeper) disk(ctx context.Context, _ model.ID, d model.HostDisk) (hypervisor.Disk, error) {
 	out := hypervisor.Disk{Serial: d.VolumeID, ReadOnly: d.ReadOnly, Shared: d.Shared, Tag: d.Tag}
+	switch {
+	case d.Failed:
+		return out, fault.New(fault.Invalid, "Volume %s could not be filled with the image.", d.VolumeID)
+	case d.Wait:
+		return out, fmt.Errorf("volume %s is being filled anew: %w", d.VolumeID, errWaiting)
+	}
 	if d.Limits != nil {
 		out.Limits = hypervisor.DiskLimits(*d.Limits)
 	}

@@ -119,13 +119,18 @@ func (l *ledger) forgetVolume(id model.ID) error {
 	return nil
 }
 
-// users gives the servers here that have the volume, or are to have it.
+// users gives the servers here that have the volume, or are to have it: not one whose guest waits, off, until it has been filled anew.
 func (l *ledger) users(volume model.ID) []model.ID {
 	l.mu.RLock()
 	defer l.mu.RUnlock()
 	var out []model.ID
 	for _, r := range l.rows[model.RowServer] {
-		if s, ok := r.(*model.HostServer); ok && slices.ContainsFunc(s.Volumes, func(d model.HostDisk) bool { return d.VolumeID == volume }) {
+		s, ok := r.(*model.HostServer)
+		if !ok {
+			continue
+		}
+		at := slices.IndexFunc(s.Volumes, func(d model.HostDisk) bool { return d.VolumeID == volume })
+		if p := l.progress[s.ID]; at >= 0 && !(s.Volumes[at].Wait && p != nil && p.Rebuilds >= s.Rebuilds) {
 			out = append(out, s.ID)
 		}
 	}

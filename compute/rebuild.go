@@ -2,6 +2,7 @@ package compute
 
 import (
 	"maps"
+	"slices"
 
 	"yakumo/fault"
 	"yakumo/model"
@@ -35,8 +36,8 @@ func VolumeBacked(s *model.Server) bool {
 
 // Rebuild gives a server a fresh root disk of an image. One that was off is off afterwards.
 //
-// Errors: fault.NotFound; fault.Conflict for a wrong state, a task or a lock; fault.Invalid where the flavor is too small for
-// the image or the root disk is a volume; fault.OverQuota (metadata_items).
+// Errors: fault.NotFound; fault.Conflict for a wrong state, a task or a lock; fault.Invalid where the flavor, or a volume that is the root disk, is too small for
+// the image, or such a volume was made of another and Reimage is not set; fault.OverQuota (metadata_items).
 func (c *Compute) Rebuild(tx *store.Tx, sc Scope, id model.ID, r Rebuild) (*model.Server, error) {
 	return c.change(tx, sc, id, true, func(s *model.Server) error {
 		if err := allow(sc, s, "rebuild", []string{Active, Stopped, Errored}, nil); err != nil {
@@ -45,13 +46,12 @@ func (c *Compute) Rebuild(tx *store.Tx, sc Scope, id model.ID, r Rebuild) (*mode
 		if s.Host == "" {
 			return fault.New(fault.Conflict, "Cannot 'rebuild' instance %s: it has no host.", s.ID)
 		}
-		if VolumeBacked(s) {
-			if r.Image.ID != s.ImageID && !r.Reimage {
-				return fault.New(fault.Invalid, "Unable to rebuild with a different image for a volume-backed server.")
+		backed := VolumeBacked(s)
+		if backed {
+			if err := c.reimage(tx, s, &r); err != nil {
+				return err
 			}
-			return fault.New(fault.NotImplemented, "Rebuilding the volume that a server boots from is not offered by this cloud yet.")
-		}
-		if err := fits(&s.Flavor, r.Image); err != nil {
+		} else if err := fits(&s.Flavor, r.Image); err != nil {
 			return err
 		}
 		if s.Container != containerized(r.Image) {
@@ -75,7 +75,9 @@ func (c *Compute) Rebuild(tx *store.Tx, sc Scope, id model.ID, r Rebuild) (*mode
 		if r.UserData != nil {
 			s.UserData = *r.UserData
 		}
-		s.ImageID, s.Image, s.Arch = r.Image.ID, r.Copy, archOf(r.Image)
+		if !backed {
+			s.ImageID, s.Image, s.Arch = r.Image.ID, r.Copy, archOf(r.Image)
+		}
 		s.Rebuilds++
 		if State(s) == Errored {
 			s.Power = model.PowerRunning
@@ -83,6 +85,30 @@ func (c *Compute) Rebuild(tx *store.Tx, sc Scope, id model.ID, r Rebuild) (*mode
 		s.Status.Fault, s.Status.Phase = nil, model.PhaseReady
 		return c.begin(tx, sc, s, "rebuild", TaskRebuild)
 	})
+}
+
+// reimage has the volume that a server boots from filled with the image: since microversion 2.93. Before, the volume stays as it is, and the image has to be the
+// one that it was made of.
+func (c *Compute) reimage(tx *store.Tx, s *model.Server, r *Rebuild) error {
+	at := slices.IndexFunc(s.Volumes, func(u model.VolumeUse) bool { return u.Boot })
+	v, ok := store.Volumes.Get(tx, s.Volumes[at].VolumeID)
+	switch {
+	case !r.Reimage && (!ok || v.ImageMetadata["image_id"] != r.Image.ID):
+		return fault.New(fault.Invalid, "Unable to rebuild with a different image for a volume-backed server.")
+	case !r.Reimage:
+		return nil
+	case !ok:
+		return noUse(s, s.Volumes[at].VolumeID)
+	case s.Flavor.MemoryMiB < r.Image.MinRAMMiB:
+		return fault.New(fault.Invalid, "Flavor's memory is too small for requested image.")
+	}
+	fill, err := c.cfg.Volumes.ReimageVolume(tx, v.ID, r.Image, r.Copy)
+	if err != nil {
+		return err
+	}
+	s.Volumes = slices.Clone(s.Volumes)
+	s.Volumes[at].Fill = fill
+	return nil
 }
 
 // Rescue starts a server from a fresh disk of an image, its own disk beside it.

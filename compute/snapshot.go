@@ -15,6 +15,18 @@ func (c *Compute) CreateImage(tx *store.Tx, sc Scope, id, image model.ID) (*mode
 	return c.save(tx, sc, id, "createImage", TaskSnapshot, image, 0)
 }
 
+// CreateVolumeImage begins an image of a server that boots from a volume: the caller has snapshots made of its volumes in the same transaction, which is all there is to it.
+//
+// Errors: those of CreateImage.
+func (c *Compute) CreateVolumeImage(tx *store.Tx, sc Scope, id model.ID) (*model.Server, error) {
+	return c.change(tx, sc, id, false, func(s *model.Server) error {
+		if err := allow(sc, s, "createImage", []string{Active, Stopped, Paused, Suspended}, nil); err != nil {
+			return err
+		}
+		return c.done(tx, sc, s, "createImage", "compute_snapshot_instance")
+	})
+}
+
 // CreateBackup is CreateImage for one of a row of images; when it is there, only the newest keep of its type stay.
 func (c *Compute) CreateBackup(tx *store.Tx, sc Scope, id, image model.ID, keep int) (*model.Server, error) {
 	if keep < 1 {

@@ -16,6 +16,8 @@ type Volumes interface {
 	UseVolume(tx *store.Tx, project model.ID, admin bool, id, server model.ID, device string, boot bool) (*model.Volume, model.ID, error)
 	// VolumeLimits gives the bounds that the guest's use of it has; nil: none.
 	VolumeLimits(r store.Reader, v *model.Volume) (*model.DiskLimits, error)
+	// ReimageVolume has it filled with an image once its guest is off, and gives the count of the filling.
+	ReimageVolume(tx *store.Tx, id model.ID, img *model.Image, copied model.ImageCopy) (int64, error)
 	// VolumeUsed records that the guest has it, VolumeLeaving that it is to let go of it; absent is success.
 	VolumeUsed(tx *store.Tx, id, attachment model.ID) error
 	VolumeLeaving(tx *store.Tx, id, attachment model.ID) error

@@ -26,7 +26,9 @@ func places(s *model.Server) []model.ID {
 func openers(snap store.Snapshot, volume model.ID) []model.ID {
 	var out []model.ID
 	for s := range store.Servers.List(snap, "volume", volume) {
-		out = append(out, places(s)...)
+		if !letGo(snap, s, volume) {
+			out = append(out, places(s)...)
+		}
 	}
 	slices.Sort(out)
 	return slices.Compact(out)
@@ -35,11 +37,17 @@ func openers(snap store.Snapshot, volume model.ID) []model.ID {
 // opens tells whether a guest of the host has the volume, or is to have it.
 func opens(snap store.Snapshot, volume, host model.ID) bool {
 	for s := range store.Servers.List(snap, "volume", volume) {
-		if slices.Contains(places(s), host) {
+		if slices.Contains(places(s), host) && !letGo(snap, s, volume) {
 			return true
 		}
 	}
 	return false
+}
+
+// letGo tells whether a server that is being rebuilt has said that it is off, and waits for the volume to be filled anew.
+func letGo(snap store.Snapshot, s *model.Server, volume model.ID) bool {
+	v, ok := store.Volumes.Get(snap, volume)
+	return ok && s.Status.Rebuilds >= s.Rebuilds && slices.ContainsFunc(s.Volumes, func(u model.VolumeUse) bool { return u.VolumeID == volume && u.Fill > v.Status.Fills })
 }
 
 // volumeRow is a volume as the host needs it: all of it where the host works on it, and for another that only opens
@@ -112,6 +120,8 @@ func disksOf(snap store.Snapshot, s *model.Server) []model.HostDisk {
 		d := model.HostDisk{VolumeID: u.VolumeID, Boot: u.Boot, ReadOnly: u.ReadOnly, Device: u.Device, Tag: u.Tag, Limits: u.Limits}
 		if v, ok := store.Volumes.Get(snap, u.VolumeID); ok {
 			d.Shared, d.ReadOnly = v.MultiAttach, d.ReadOnly || v.ReadOnly
+			d.Wait = u.Fill > v.Status.Fills
+			d.Failed = d.Wait && v.Status.State == "error"
 		}
 		out = append(out, d)
 	}
@@ -150,8 +160,13 @@ func (c change) volume(id model.ID) {
 // volumeChanged marks a volume, and the servers that are told how they have it.
 func (c change) volumeChanged(id model.ID, rs []*model.Volume) {
 	c.volume(id)
-	type inServers struct{ shared, readOnly bool }
-	if !differ(rs, func(v *model.Volume) inServers { return inServers{v.MultiAttach, v.ReadOnly} }) {
+	type inServers struct {
+		shared, readOnly, failed bool
+		fills                    int64
+	}
+	if !differ(rs, func(v *model.Volume) inServers {
+		return inServers{v.MultiAttach, v.ReadOnly, v.Status.State == "error", v.Status.Fills}
+	}) {
 		return
 	}
 	for s := range store.Servers.List(c.now, "volume", id) {
@@ -186,7 +201,7 @@ func (c change) backupChanged(id model.ID, rs []*model.VolumeBackup) {
 
 // used marks the volumes of a server that has others now, or is elsewhere.
 func (c change) used(rs []*model.Server) {
-	if len(rs) == 2 && reflect.DeepEqual(rs[0].Volumes, rs[1].Volumes) && slices.Equal(places(rs[0]), places(rs[1])) {
+	if len(rs) == 2 && reflect.DeepEqual(rs[0].Volumes, rs[1].Volumes) && rs[0].Rebuilds == rs[1].Rebuilds && rs[0].Status.Rebuilds == rs[1].Status.Rebuilds && slices.Equal(places(rs[0]), places(rs[1])) {
 		return
 	}
 	for _, s := range rs {

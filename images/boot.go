@@ -27,6 +27,8 @@ func (m *Images) Bootable(r store.Reader, by Caller, id model.ID) (*model.Image,
 		return nil, fault.New(fault.Invalid, "Image %s is unacceptable: its disk format '%s' cannot be booted; raw and qcow2 can.", id, img.DiskFormat)
 	case img.ContainerFormat != bootableContainer:
 		return nil, fault.New(fault.Invalid, "Image %s is unacceptable: its container format '%s' cannot be booted; %s can.", id, img.ContainerFormat, bootableContainer)
+	case Mapping(img) != "":
+		return nil, fault.New(fault.Invalid, "Image %s is unacceptable: it has no data of its own, but names snapshots of volumes.", id)
 	}
 	return img, nil
 }

@@ -14,6 +14,32 @@ const (
 	PropertyBackup = "backup_type"   // daily, weekly …: what is rotated together
 )
 
+// Properties of an image of a server that boots from a volume: it has no bytes, and says in Nova's words (block_device_mapping_v2, JSON) of which snapshots a
+// server's volumes are made.
+const (
+	PropertyMapping    = "block_device_mapping"
+	PropertyMappingNew = "bdm_v2" // "True": the mapping is of the newer form
+	PropertyRoot       = "root_device_name"
+)
+
+// Mapping gives the block device mapping of an image without bytes; "": it is none such.
+func Mapping(img *model.Image) string {
+	if img.BlobID != "" || img.Status != model.ImageActive {
+		return ""
+	}
+	return img.Properties[PropertyMapping]
+}
+
+// AddMapping is Add for an image without bytes that has a mapping: it is active at once.
+func (m *Images) AddMapping(tx *store.Tx, by Caller, want model.Image) (*model.Image, error) {
+	img, err := m.Add(tx, by, want)
+	if err != nil {
+		return nil, err
+	}
+	img.Status = model.ImageActive
+	return img, store.Images.Put(tx, img)
+}
+
 // Discard removes an image that a server made and that is of no more use. One that its owner protects stays, as does
 // one that is gone.
 func (m *Images) Discard(tx *store.Tx, id model.ID) error {

@@ -333,6 +333,9 @@ type HostDisk struct {
 	Tag      string `json:"tag,omitempty"`
 
 	Limits *DiskLimits `json:"limits,omitempty"`
+	// Wait: it is being filled anew, and no guest is to have it until that has ended; Failed: it has not been filled.
+	Wait   bool `json:"wait,omitempty"`
+	Failed bool `json:"failed,omitempty"`
 }
 
 // HostServer is a guest that this host runs, stops or removes.

@@ -51,7 +51,8 @@ type VolumeSource struct {
 type VolumeStatus struct {
 	State      string `json:"state"` // Cinder's: creating, available, attaching, in-use, detaching, extending, deleting, error …
 	Generation int64  `json:"generation,omitempty"`
-	SizeGiB    int    `json:"size,omitempty"` // as it is now
+	SizeGiB    int    `json:"size,omitempty"`  // as it is now
+	Fills      int64  `json:"fills,omitempty"` // of Volume.Fills, those that are done
 	Fault      *Fault `json:"fault,omitempty"`
 }
 
@@ -167,6 +168,8 @@ type VolumeUse struct {
 	ReadOnly         bool   `json:"read_only,omitempty"`
 	// Limits are those of the volume's type when the use began.
 	Limits *DiskLimits `json:"limits,omitempty"`
+	// Fill, where the volume's Status.Fills is lower: the guest is to be off, and to have the volume when it has been filled anew.
+	Fill int64 `json:"fill,omitempty"`
 	// Detaching: the guest is to let go of it, and is not to get it. Its host still knows the volume, and may open it,
 	// until it reports Disks without it; only then the use ends.
 	Detaching bool `json:"detaching,omitempty"`

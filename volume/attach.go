@@ -112,6 +112,33 @@ func (v *Volumes) VolumeReleased(tx *store.Tx, id, attachment model.ID, remove b
 	return v.remove(tx, x, x.RequestID)
 }
 
+// ReimageVolume has the volume that a server boots from filled with an image once its guest is off; it gives the count of the filling.
+//
+// Errors: fault.Invalid for another state, or where the image is too large.
+func (v *Volumes) ReimageVolume(tx *store.Tx, id model.ID, img *model.Image, copied model.ImageCopy) (int64, error) {
+	x, err := v.change(tx, Scope{Admin: true}, id, true, func(x *model.Volume) error {
+		need := int((max(img.VirtualSize, img.Size) + 1<<30 - 1) >> 30)
+		switch {
+		case x.Status.State != InUse && x.Status.State != Errored:
+			return fault.New(fault.Invalid, "Invalid volume: Volume %s status must be in-use to be reimaged, but current status is: %s.", x.ID, x.Status.State)
+		case len(x.Attachments) > 1:
+			return fault.New(fault.Invalid, "Invalid volume: Volume %s is in use by several servers.", x.ID)
+		case need > x.SizeGiB:
+			return fault.New(fault.Invalid, "Size of specified image %dGB is larger than volume size %dGB.", need, x.SizeGiB)
+		case img.MinDiskGiB > x.SizeGiB:
+			return fault.New(fault.Invalid, "Volume size %dGB cannot be smaller than the image minDisk size %dGB.", x.SizeGiB, img.MinDiskGiB)
+		}
+		x.Fills++
+		x.Refill = &model.VolumeSource{ImageID: img.ID, Image: copied}
+		x.ImageMetadata, x.Status.State, x.Status.Fault = imageMetadata(img), Downloading, nil
+		return nil
+	})
+	if err != nil {
+		return 0, err
+	}
+	return x.Fills, nil
+}
+
 // attachment lets f change the attachment of a volume; absent is success.
 func (v *Volumes) attachment(tx *store.Tx, id, attachment model.ID, f func(x *model.Volume, at int)) error {
 	old, ok := store.Volumes.Get(tx, id)

@@ -101,7 +101,7 @@ func (v *Volumes) ready(tx *store.Tx, n *model.Volume) error {
 			}
 		}
 	}
-	n.Status.State, n.Status.Fault = settled(n), nil
+	n.Status.State, n.Status.Fault, n.Status.Fills = settled(n), nil, n.Fills
 	return nil
 }
 

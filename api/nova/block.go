@@ -1,8 +1,11 @@
 package nova
 
 import (
+	"encoding/json"
+	"maps"
 	"net/http"
 	"regexp"
+	"strconv"
 	"strings"
 
 	"yakumo/api"
@@ -78,6 +81,46 @@ func (w *wanted) bootFrom(o object) error {
 		return badMapping("%d volumes; a server has at most %d.", len(w.disks), compute.MaxVolumes)
 	}
 	return nil
+}
+
+// mapped gives what is wanted where the image has no bytes, but names snapshots that the server's volumes are made of.
+func (d *dialect) mapped(tx *store.Tx, sc compute.Scope, w *wanted) (*wanted, error) {
+	if w.image == "" {
+		return w, nil
+	}
+	img, err := d.img.Get(tx, images.Caller{ProjectID: sc.ProjectID, Admin: sc.Admin}, w.image)
+	if err != nil {
+		return w, nil // told by who looks whether it can be booted
+	}
+	text := images.Mapping(img)
+	if text == "" {
+		return w, nil
+	}
+	var list []object
+	if err := json.Unmarshal([]byte(text), &list); err != nil {
+		return nil, badRequest("Image %s has a block device mapping that cannot be read.", img.ID)
+	}
+	n := *w
+	n.image, n.local, n.disks = "", false, nil
+	for _, b := range list {
+		b = maps.Clone(b)
+		for k, v := range b {
+			if f, ok := v.(float64); ok { // a body's numbers are read otherwise
+				b[k] = json.Number(strconv.FormatFloat(f, 'f', -1, 64))
+			}
+		}
+		if _, err := n.mapping(b); err != nil {
+			return nil, err
+		}
+	}
+	n.disks = append(n.disks, w.disks...)
+	switch {
+	case n.image != "" || n.bootDisk() == nil:
+		return nil, badMapping(badSequence)
+	case len(n.disks) > compute.MaxVolumes:
+		return nil, badMapping("%d volumes; a server has at most %d.", len(n.disks), compute.MaxVolumes)
+	}
+	return &n, nil
 }
 
 func (w *wanted) bootDisk() *disk {

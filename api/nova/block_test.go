@@ -294,3 +294,66 @@ func TestServerOfAVolumeThatFails(t *testing.T) {
 		t.Errorf("%+v", now.Attachments)
 	}
 }
+
+// TestImageOfAServerOnVolumes: an image of a server that boots from a volume is snapshots of its volumes, and a server boots from those; a rebuild fills the root volume.
+func TestImageOfAServerOnVolumes(t *testing.T) {
+	c := newCloud(t)
+	c.furnish()
+	c.host("h1")
+	c.storage()
+	s := c.bootWith(object{"block_device_mapping_v2": []object{
+		{"source_type": "image", "destination_type": "volume", "boot_index": 0, "uuid": c.image, "volume_size": 2, "delete_on_termination": true},
+		{"source_type": "blank", "destination_type": "volume", "boot_index": -1, "volume_size": 1, "delete_on_termination": true}}})
+	path := "/servers/" + s + "/action"
+	c.say(404, "", "blue", "POST", path, object{"createImage": object{"name": "i"}}, "2.45")
+	c.say(403, "", "red-reader", "POST", path, object{"createImage": object{"name": "i"}}, "2.45")
+	c.say(400, "Backup is not supported for volume-backed instances.", "red", "POST", path, object{"createBackup": object{"name": "b", "backup_type": "daily", "rotation": 1}}, "2.45")
+	id := c.say(202, "", "red", "POST", path, object{"createImage": object{"name": "i", "metadata": object{"a": "b"}}}, "2.45").body["image_id"].(string)
+	img, ok := store.Images.Get(c.store.Snapshot(), id)
+	if !ok || img.Status != model.ImageActive || img.Size != 0 || img.Properties["a"] != "b" || img.Properties["bdm_v2"] != "True" || img.ProjectID != red {
+		t.Fatalf("%+v", img)
+	}
+	for snap := range store.VolumeSnapshots.All(c.store.Snapshot()) {
+		if snap.Name != "snapshot for i" || snap.ProjectID != red || !strings.Contains(img.Properties["block_device_mapping"], snap.ID) {
+			t.Errorf("%+v in %v", snap, img.Properties)
+		}
+		for end := time.Now().Add(60 * time.Second); snap.State != volume.Available; snap, _ = store.VolumeSnapshots.Get(c.store.Snapshot(), snap.ID) {
+			if time.Now().After(end) {
+				t.Fatalf("%+v", snap)
+			}
+		}
+	}
+	second := c.bootWith(object{"imageRef": id})
+	row, _ := store.Servers.Get(c.store.Snapshot(), second)
+	if len(row.Volumes) != 2 || !row.Volumes[0].Boot || row.Volumes[1].Boot || row.ImageID != "" || model.RootGiB(row) != 0 {
+		t.Fatalf("%+v", row.Volumes)
+	}
+	for i, size := range []int{2, 1} {
+		if v := c.state(row.Volumes[i].VolumeID, "in-use"); v.SizeGiB != size || v.Source.SnapshotID == "" || v.Bootable != (i == 0) {
+			t.Errorf("%+v", v)
+		}
+	}
+	c.say(400, "", "blue", "POST", "/servers", object{"server": object{"name": "s", "flavorRef": "1", "networks": "none", "imageRef": id}}, "2.96")
+	c.say(400, "it has no data of its own", "red", "POST", path, object{"rebuild": object{"imageRef": id}}, "2.93")
+
+	root := c.status(s, "ACTIVE")["os-extended-volumes:volumes_attached"].([]any)[0].(object)["id"].(string)
+	first, _ := store.Images.Get(c.store.Snapshot(), c.image)
+	other := *first
+	other.ID = model.NewID()
+	c.update(func(tx *store.Tx) error { return store.Images.Put(tx, &other) })
+	c.say(202, "", "red", "POST", path, object{"rebuild": object{"imageRef": c.image}}, "2.92")
+	c.status(s, "ACTIVE")
+	if v := c.state(root, "in-use"); v.Fills != 0 {
+		t.Errorf("before 2.93 the volume is filled anew: %+v", v)
+	}
+	c.say(400, "different image for a volume-backed server", "red", "POST", path, object{"rebuild": object{"imageRef": other.ID}}, "2.92")
+	c.say(202, "", "red", "POST", path, object{"rebuild": object{"imageRef": other.ID}}, "2.93")
+	c.status(s, "ACTIVE")
+	if v := c.state(root, "in-use"); v.Fills != 1 || v.Status.Fills != 1 || v.Refill.ImageID != other.ID || v.ImageMetadata["image_id"] != other.ID {
+		t.Errorf("%+v", v)
+	}
+	big := other
+	big.ID, big.MinDiskGiB = model.NewID(), 3
+	c.update(func(tx *store.Tx) error { return store.Images.Put(tx, &big) })
+	c.say(400, "cannot be smaller than the image minDisk", "red", "POST", path, object{"rebuild": object{"imageRef": big.ID}}, "2.93")
+}

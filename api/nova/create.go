@@ -355,6 +355,9 @@ func (d *dialect) create(tx *store.Tx, c *api.Context, sc compute.Scope, w *want
 		return nil, 0, badRequest("Flavor %s could not be found.", w.flavor)
 	}
 	var img *model.Image
+	if w, err = d.mapped(tx, sc, w); err != nil {
+		return nil, 0, err
+	}
 	if w.image != "" {
 		if img, err = d.img.Bootable(tx, images.Caller{ProjectID: sc.ProjectID, Admin: sc.Admin}, w.image); err != nil {
 			return nil, 0, asInvalid(err)

@@ -2,6 +2,7 @@ package nova
 
 import (
 	"cmp"
+	"encoding/json"
 	"maps"
 	"net/http"
 	"strings"
@@ -12,6 +13,7 @@ import (
 	"yakumo/images"
 	"yakumo/model"
 	"yakumo/store"
+	"yakumo/volume"
 )
 
 // imageActions are those that make an image of a server's disk.
@@ -55,19 +57,60 @@ func (d *dialect) snapshotOf(tx *store.Tx, c *api.Context, s *model.Server, id m
 	maps.Copy(props, more)
 	want.Properties = props
 	sc := scope(c)
+	if props[images.PropertyMapping] != "" {
+		want.DiskFormat, want.MinDiskGiB = "raw", 0
+		_, err := d.img.AddMapping(tx, images.Caller{ProjectID: sc.ProjectID, Admin: sc.Admin}, want)
+		return err
+	}
 	_, err := d.img.Add(tx, images.Caller{ProjectID: sc.ProjectID, Admin: sc.Admin}, want)
 	return err
+}
+
+// imageOfVolumes makes an image of a server that boots from a volume, as Nova does: snapshots of all its volumes, and an image of no bytes that names them.
+func (d *dialect) imageOfVolumes(tx *store.Tx, c *api.Context, id model.ID, name string, metadata map[string]string) error {
+	s, err := d.c.CreateVolumeImage(tx, scope(c), c.Param("id"))
+	if err != nil {
+		return err
+	}
+	list := []object{}
+	for _, u := range s.Volumes {
+		if u.Detaching {
+			continue
+		}
+		snap, err := d.vols.CreateSnapshot(tx, volumeScope(c), volume.NewSnapshot{VolumeID: u.VolumeID, Name: "snapshot for " + name, Force: true})
+		if fault.Is(err, fault.OverQuota) {
+			return err
+		}
+		if err != nil {
+			return asInvalid(err)
+		}
+		b := object{"source_type": "snapshot", "destination_type": "volume", "snapshot_id": snap.ID, "volume_size": snap.SizeGiB, "device_name": u.Device, "boot_index": nil,
+			"delete_on_termination": u.DeleteWithServer, "device_type": "disk", "disk_bus": "virtio", "guest_format": nil, "image_id": nil, "no_device": nil, "volume_id": nil,
+			"volume_type": nil, "tag": nil}
+		if u.Boot {
+			b["boot_index"] = 0
+		}
+		list = append(list, b)
+	}
+	b, err := json.Marshal(list)
+	if err != nil {
+		return err
+	}
+	return d.snapshotOf(tx, c, s, id, name, metadata, map[string]string{images.PropertyMapping: string(b), images.PropertyMappingNew: "True", images.PropertyRoot: "/dev/vda"})
 }
 
 func (d *dialect) createImage(c *api.Context, o object) error {
 	id := model.NewID()
 	if _, err := c.Store().Update(c.R.Context(), func(tx *store.Tx) error {
-		s, err := d.c.CreateImage(tx, scope(c), c.Param("id"), id)
+		s, err := compute.Get(tx, scope(c), c.Param("id"))
 		if err != nil {
 			return err
 		}
 		if compute.VolumeBacked(s) {
-			return notOffered("An image of a server that boots from a volume")
+			return d.imageOfVolumes(tx, c, id, strings.TrimSpace(str(o, "name")), stringMap(o["metadata"]))
+		}
+		if s, err = d.c.CreateImage(tx, scope(c), s.ID, id); err != nil {
+			return err
 		}
 		return d.snapshotOf(tx, c, s, id, strings.TrimSpace(str(o, "name")), stringMap(o["metadata"]), nil)
 	}); err != nil {
