@@ -28,7 +28,7 @@ type agentCmd struct {
 	CPUModel      string   `name:"cpu-model" help:"libvirt's name of the CPU model that guests get; default: the host's, or Nehalem in software."`
 	Emulator      string   `help:"The QEMU that runs guests, an absolute path; default: libvirt's choice. A guest that runs gets it when it next starts." type:"path"`
 	AutoConverge  bool     `help:"Slow a guest down that moves live and changes its memory faster than it can be copied." default:"true" negatable:""`
-	PostCopy      bool     `help:"Let a guest that moves live and is told to complete (or takes 5 minutes) run on the other host before all of its memory is there. If the way breaks then, the guest is lost as by a power cut."`
+	PostCopy      bool     `help:"Let a guest that moves live and is told to complete (or takes 15 minutes) run on the other host before all of its memory is there. If the way breaks then, the guest is lost as by a power cut."`
 	OVSDB         string   `name:"ovsdb" help:"Open vSwitch's database." default:"unix:/run/openvswitch/db.sock"`
 	OVSRunDir     string   `name:"ovs-run-dir" help:"Open vSwitch's run directory." default:"/run/openvswitch"`
 	Bridge        string   `help:"The integration bridge; made and owned by the agent." default:"br-int"`
