@@ -101,6 +101,12 @@ func (c change) dispatch(d store.Change) {
 		for n := range store.Networks.List(c.now, "qos", d.Key) {
 			c.portsIn(n.ID)
 		}
+		for f := range store.FloatingIPs.List(c.now, "qos", d.Key) {
+			c.floating(f.ID)
+		}
+		for r := range store.Routers.List(c.now, "qos", d.Key) {
+			c.concern(row(model.RowRouter, r.ID), row(model.RowRouter, r.ID))
+		}
 	case store.Routers.Kind():
 		c.router(d.Key, both[model.Router](d))
 	case store.FloatingIPs.Kind():

@@ -206,6 +206,7 @@ func TestIncrementEqualsWhole(t *testing.T) {
 				}
 				if rapid.Bool().Draw(rt, "gateway") {
 					r.Gateway = &model.RouterGateway{NetworkID: outside, PortID: "gw" + r.ID, SNAT: true}
+					r.Gateway.QoSPolicyID = rapid.SampledFrom([]string{"", "q1", "q2"}).Draw(rt, "qos")
 					r.VNI = 100 + uint32(r.ID[35])
 					r.Status.GatewayHosts = rapid.SliceOfNDistinct(rapid.SampledFrom(hosts), 0, 2, rapid.ID[string]).Draw(rt, "hosts")
 				}
@@ -272,6 +273,7 @@ func TestIncrementEqualsWhole(t *testing.T) {
 				} else if rapid.Bool().Draw(rt, "forwards") {
 					f.RouterID = rapid.SampledFrom(routers).Draw(rt, "router")
 				}
+				f.QoSPolicyID = rapid.SampledFrom([]string{"", "q1", "q2"}).Draw(rt, "qos")
 				mac := rapid.SampledFrom([]string{"x", "y"}).Draw(rt, "mac")
 				c.do(func(tx *store.Tx) error {
 					if err := store.Ports.Put(tx, &model.Port{Meta: model.Meta{ID: f.IPPortID}, NetworkID: outside, MAC: mac + f.ID, DeviceID: f.ID, DeviceOwner: model.OwnerFloatingIP}); err != nil {

@@ -55,6 +55,8 @@ func gateway(snap store.Snapshot, r *model.Router, host model.ID) *model.HostGat
 	}
 	g := &model.HostGateway{PortID: p.ID, NetworkID: n.ID, VNI: n.VNI, MAC: p.MAC, Addresses: prefixes(snap, p), MTU: n.MTU, SNAT: r.Gateway.SNAT, Transit: r.VNI}
 	g.Scope4, g.Scope6 = scopesIn(snap, n.ID)
+	policy, _ := store.QoSPolicies.Get(snap, r.Gateway.QoSPolicyID)
+	g.QoS = policy.QoS()
 	subnets := subnetsOf(snap, n.ID)
 	// The default route of a family is that of the gateway's own subnet, or else the first one.
 	own := func(s *model.Subnet) bool {
@@ -144,6 +146,8 @@ func floatingRow(snap store.Snapshot, f *model.FloatingIP, host model.ID) model.
 		return nil
 	}
 	out := &model.HostFloating{ID: f.ID, RouterID: f.RouterID, NetworkID: n.ID, VNI: n.VNI, Address: f.Address, MAC: p.MAC, Fixed: f.FixedAddress, PortID: f.PortID, Standby: !serves}
+	policy, _ := store.QoSPolicies.Get(snap, f.QoSPolicyID)
+	out.QoS = policy.QoS()
 	for pf := range store.PortForwardings.List(snap, "floating", f.ID) {
 		out.Forwards = append(out.Forwards, forwards(pf)...)
 	}

@@ -234,6 +234,7 @@ type HostGateway struct {
 	SNAT      bool           `json:"snat"`
 	Scope4    ID             `json:"scope4,omitempty"` // address scopes of the external network's blocks; empty: none
 	Scope6    ID             `json:"scope6,omitempty"`
+	QoS       HostQoS        `json:"qos,omitzero"` // limits of what is translated to the gateway's address
 	// Transit is the tunnel id under which other hosts send to the active gateway host.
 	Transit uint32 `json:"transit"`
 	// Active: this host is the active gateway host. TunnelIP is the active one's address, invalid where there is none.
@@ -254,6 +255,7 @@ type HostFloating struct {
 	Fixed     netip.Addr    `json:"fixed"` // the port's address behind it; invalid (zero): only Forwards
 	Forwards  []HostForward `json:"forwards,omitempty"`
 	PortID    ID            `json:"port_id,omitempty"` // the port behind it
+	QoS       HostQoS       `json:"qos,omitzero"`      // limits of what goes in (Ingress) and out by the address
 	// Standby: another host serves it, until the guest behind PortID runs here.
 	Standby bool `json:"standby,omitempty"`
 }

@@ -36,6 +36,8 @@ type RouterGateway struct {
 	PortID    ID        `json:"port_id"`
 	SNAT      bool      `json:"snat"` // senders without a floating IP leave with the gateway's address
 	FixedIPs  []FixedIP `json:"fixed_ips,omitempty"`
+	// QoSPolicyID limits what is translated to the gateway's address; empty: nothing does.
+	QoSPolicyID ID `json:"qos_policy_id,omitempty"`
 }
 
 // RouterStatus is what the cloud made of a router.
@@ -75,6 +77,8 @@ type FloatingIP struct {
 	DNSName      string     `json:"dns_name,omitempty"`
 	DNSDomain    string     `json:"dns_domain,omitempty"`
 	Status       string     `json:"status"` // ACTIVE, DOWN
+	// QoSPolicyID limits what goes in and out by the address; empty: nothing does.
+	QoSPolicyID ID `json:"qos_policy_id,omitempty"`
 }
 
 // PortForwarding sends what comes to a range of ports of a floating IP to a port inside.

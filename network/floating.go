@@ -24,6 +24,7 @@ type FloatingIPSpec struct {
 	FixedAddress *netip.Addr
 	DNSName      *string
 	DNSDomain    *string
+	QoSPolicyID  *string // "": none
 }
 
 // natMark is the name under which what leads to a port from outside marks it.
@@ -60,6 +61,9 @@ func (n *Network) CreateFloatingIP(tx *store.Tx, sc Scope, spec FloatingIPSpec) 
 	}
 	f := &model.FloatingIP{Meta: model.NewMeta(project, "", n.now()), NetworkID: w.ID, Status: model.FloatingIPDown}
 	if err := applyFloatingIP(f, spec); err != nil {
+		return nil, err
+	}
+	if err := n.useQoS(tx, sc, &f.QoSPolicyID, spec.QoSPolicyID); err != nil {
 		return nil, err
 	}
 	p, err := n.floatingPort(tx, sc, w, f, spec)
@@ -168,6 +172,9 @@ func (n *Network) UpdateFloatingIP(tx *store.Tx, sc Scope, id model.ID, spec Flo
 	}
 	f := *old
 	if err := applyFloatingIP(&f, spec); err != nil {
+		return nil, err
+	}
+	if err := n.useQoS(tx, sc, &f.QoSPolicyID, spec.QoSPolicyID); err != nil {
 		return nil, err
 	}
 	switch {

@@ -29,6 +29,12 @@ func (n *Network) applyGateway(tx *store.Tx, sc Scope, r *model.Router, spec Gat
 		return badRequest("router", "Network %s is not an external network.", w.ID)
 	}
 	g := model.RouterGateway{NetworkID: w.ID, SNAT: spec.SNAT == nil || *spec.SNAT}
+	if r.Gateway != nil { // as long as nobody says otherwise, whatever network it is to
+		g.QoSPolicyID = r.Gateway.QoSPolicyID
+	}
+	if err := n.useQoS(tx, sc, &g.QoSPolicyID, spec.QoSPolicyID); err != nil {
+		return err
+	}
 	if r.Gateway != nil && r.Gateway.NetworkID == w.ID {
 		g.PortID, g.FixedIPs = r.Gateway.PortID, r.Gateway.FixedIPs
 		if spec.FixedIPs != nil {

@@ -122,6 +122,12 @@ func (n *Network) DeleteQoSPolicy(tx *store.Tx, sc Scope, id model.ID) error {
 	for x := range store.Ports.List(tx, "qos", id) {
 		return inUse("port", x.ID)
 	}
+	for f := range store.FloatingIPs.List(tx, "qos", id) {
+		return inUse("floatingip", f.ID)
+	}
+	for r := range store.Routers.List(tx, "qos", id) {
+		return inUse("router", r.ID)
+	}
 	tx.Unmark(qosMark(id))
 	if err := unshare(tx, id); err != nil {
 		return err
@@ -129,7 +135,7 @@ func (n *Network) DeleteQoSPolicy(tx *store.Tx, sc Scope, id model.ID) error {
 	return store.QoSPolicies.Delete(tx, id)
 }
 
-// qosUsers gives the projects of the networks and ports that name a policy.
+// qosUsers gives the projects of what names a policy.
 func qosUsers(r store.Reader, id model.ID, _ string) iter.Seq[model.ID] {
 	return func(yield func(model.ID) bool) {
 		for w := range store.Networks.List(r, "qos", id) {
@@ -139,6 +145,16 @@ func qosUsers(r store.Reader, id model.ID, _ string) iter.Seq[model.ID] {
 		}
 		for p := range store.Ports.List(r, "qos", id) {
 			if !yield(p.ProjectID) {
+				return
+			}
+		}
+		for f := range store.FloatingIPs.List(r, "qos", id) {
+			if !yield(f.ProjectID) {
+				return
+			}
+		}
+		for x := range store.Routers.List(r, "qos", id) {
+			if !yield(x.ProjectID) {
 				return
 			}
 		}

@@ -32,6 +32,8 @@ type GatewaySpec struct {
 	// SNAT and FixedIPs are for administrators. nil: SNAT, and addresses that are picked or kept.
 	SNAT     *bool
 	FixedIPs *[]AddressSpec
+	// QoSPolicyID is the gateway's policy; "": none, nil: as it is.
+	QoSPolicyID *string
 }
 
 // routerMark is the name under which what needs a router's interfaces and gateway marks it.

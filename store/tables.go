@@ -373,6 +373,12 @@ var (
 			}
 			return []string{r.Gateway.NetworkID}
 		}),
+		By("qos", func(r *model.Router) []string {
+			if r.Gateway == nil {
+				return nil
+			}
+			return some(r.Gateway.QoSPolicyID)
+		}),
 		By("gateway_host", func(r *model.Router) []string { return r.Status.GatewayHosts }))
 
 	// FloatingIPs claim the address inside that they stand for: it has one floating IP in each
@@ -385,6 +391,7 @@ var (
 		By("network", func(r *model.FloatingIP) []string { return []string{r.NetworkID} }),
 		By("address", func(r *model.FloatingIP) []string { return []string{r.Address.String()} }),
 		By("port", func(r *model.FloatingIP) []string { return some(r.PortID) }),
+		By("qos", func(r *model.FloatingIP) []string { return some(r.QoSPolicyID) }),
 		By("router", func(r *model.FloatingIP) []string { return some(r.RouterID) }))
 
 	// PortForwardings claim the first port of both ranges; that ranges do not overlap is

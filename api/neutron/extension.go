@@ -62,6 +62,8 @@ func extensions() []extension {
 		{Alias: "qos-bw-minimum-ingress", Name: "Ingress direction for QoS minimum bandwidth rule", Description: "A minimum may be for what a guest receives.", Updated: "2018-07-09T10:00:00-00:00"},
 		{Alias: "qos-default", Name: "QoS default policy", Description: "New networks of a project take its default policy.", Updated: "2017-04-06T10:00:00-00:00"},
 		{Alias: "qos-port-network-policy", Name: "QoS port network policy", Description: "A port shows its network's policy.", Updated: "2019-11-28T10:00:00-00:00"},
+		{Alias: "qos-fip", Name: "Floating IP QoS", Description: "Policies limit floating IPs.", Updated: "2017-07-20T00:00:00-00:00"},
+		{Alias: "qos-gateway-ip", Name: "Gateway IP QoS", Description: "Policies limit what leaves by a router's gateway address.", Updated: "2018-05-22T00:00:00-00:00"},
 		{Alias: "qos-pps", Name: "QoS packet rate limit", Description: "Rules that limit packets per second.", Updated: "2021-02-06T10:00:00-00:00"},
 		{Alias: "qos-pps-minimum", Name: "QoS minimum packet rate", Description: "Rules that promise packets per second.", Updated: "2021-06-15T10:00:00-00:00"},
 		{Alias: "qos-pps-minimum-rule-alias", Name: "QoS minimum packet rate rule alias", Description: "Such a rule is reached without naming its policy.", Updated: "2021-11-04T10:00:00-00:00"},

@@ -85,6 +85,7 @@ func (d *dialect) floatingCollection() *collection[model.FloatingIP, network.Flo
 		textAttr[R, S]("status", readOnly, readOnly, func(f *R) string { return f.Status }, nil),
 		textAttr("dns_name", everyone, readOnly, func(f *R) string { return f.DNSName }, func(s *S) **string { return &s.DNSName }),
 		textAttr("dns_domain", everyone, readOnly, func(f *R) string { return f.DNSDomain }, func(s *S) **string { return &s.DNSDomain }),
+		qosAttr(func(f *R) string { return f.QoSPolicyID }, func(s *S) **string { return &s.QoSPolicyID }),
 		attribute[R, S]{name: "port_details", emit: emitPortDetails},
 		attribute[R, S]{name: "port_forwardings", emit: d.emitForwardings},
 	)

@@ -277,3 +277,50 @@ func FuzzNetworkBody(f *testing.F) {
 		c.must(204, "admin", "DELETE", at, nil)
 	})
 }
+
+// TestQoSOutside lays policies on floating IPs and on routers' gateways, and takes them off.
+func TestQoSOutside(t *testing.T) {
+	c := newCloud(t)
+	out, _ := c.outside("203.0.113.0/24")
+	w := c.network("red", "w")
+	r := c.router("red", "r", out, c.subnet("red", w, "10.0.0.0/24"))
+	policy := func(shared bool) string {
+		return c.must(201, "admin", "POST", "/v2.0/qos/policies", object{"policy": object{"name": "q", "shared": shared}})["id"].(string)
+	}
+	mine, theirs := policy(true), policy(false)
+
+	f := c.must(201, "red", "POST", "/v2.0/floatingips", object{"floatingip": object{"floating_network_id": out, "qos_policy_id": mine}})
+	at := "/v2.0/floatingips/" + f["id"].(string)
+	if f["qos_policy_id"] != mine {
+		t.Errorf("made with %v", f["qos_policy_id"])
+	}
+	if l := c.list("red", "/v2.0/floatingips?qos_policy_id="+mine); len(l) != 1 {
+		t.Errorf("%d floating IPs have the policy", len(l))
+	}
+	c.refused(404, "QosPolicyNotFound", "red", "PUT", at, object{"floatingip": object{"qos_policy_id": theirs}})
+	c.refused(409, "QosPolicyInUse", "admin", "DELETE", "/v2.0/qos/policies/"+mine, nil)
+	if f = c.must(200, "red", "PUT", at, object{"floatingip": object{"description": "x"}}); f["qos_policy_id"] != mine {
+		t.Errorf("another change takes it off: %v", f["qos_policy_id"])
+	}
+	if f = c.must(200, "red", "PUT", at, object{"floatingip": object{"qos_policy_id": nil}}); f["qos_policy_id"] != nil {
+		t.Errorf("it is still there: %v", f["qos_policy_id"])
+	}
+
+	gateway := func(info object) any {
+		t.Helper()
+		got := c.must(200, "red", "PUT", "/v2.0/routers/"+r, object{"router": object{"external_gateway_info": info}})
+		return got["external_gateway_info"].(object)["qos_policy_id"]
+	}
+	if q := gateway(object{"network_id": out, "qos_policy_id": mine}); q != mine {
+		t.Errorf("the gateway has %v", q)
+	}
+	if q := gateway(object{"network_id": out}); q != mine {
+		t.Errorf("set again without a word of it, the gateway has %v", q)
+	}
+	c.refused(404, "QosPolicyNotFound", "red", "PUT", "/v2.0/routers/"+r, object{"router": object{"external_gateway_info": object{"network_id": out, "qos_policy_id": theirs}}})
+	c.refused(409, "QosPolicyInUse", "admin", "DELETE", "/v2.0/qos/policies/"+mine, nil)
+	if q := gateway(object{"network_id": out, "qos_policy_id": nil}); q != nil {
+		t.Errorf("the gateway still has %v", q)
+	}
+	c.must(204, "admin", "DELETE", "/v2.0/qos/policies/"+mine, nil)
+}

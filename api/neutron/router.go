@@ -119,11 +119,16 @@ func setGatewayInfo(s *network.RouterSpec, raw json.RawMessage) error {
 			}
 			s.Gateway.FixedIPs = &ips
 		case "qos_policy_id":
+			policy := ""
 			if !isNull(v) {
-				return badInput(name, "a gateway has no qos_policy_id.")
+				var err error
+				if policy, err = readString(name, v); err != nil {
+					return err
+				}
 			}
+			s.Gateway.QoSPolicyID = &policy
 		default:
-			return badInput(name, "the key '%s' is none of network_id, enable_snat, external_fixed_ips.", shown(json.RawMessage(k)))
+			return badInput(name, "the key '%s' is none of network_id, enable_snat, external_fixed_ips, qos_policy_id.", shown(json.RawMessage(k)))
 		}
 	}
 	if len(o) > 0 && o["network_id"] == nil {
@@ -141,6 +146,8 @@ func emitGatewayInfo(b []byte, _ *view, r *model.Router) []byte {
 	b = appendString(b, g.NetworkID)
 	b = append(b, `,"external_fixed_ips":`...)
 	b = appendFixedIPs(b, g.FixedIPs)
+	b = append(b, `,"qos_policy_id":`...)
+	b = appendStringOrNull(b, g.QoSPolicyID)
 	if g.SNAT {
 		return append(b, `,"enable_snat":true}`...)
 	}

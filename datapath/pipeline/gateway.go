@@ -3,6 +3,7 @@ package pipeline
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 
 	"yakumo/model"
 )
@@ -49,15 +50,17 @@ func baseGateway(base func(Stage, uint16, Match, ...Action)) {
 func fresh() []Term { return []Term{Is(EthType, TypeIPv4), State(New, Invalid), Is(TrackMark, 0)} }
 
 // known lets connections pass that were translated with a mark: each translation has its own, so that
-// its connections end with it.
-func (c *compiler) known(router Term, key string) (mark uint32) {
+// its connections end with it. out and in are what limits either direction.
+func (c *compiler) known(router Term, key string, out, in []Action) (mark uint32) {
 	mark = c.own(OrdinalNAT, key)
 	m := Is(TrackMark, uint64(mark))
-	for _, d := range [...]struct{ at, next Stage }{{SNAT, Resolve}, {Redirect, Route}} {
-		c.add(d.at, prioKnown, FeatureNAT, MatchOf(router, m), Goto{d.next})
-	}
+	c.add(SNAT, prioKnown, FeatureNAT, MatchOf(router, m), behind(out, Goto{Resolve})...)
+	c.add(Redirect, prioKnown, FeatureNAT, MatchOf(router, m), behind(in, Goto{Route})...)
 	return mark
 }
+
+// behind gives an action behind limits that others have too.
+func behind(limits []Action, a Action) []Action { return append(slices.Clip(limits), a) }
 
 // outward is a route that leads outside.
 type outward struct {
@@ -170,8 +173,9 @@ func (c *compiler) gateway(r *model.HostRouter, ord uint32, router Term, sp spac
 			continue
 		}
 		var mark uint32
+		out, in := c.rates("router/"+r.ID, gw.QoS, model.Egress), c.rates("router/"+r.ID, gw.QoS, model.Ingress)
 		if gw.SNAT {
-			mark = c.known(router, "router/"+r.ID+"/"+a.String())
+			mark = c.known(router, "router/"+r.ID+"/"+a.String(), out, in)
 		}
 		if gw.Active {
 			// What is sent to this address from inside may be an answer to what was sent with it.
@@ -181,7 +185,10 @@ func (c *compiler) gateway(r *model.HostRouter, ord uint32, router Term, sp spac
 			c.toSelf(Redirect, prioTold, ord, router, a, Is(TrackMark, 0))
 			c.add(SNAT, prioSelf, FeatureNAT, MatchOf(router, v.typ, IsAddr(v.src, a)), Goto{Resolve})
 			if gw.SNAT {
-				translate = []Action{Translate{Zone: Router, Source: true, Addr: a, Mark: mark, Stage: Leave}}
+				if len(out) > 0 { // a packet of a known connection has this source already
+					c.add(SNAT, prioSelf+1, FeatureQoS, MatchOf(router, v.typ, IsAddr(v.src, a), Is(TrackMark, uint64(mark))), behind(out, Goto{Resolve})...)
+				}
+				translate = behind(out, Translate{Zone: Router, Source: true, Addr: a, Mark: mark, Stage: Leave})
 				c.add(SNAT, prioSNAT, FeatureNAT, MatchOf(append(fresh(), router)...), translate...)
 				c.leaves(router, a)
 			}
@@ -262,12 +269,13 @@ func (c *compiler) floating(f *model.HostFloating) {
 	to := func(more ...Term) Match {
 		return MatchOf(append(append(fresh(), router, IsAddr(IPDst, addr)), more...)...)
 	}
+	out, in := c.rates("floating/"+f.ID, f.QoS, model.Egress), c.rates("floating/"+f.ID, f.QoS, model.Ingress)
 	inside := map[netip.Addr]bool{}
 	if fixed.Is4() {
 		inside[fixed] = true
-		mark := c.known(router, "floating/"+f.ID+"/"+addr.String()+"/"+fixed.String())
-		c.add(Redirect, prioFloat, FeatureNAT, to(), Translate{Zone: Router, Addr: fixed, Mark: mark, Stage: Route})
-		c.add(SNAT, prioFloat, FeatureNAT, MatchOf(append(fresh(), router, IsAddr(IPSrc, fixed))...), Translate{Zone: Router, Source: true, Addr: addr, Mark: mark, Stage: Leave})
+		mark := c.known(router, "floating/"+f.ID+"/"+addr.String()+"/"+fixed.String(), out, in)
+		c.add(Redirect, prioFloat, FeatureNAT, to(), behind(in, Translate{Zone: Router, Addr: fixed, Mark: mark, Stage: Route})...)
+		c.add(SNAT, prioFloat, FeatureNAT, MatchOf(append(fresh(), router, IsAddr(IPSrc, fixed))...), behind(out, Translate{Zone: Router, Source: true, Addr: addr, Mark: mark, Stage: Leave})...)
 		c.leaves(router, addr)
 		for _, o := range outwards(r) {
 			if o.dst.Addr().Is4() {
@@ -285,10 +293,10 @@ func (c *compiler) floating(f *model.HostFloating) {
 			continue
 		}
 		inside[w.Address.Unmap()] = true
-		mark := c.known(router, fmt.Sprintf("forward/%s/%v/%s/%d-%d/%v/%d", w.ID, addr, w.Protocol, w.External, w.Count, w.Address, w.Internal))
+		mark := c.known(router, fmt.Sprintf("forward/%s/%v/%s/%d-%d/%v/%d", w.ID, addr, w.Protocol, w.External, w.Count, w.Address, w.Internal), out, in)
 		for n := range w.Count {
 			c.add(Redirect, prioForward, FeatureNAT, to(Is(IPProto, proto), Is(src, uint64(w.External+n))),
-				Translate{Zone: Router, Addr: w.Address.Unmap(), MinPort: w.Internal + n, MaxPort: w.Internal + n, Mark: mark, Stage: Route})
+				behind(in, Translate{Zone: Router, Addr: w.Address.Unmap(), MinPort: w.Internal + n, MaxPort: w.Internal + n, Mark: mark, Stage: Route})...)
 		}
 	}
 	if partial(r) {

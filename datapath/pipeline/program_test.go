@@ -98,6 +98,7 @@ func drawRow(t *rapid.T) model.HostRow {
 		return r
 	case 7:
 		f := &model.HostFloating{ID: fmt.Sprintf("f%d", n), RouterID: fmt.Sprintf("r%d", net), NetworkID: "e", VNI: 100000, Address: netip.AddrFrom4([4]byte{203, 0, 113, byte(20 + n)}), MAC: mac("f", n)}
+		f.QoS.IngressKbps = rapid.SampledFrom([]int{0, 1000}).Draw(t, "limit")
 		if rapid.Bool().Draw(t, "fixed") {
 			f.Fixed = netip.AddrFrom4([4]byte{10, 0, 0, byte(n)})
 		}

@@ -42,7 +42,7 @@ func TestStockNetwork(t *testing.T) {
 	t.Run("networks and subnets", func(t *testing.T) { stockSubnets(at(t, s), at(t, o), at(t, admin)) })
 	t.Run("ports", func(t *testing.T) { stockPorts(at(t, s), at(t, o)) })
 	t.Run("routers", func(t *testing.T) { stockRouters(at(t, s), at(t, o), at(t, admin)) })
-	t.Run("floating IPs", func(t *testing.T) { stockFloating(at(t, s), at(t, o)) })
+	t.Run("floating IPs", func(t *testing.T) { stockFloating(at(t, s), at(t, o), at(t, admin)) })
 	t.Run("security groups", func(t *testing.T) { stockGroups(at(t, s), at(t, o)) })
 	t.Run("pools and scopes", func(t *testing.T) { stockPools(at(t, s), at(t, admin)) })
 	t.Run("RBAC", func(t *testing.T) { stockRBAC(at(t, s), at(t, o)) })
@@ -174,7 +174,7 @@ func stockRouters(s, o, admin *stock) {
 	s.do("network delete left right")
 }
 
-func stockFloating(s, o *stock) {
+func stockFloating(s, o, admin *stock) {
 	s.do("network create inner")
 	s.do("subnet create --network inner --subnet-range 10.4.0.0/24 inner4")
 	s.do("port create --network inner --fixed-ip subnet=inner4,ip-address=10.4.0.5 guest")
@@ -184,6 +184,16 @@ func stockFloating(s, o *stock) {
 	s.do("router add subnet edge inner4")
 	s.do("router set --external-gateway public edge")
 	s.do("floating ip set --port guest $fip")
+	admin.make("bronze", "network qos policy create --share bronze")
+	s.ids["bronze"] = admin.ids["bronze"]
+	s.do("floating ip set --qos-policy bronze $fip")
+	s.wants("floating ip show $fip", "qos_policy_id=$bronze")
+	s.do("floating ip unset --qos-policy $fip")
+	s.wants("floating ip show $fip", "qos_policy_id=null")
+	s.do("router set --qos-policy bronze edge")
+	admin.refused("", "network qos policy delete bronze")
+	s.do("router unset --qos-policy edge")
+	admin.do("network qos policy delete bronze")
 	s.wants("floating ip show $fip", "fixed_ip_address=10.4.0.5", "floating_ip_address=203.0.113.", "router_id=")
 	s.refused("", "router remove subnet edge inner4")
 	s.refused("", "router unset --external-gateway edge")
