@@ -3,11 +3,13 @@ package agent
 import (
 	"bufio"
 	"context"
+	"errors"
 	"net"
 	"net/netip"
 	"slices"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -46,12 +48,25 @@ func resolve(a *Agent, n uint32, q *dns.Msg, tcp bool) *dns.Msg {
 
 func asking(name string, typ uint16) *dns.Msg { return new(dns.Msg).SetQuestion(dns.Fqdn(name), typ) }
 
+// listenAnywhere listens at a port that is free for both protocols.
+func listenAnywhere(t testing.TB) (net.PacketConn, net.Listener) {
+	t.Helper()
+	for range 100 {
+		pc, ln, err := listenDNS(netip.MustParseAddrPort("127.0.0.1:0"))
+		if err == nil {
+			return pc, ln
+		}
+		if !errors.Is(err, syscall.EADDRINUSE) { // the one is free for UDP, and not for TCP
+			t.Fatal(err)
+		}
+	}
+	t.Fatal("no port is free")
+	return nil, nil
+}
+
 // upstream is a resolver of the host: it knows outside.example alone.
 func upstream(t testing.TB) (addr string, count *atomic.Int64) {
-	pc, ln, err := listenDNS(netip.MustParseAddrPort("127.0.0.1:0"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	pc, ln := listenAnywhere(t)
 	count = new(atomic.Int64)
 	h := dns.HandlerFunc(func(w dns.ResponseWriter, q *dns.Msg) {
 		count.Add(1)
@@ -317,10 +332,7 @@ func BenchmarkDNSLocal(b *testing.B) {
 // The sockets are read, a stranger's question is dropped, and the service ends with its context.
 func TestDNSServe(t *testing.T) {
 	_, a, _, _, _ := two(t)
-	pc, ln, err := listenDNS(netip.MustParseAddrPort("127.0.0.1:0"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	pc, ln := listenAnywhere(t)
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan struct{})
 	go func() { a.dns.serve(ctx, pc, ln); close(ended) }()

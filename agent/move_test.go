@@ -54,7 +54,7 @@ func newPair(t worldT, tb testing.TB, dir string, cfg fake.HostConfig) *pair {
 		}
 		v.hosts[i] = newWorld(sub, cfg)
 		v.hosts[i].side.Credentials = auth.Host(id)
-		ln, err := net.Listen("tcp", "127.0.0.1:0") // its number, for all lives of the agent
+		ln, err := net.Listen("tcp", fmt.Sprintf("127.2.%d.%d:0", os.Getpid()>>8&255, os.Getpid()&255)) // its number, for all lives of the agent; no connection gets it meanwhile
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -87,7 +87,7 @@ func newVolumeHost(t testing.TB, w *world, ca *channeltest.Authority, shared str
 		cfg: files.Config{Dir: filepath.Join(w.dir, "vol"), Run: filepath.Join(run, "d")}, shared: files.Config{Dir: shared, Shared: true}}
 	h.creds = ca.Host(h.id)
 	w.side.Credentials = h.creds
-	ln, err := net.Listen("tcp", "127.0.0.1:0") // for a port, which each life of the agent has again
+	ln, err := net.Listen("tcp", fmt.Sprintf("127.2.%d.%d:0", os.Getpid()>>8&255, os.Getpid()&255)) // for a port, which each life of the agent has again: no connection gets it meanwhile
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -106,6 +106,19 @@ func (s *site) to(mac string, dst netip.Addr, src, port uint16) sim.Packet {
 // back answers a packet that came outside, and checks that the answer arrives where the first one came from.
 func (s *site) back(g *Guest, sent, seen sim.Packet) {
 	s.t.Helper()
+	p := s.answerTo(seen)
+	s.cameBack(sent, p, s.o.Passes(g, p))
+}
+
+// backAtLast is back for a moment after the gateway has moved, see arrives.
+func (s *site) backAtLast(g *Guest, sent, seen sim.Packet) {
+	s.t.Helper()
+	p := s.answerTo(seen)
+	s.cameBack(sent, p, s.arrives(g, p))
+}
+
+// answerTo is the outside machine's answer to a packet.
+func (s *site) answerTo(seen sim.Packet) sim.Packet {
 	p := seen
 	p.EthSrc, p.EthDst, p.Src, p.Dst, p.SrcPort, p.DstPort, p.TTL, p.Payload, p.VLAN = seen.EthDst, seen.EthSrc, seen.Dst, seen.Src, seen.DstPort, seen.SrcPort, 64, s.w.Token(), 0
 	if p.Proto == pipeline.ProtoICMP {
@@ -114,7 +127,11 @@ func (s *site) back(g *Guest, sent, seen sim.Packet) {
 	if p.Flags == sim.SYN {
 		p.Flags |= sim.ACK
 	}
-	q := s.o.Passes(g, p)
+	return p
+}
+
+func (s *site) cameBack(sent, p, q sim.Packet) {
+	s.t.Helper()
 	if q.Src != sent.Dst || q.Dst != sent.Src || q.DstPort != sent.SrcPort && p.Proto != pipeline.ProtoICMP || p.Proto == pipeline.ProtoICMP && q.SrcPort != sent.SrcPort {
 		s.t.Errorf("the answer to %s arrives as %s", sent.Summary(), q.Summary())
 	}
@@ -124,23 +141,40 @@ func (s *site) back(g *Guest, sent, seen sim.Packet) {
 func (s *site) in(g *Guest, p sim.Packet, dst netip.Addr) sim.Packet {
 	s.t.Helper()
 	q := s.o.Passes(g, p)
-	if q.Src != p.Src || q.Dst != dst || q.EthDst != g.MAC() || q.TTL != p.TTL-1 {
-		s.t.Errorf("%s arrives as %s ttl=%d", p.Summary(), q.Summary(), q.TTL)
-	}
+	s.cameIn(g, p, q, dst)
 	return q
 }
 
-// arrives sends from outside until a guest gets it: for a moment after an address has moved, the switches
-// between may think that it is where it was.
-func (s *site) arrives(g *Guest, p sim.Packet) {
+func (s *site) cameIn(g *Guest, p, q sim.Packet, dst netip.Addr) {
 	s.t.Helper()
+	if q.Src != p.Src || q.Dst != dst || q.EthDst != g.MAC() || q.TTL != p.TTL-1 {
+		s.t.Errorf("%s arrives as %s ttl=%d", p.Summary(), q.Summary(), q.TTL)
+	}
+}
+
+// arrives sends from outside until a guest gets it, and gives what the guest gets: for a moment after an address
+// has moved, the switches between may think that it is where it was.
+func (s *site) arrives(g *Guest, p sim.Packet) (q sim.Packet) {
+	s.t.Helper()
+	var sent [][]byte
+	n := 0
 	WaitFor(s.t, p.Summary()+" to reach "+g.Port.ID, func() bool {
-		p.Payload = s.w.Token()
-		s.o.Send(p)
-		s.w.fence(s.w.Host(0), s.w.Host(1))
-		g.flush()
-		return slices.ContainsFunc(g.seen, func(q sim.Packet) bool { return bytes.Equal(q.Payload, p.Payload) })
+		if n%100 == 0 { // five times a second
+			p.Payload = s.w.Token()
+			sent = append(sent, p.Payload)
+			s.o.Send(p)
+		}
+		n++
+		g.take()
+		i := slices.IndexFunc(g.seen, func(q sim.Packet) bool {
+			return slices.ContainsFunc(sent, func(b []byte) bool { return bytes.Equal(q.Payload, b) })
+		})
+		if i >= 0 {
+			q = g.seen[i]
+		}
+		return i >= 0
 	})
+	return q
 }
 
 // dropped sends a packet from outside that none of the guests may get. The gateway's answer to what is sent
@@ -361,11 +395,17 @@ func testForward(t *testing.T, f Fabric) {
 	}
 }
 
+// echo makes an echo request from outside.
+func (s *site) echo(mac string, dst netip.Addr) sim.Packet {
+	p := s.to(mac, dst, 77, 0)
+	p.Proto, p.ICMPType = pipeline.ProtoICMP, 8
+	return p
+}
+
 // pings sends an echo request from outside and waits for its answer.
 func (s *site) pings(mac string, dst netip.Addr) {
 	s.t.Helper()
-	p := s.to(mac, dst, 77, 0)
-	p.Proto, p.ICMPType = pipeline.ProtoICMP, 8
+	p := s.echo(mac, dst)
 	s.o.Send(p)
 	s.o.Expect("echo reply of "+dst.String(), func(q sim.Packet) bool {
 		return q.Proto == pipeline.ProtoICMP && q.ICMPType == 0 && q.Src == dst && bytes.Equal(q.Payload, p.Payload)
@@ -415,9 +455,22 @@ func testGatewayMoves(t *testing.T, f Fabric) {
 		}
 		for _, g := range []*Guest{tn.a, tn.b} {
 			p := g.via(tn.port, s.o.IP(), 53)
-			s.back(g, p, s.out(g, p, s.ext.at(10), mac))
+			s.backAtLast(g, p, s.out(g, p, s.ext.at(10), mac))
 		}
-		s.pings(mac, s.ext.at(10))
+		var asked [][]byte
+		n := 0
+		WaitFor(t, "the gateway to answer", func() bool {
+			if n%100 == 0 { // five times a second
+				p := s.echo(mac, s.ext.at(10))
+				asked = append(asked, p.Payload)
+				s.o.Send(p)
+			}
+			n++
+			s.o.take()
+			return slices.ContainsFunc(s.o.seen, func(q sim.Packet) bool {
+				return q.Proto == pipeline.ProtoICMP && q.ICMPType == 0 && slices.ContainsFunc(asked, func(b []byte) bool { return bytes.Equal(q.Payload, b) })
+			})
+		})
 	}
 	// Nobody is active: the guest is told.
 	none := s.gateway(tn.router, 10, h1, h0)
@@ -571,7 +624,7 @@ func testOutside6(t *testing.T, f Fabric) {
 			}
 			back := s.to(mac, g.IP(), 53, 40000)
 			back.EthType = pipeline.TypeIPv6
-			s.in(g, back, g.IP())
+			s.cameIn(g, back, s.arrives(g, back), g.IP())
 		}
 		// The question for the gateway's address is answered by the one that is active.
 		ask := sim.Packet{EthSrc: s.o.MAC(), EthDst: pipeline.MAC{0x33, 0x33, 0xff, 0, 0, 0x0a}, EthType: pipeline.TypeIPv6, Src: s.o.IP(), Dst: netip.MustParseAddr("ff02::1:ff00:a"),

@@ -304,6 +304,29 @@ func (g *Guest) Expect(what string, is func(sim.Packet) bool) sim.Packet {
 	}
 }
 
+// take takes the frames that have come, without waiting for any.
+func (g *Guest) take() {
+	g.t.Helper()
+	for {
+		select {
+		case b, ok := <-g.nic.Frames():
+			if !ok {
+				g.t.Fatalf("%s: device gone", g.Port.ID)
+			}
+			p, err := sim.Parse(b)
+			if err != nil {
+				g.t.Fatalf("%s got a broken frame: %v", g.Port.ID, err)
+			}
+			if g.hears != nil {
+				g.hears(p)
+			}
+			g.seen = append(g.seen, p)
+		default:
+			return
+		}
+	}
+}
+
 // Token makes a payload that no other packet of the world has.
 func (w *World) Token() []byte {
 	w.token++
