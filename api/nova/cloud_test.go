@@ -154,10 +154,14 @@ func (c *cloud) furnish() {
 // from them.
 func (c *cloud) net(token, name, cidr string) string {
 	c.t.Helper()
-	first := netip.MustParsePrefix(cidr).Addr().As4()
+	block := netip.MustParsePrefix(cidr)
+	first := block.Addr().As4()
 	last := first
 	first[3] += 100
-	last[3] += 250
+	for i := block.Bits(); i < 32; i++ {
+		last[i/8] |= 0x80 >> (i % 8)
+	}
+	last[3]-- // which is for all
 	a := c.at("/network", token, "POST", "/v2.0/networks", object{"network": object{"name": name}})
 	id, _ := a.body["network"].(object)["id"].(string)
 	if b := c.at("/network", token, "POST", "/v2.0/subnets", object{"subnet": object{"network_id": id, "ip_version": 4, "cidr": cidr,
