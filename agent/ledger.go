@@ -228,6 +228,15 @@ func leave(index map[model.ID]map[model.ID]bool, of, port model.ID) {
 	}
 }
 
+// bodyOf gives the JSON of a row of a batch: as it came, where it came from elsewhere.
+func bodyOf(b *model.HostBatch, i int) ([]byte, error) {
+	if len(b.Bodies) == len(b.Upserts) {
+		return b.Bodies[i], nil
+	}
+	_, body, err := link.EncodeRow(b.Upserts[i])
+	return body, err
+}
+
 // apply takes a batch and tells which rows it changes: a batch of everything costs the rest
 // of the agent no more than what is new in it. A generation older than the
 // ledger's is a fault.Conflict: whoever sent it has been overtaken.
@@ -260,8 +269,8 @@ func (l *ledger) apply(b model.HostBatch) (touched []model.RowID, err error) {
 				return err
 			}
 		}
-		for _, r := range b.Upserts {
-			_, body, err := link.EncodeRow(r)
+		for i, r := range b.Upserts {
+			body, err := bodyOf(&b, i)
 			if err != nil {
 				return err
 			}

@@ -235,7 +235,7 @@ func (v *view) put(id model.RowID, r model.HostRow, b *model.HostBatch) {
 	}
 	v.sent[at] = h
 	v.track(id, at, r)
-	b.Upserts = append(b.Upserts, r)
+	b.Upserts, b.Bodies = append(b.Upserts, r), append(b.Bodies, body)
 }
 
 // track keeps the sets of what the host has; r is nil where the row has gone.

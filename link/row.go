@@ -57,12 +57,17 @@ func DecodeRow(kind model.RowKind, body []byte) (model.HostRow, error) {
 
 func encodeBatch(b model.HostBatch) (*linkpb.Rows, error) {
 	out := &linkpb.Rows{Full: b.Full, Generation: b.Generation}
-	for _, r := range b.Upserts {
+	out.Upserts = make([]*linkpb.Row, len(b.Upserts))
+	for i, r := range b.Upserts {
+		if len(b.Bodies) == len(b.Upserts) {
+			out.Upserts[i] = &linkpb.Row{Kind: string(r.RowID().Kind), Body: b.Bodies[i]}
+			continue
+		}
 		kind, body, err := EncodeRow(r)
 		if err != nil {
 			return nil, fmt.Errorf("encode %s: %w", r.RowID(), err)
 		}
-		out.Upserts = append(out.Upserts, &linkpb.Row{Kind: string(kind), Body: body})
+		out.Upserts[i] = &linkpb.Row{Kind: string(kind), Body: body}
 	}
 	for _, id := range b.Removes {
 		out.Removes = append(out.Removes, &linkpb.RowRef{Kind: string(id.Kind), Key: id.Key})
@@ -77,7 +82,7 @@ func decodeBatch(p *linkpb.Rows) (model.HostBatch, error) {
 		if err != nil {
 			return b, err
 		}
-		b.Upserts = append(b.Upserts, row)
+		b.Upserts, b.Bodies = append(b.Upserts, row), append(b.Bodies, r.Body)
 	}
 	for _, r := range p.Removes {
 		b.Removes = append(b.Removes, model.RowID{Kind: model.RowKind(r.Kind), Key: r.Key})

@@ -133,3 +133,29 @@ func BenchmarkBatch1000(b *testing.B) {
 		c.sites[0].views.batches <- batch
 	}
 }
+
+// BenchmarkEncodeBatch makes a message of 100 peers: whoever made the batch has their JSON, or has not.
+func BenchmarkEncodeBatch(b *testing.B) {
+	var plain model.HostBatch
+	for i := range 100 {
+		plain.Upserts = append(plain.Upserts, &model.HostPeer{ID: model.NewID(), NetworkID: "n", MAC: fmt.Sprintf("02:00:00:00:00:%02x", i)})
+	}
+	with := plain
+	for _, r := range plain.Upserts {
+		_, body, err := EncodeRow(r)
+		if err != nil {
+			b.Fatal(err)
+		}
+		with.Bodies = append(with.Bodies, body)
+	}
+	for name, batch := range map[string]model.HostBatch{"rows": plain, "bodies": with} {
+		b.Run(name, func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				if p, err := encodeBatch(batch); err != nil || len(p.Upserts) != 100 {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}

@@ -91,6 +91,7 @@ type Server struct {
 	grpc *grpc.Server
 
 	reporting chan struct{} // holds one value for each host whose reports are being brought in
+	telling   chan struct{} // holds one value for each host that is being told everything
 
 	mu       sync.Mutex
 	sessions map[model.ID]*session
@@ -101,6 +102,14 @@ type Server struct {
 // reportsAtOnce is how many hosts' reports are brought into the store at once. More make it no
 // faster, and each holds a version of the state in memory: a thousand hosts that report at once, gigabytes.
 const reportsAtOnce = 16
+
+// tellAtOnce is how many hosts are told everything at once, and tellFor how long one that does not take it may keep the others
+// waiting. A thousand hosts come at once when a server starts: all rows of all hosts would be in memory, and each
+// host would have its rows as late as the last.
+const (
+	tellAtOnce = 16
+	tellFor    = time.Second
+)
 
 // NewServer makes a Server.
 func NewServer(cfg ServerConfig) (*Server, error) {
@@ -126,7 +135,7 @@ func NewServer(cfg ServerConfig) (*Server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("certificate of this server: %w", err)
 	}
-	s := &Server{cfg: cfg, tls: tc, sessions: map[model.ID]*session{}, reporting: make(chan struct{}, reportsAtOnce)}
+	s := &Server{cfg: cfg, tls: tc, sessions: map[model.ID]*session{}, reporting: make(chan struct{}, reportsAtOnce), telling: make(chan struct{}, tellAtOnce)}
 	s.ctx, s.stop = context.WithCancel(context.Background())
 	s.http = &http.Client{Transport: &http.Transport{TLSClientConfig: tc.Clone(), ForceAttemptHTTP2: true, IdleConnTimeout: time.Minute, HTTP2: liveness()}}
 	s.grpc = grpc.NewServer(grpc.Creds(credentials.NewTLS(tc)), grpc.MaxRecvMsgSize(64<<20))

@@ -227,6 +227,11 @@ func (ss *session) rows(ctx context.Context) error {
 	case <-ctx.Done():
 		return ctx.Err()
 	}
+	told, err := ss.turn(ctx)
+	if err != nil {
+		return err
+	}
+	defer told()
 	view := ss.s.cfg.Views.Open(ss.host)
 	defer view.Close()
 	for {
@@ -243,6 +248,7 @@ func (ss *session) rows(ctx context.Context) error {
 		}
 		select {
 		case a := <-ss.applied:
+			told()
 			if a.Error != "" {
 				return status.Errorf(codes.Aborted, "the host refused generation %d: %s", b.Generation, a.Error)
 			}
@@ -250,6 +256,18 @@ func (ss *session) rows(ctx context.Context) error {
 			return ctx.Err()
 		}
 	}
+}
+
+// turn waits until the host may be told everything. told ends its turn: another's begins; where it is not called, after tellFor.
+func (ss *session) turn(ctx context.Context) (told func(), err error) {
+	select {
+	case ss.s.telling <- struct{}{}:
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	end := sync.OnceFunc(func() { <-ss.s.telling })
+	timer := time.AfterFunc(tellFor, end)
+	return func() { timer.Stop(); end() }, nil
 }
 
 // pingEach is how often a host is pinged at least, whatever its lease: it bears a silence of 10 s (ClientConfig.Silence).

@@ -89,6 +89,21 @@ func TestRowsDown(t *testing.T) {
 }
 
 // TestUnknownRow: a row of a kind that this agent does not know is refused, not skipped.
+// TestSlowHostsKeepNobodyWaiting: more hosts than are told everything at once do not take it, and another has it all the same.
+func TestSlowHostsKeepNobodyWaiting(t *testing.T) {
+	t.Parallel()
+	c := newCloud(t, 1)
+	for range tellAtOnce {
+		if _, err := (&session{s: c.sites[0].Server}).turn(t.Context()); err != nil { // and never say that they have it
+			t.Fatal(err)
+		}
+	}
+	h := c.join("h1")
+	c.run(h)
+	until(t, soon, "the first batch", func() bool { return len(h.got()) == 1 })
+	until(t, soon, "all turns over", func() bool { return len(c.sites[0].telling) == 0 })
+}
+
 func TestUnknownRow(t *testing.T) {
 	t.Parallel()
 	c := newCloud(t, 1)

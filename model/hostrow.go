@@ -445,5 +445,6 @@ type HostBatch struct {
 	Full       bool  // Upserts is all that is wanted; Removes is empty
 	Generation int64 // store revision that it leads to; never falls
 	Upserts    []HostRow
+	Bodies     [][]byte // JSON of each of Upserts, where whoever made the batch has it; else nil
 	Removes    []RowID
 }
