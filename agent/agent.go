@@ -115,6 +115,9 @@ type Config struct {
 	Resync     time.Duration                // how often the world is compared with the rows; default 5 s
 	Repeat     Repeat                       // pauses after failures
 	Cache      CacheConfig                  // of images
+
+	Clock func() time.Duration                                    // of leases, and the link's; default link.SinceBoot
+	Reach func(context.Context, netip.AddrPort) (net.Conn, error) // connects to another host's Channel; default TCP
 }
 
 // Repeat says how often what failed is tried again.
@@ -156,6 +159,9 @@ func (c *Config) defaults() error {
 	}
 	if c.Now == nil {
 		c.Now = time.Now
+	}
+	if c.Clock == nil {
+		c.Clock = link.SinceBoot
 	}
 	if c.Listen == nil {
 		at := c.Metadata
@@ -241,7 +247,7 @@ func New(cfg Config) (*Agent, error) {
 	}
 	a.link = cfg.Link(a)
 	a.channel = channel.NewServer(channel.ServerConfig{Credentials: a.link, Log: cfg.Log})
-	a.dialer = &channel.Dialer{Credentials: a.link}
+	a.dialer = &channel.Dialer{Credentials: a.link, Reach: cfg.Reach}
 	if a.leases, err = newLeases(a); err != nil {
 		return nil, errors.Join(fmt.Errorf("agent: %w", err), l.close())
 	}

@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"yakumo/hypervisor"
-	"yakumo/link"
 	"yakumo/model"
 )
 
@@ -25,9 +24,9 @@ type leases struct {
 	boot func() time.Duration
 
 	mu   sync.Mutex
-	ends map[model.ID]time.Duration // when each leased guest must be off, link.SinceBoot
+	ends map[model.ID]time.Duration // when each leased guest must be off, by boot
 	cut  map[model.ID]bool          // it is to be looked at when the host is heard of
-	last map[model.ID]time.Duration // when it was to be off last, link.SinceBoot
+	last map[model.ID]time.Duration // when it was to be off last, by boot
 	kept bool                       // the file is as ends
 }
 
@@ -56,7 +55,7 @@ func readLeases(dir string) (leaseList, error) {
 }
 
 func newLeases(a *Agent) (*leases, error) {
-	l := &leases{a: a, boot: link.SinceBoot, ends: map[model.ID]time.Duration{}, cut: map[model.ID]bool{}, last: map[model.ID]time.Duration{}}
+	l := &leases{a: a, boot: a.cfg.Clock, ends: map[model.ID]time.Duration{}, cut: map[model.ID]bool{}, last: map[model.ID]time.Duration{}}
 	old, err := readLeases(a.cfg.Dir)
 	if err != nil {
 		return nil, fmt.Errorf("leases of guests: %w", err)

@@ -73,7 +73,7 @@ func TestKeepLeases(t *testing.T) {
 	if got := guestProcesses(map[string]bool{late: true, early: true}); len(got) != 2 || got[procs[late].Process.Pid] != late {
 		t.Errorf("the guests' processes are %v", got)
 	}
-	overdue(map[model.ID]time.Duration{late: now - leaseGrace, early: now}, now, log)
+	killGuests(overdue(map[model.ID]time.Duration{late: now - leaseGrace, early: now}, now), log)
 	if err := procs[late].Wait(); err == nil || err.Error() != "signal: killed" {
 		t.Errorf("the guest whose lease has ended: %v", err)
 	}

@@ -32,7 +32,26 @@ func leasesWatched(dir string) bool {
 // a process of its own, and asks nothing of libvirt: a guest is a process whose arguments have its id after -uuid. It ends with
 // ctx, when nothing has been leased for a minute, or at once where another process watches.
 func KeepLeases(ctx context.Context, dir string, log *slog.Logger) error {
-	f, err := os.OpenFile(filepath.Join(dir, leaseLock), os.O_RDWR|os.O_CREATE, 0o600)
+	boot, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	if err != nil {
+		return err
+	}
+	w := LeaseWatch{Dir: dir, BootID: string(bytes.TrimSpace(boot)), Clock: link.SinceBoot, Kill: func(late map[model.ID]bool) { killGuests(late, log) }, Log: log}
+	return w.Run(ctx)
+}
+
+// LeaseWatch is KeepLeases on whatever host. All of it is needed.
+type LeaseWatch struct {
+	Dir    string                         // the agent's
+	BootID string                         // of the host's kernel, as the agent's
+	Clock  func() time.Duration           // as the agent's
+	Kill   func(guests map[model.ID]bool) // ends the processes of guests, where there are any
+	Log    *slog.Logger
+}
+
+// Run watches, as KeepLeases does.
+func (w *LeaseWatch) Run(ctx context.Context) error {
+	f, err := os.OpenFile(filepath.Join(w.Dir, leaseLock), os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return err
 	}
@@ -40,23 +59,19 @@ func KeepLeases(ctx context.Context, dir string, log *slog.Logger) error {
 	if unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB) != nil {
 		return nil
 	}
-	boot, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
-	if err != nil {
-		return err
-	}
 	tick := time.NewTicker(500 * time.Millisecond)
 	defer tick.Stop()
-	idle := link.SinceBoot()
+	idle := w.Clock()
 	for {
-		l, err := readLeases(dir)
-		now := link.SinceBoot()
+		l, err := readLeases(w.Dir)
+		now := w.Clock()
 		switch {
 		case err != nil:
-			log.Error("the leases of guests cannot be read", "err", err)
+			w.Log.Error("the leases of guests cannot be read", "err", err)
 		case len(l.Ends) > 0:
 			idle = now
-			if l.BootID == string(bytes.TrimSpace(boot)) {
-				overdue(l.Ends, now, log)
+			if late := overdue(l.Ends, now); l.BootID == w.BootID && len(late) > 0 {
+				w.Kill(late)
 			}
 		case now-idle > time.Minute:
 			return nil
@@ -69,17 +84,19 @@ func KeepLeases(ctx context.Context, dir string, log *slog.Logger) error {
 	}
 }
 
-// overdue kills the guests whose leases have ended.
-func overdue(ends map[model.ID]time.Duration, now time.Duration, log *slog.Logger) {
-	late := map[string]bool{}
+// overdue gives the guests whose leases have ended too long ago.
+func overdue(ends map[model.ID]time.Duration, now time.Duration) map[model.ID]bool {
+	late := map[model.ID]bool{}
 	for id, end := range ends {
 		if now >= end+leaseGrace {
 			late[id] = true
 		}
 	}
-	if len(late) == 0 {
-		return
-	}
+	return late
+}
+
+// killGuests kills the guests' processes.
+func killGuests(late map[model.ID]bool, log *slog.Logger) {
 	for pid, id := range guestProcesses(late) {
 		log.Error("a guest runs longer than its lease; it is killed", "server", id, "pid", pid)
 		if err := unix.Kill(pid, unix.SIGKILL); err != nil && err != unix.ESRCH {

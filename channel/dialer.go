@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net"
+	"net/netip"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -18,6 +19,8 @@ import (
 type Dialer struct {
 	Credentials Credentials
 	Now         func() time.Time // the clock by which certificates are judged; default time.Now
+	// Reach opens a connection to where another host's channel listens; default TCP.
+	Reach func(ctx context.Context, at netip.AddrPort) (net.Conn, error)
 }
 
 // Dial calls a service of another host and returns when its handler has taken the call. The connection's bytes are the
@@ -38,7 +41,13 @@ func (d *Dialer) Dial(ctx context.Context, at model.HostAt, service string, args
 	}
 	dctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	raw, err := new(net.Dialer).DialContext(dctx, "tcp", at.Channel.String())
+	reach := d.Reach
+	if reach == nil {
+		reach = func(ctx context.Context, at netip.AddrPort) (net.Conn, error) {
+			return new(net.Dialer).DialContext(ctx, "tcp", at.String())
+		}
+	}
+	raw, err := reach(dctx, at.Channel)
 	if err != nil {
 		return nil, unreached(err)
 	}

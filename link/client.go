@@ -62,6 +62,10 @@ type ClientConfig struct {
 	// Silence is how long the server may be silent before the client attaches anew; default 10 s.
 	Silence time.Duration
 	Now     func() time.Time // the clock by which certificates are judged; default time.Now
+	// Clock is the clock of leases; default SinceBoot.
+	Clock func() time.Duration
+	// Connect reaches a server of Servers; default is a connection of gRPC, with the host's certificate.
+	Connect func(server string) (linkpb.HostsClient, io.Closer, error)
 }
 
 // Client is a host's half of the link.
@@ -95,7 +99,13 @@ func NewClient(cfg ClientConfig) *Client {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
+	if cfg.Clock == nil {
+		cfg.Clock = SinceBoot
+	}
 	c := &Client{cfg: cfg, servers: map[model.ID]model.ServerReport{}, ports: map[model.ID]model.PortReport{}, volumes: map[model.ID]model.VolumeReport{}, wake: make(chan struct{}, 1)}
+	if cfg.Connect == nil {
+		c.cfg.Connect = c.connect
+	}
 	c.http = &http.Client{Transport: &http.Transport{TLSClientConfig: c.tls(), ForceAttemptHTTP2: true, IdleConnTimeout: time.Minute,
 		ResponseHeaderTimeout: 30 * time.Second, HTTP2: liveness()}}
 	// A connection each: a server that refuses an upload half-way ends its connection, and a body that was begun is not sent twice.
@@ -435,9 +445,18 @@ func (c *Client) Run(ctx context.Context) error {
 	return ctx.Err()
 }
 
-func (c *Client) attach(ctx context.Context, server string) error {
+// connect is the default of ClientConfig.Connect.
+func (c *Client) connect(server string) (linkpb.HostsClient, io.Closer, error) {
 	conn, err := grpc.NewClient("passthrough:///"+server, grpc.WithTransportCredentials(credentials.NewTLS(c.tls())),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(256<<20)))
+	if err != nil {
+		return nil, nil, err
+	}
+	return linkpb.NewHostsClient(conn), conn, nil
+}
+
+func (c *Client) attach(ctx context.Context, server string) error {
+	client, conn, err := c.cfg.Connect(server)
 	if err != nil {
 		return err
 	}
@@ -451,7 +470,7 @@ func (c *Client) attach(ctx context.Context, server string) error {
 	// From the first byte on: a server that takes the connection and says nothing is no server.
 	silence := time.AfterFunc(c.cfg.Silence, func() { cancel(errors.New("the server was silent")) })
 	defer silence.Stop()
-	err = c.converse(ctx, cancel, linkpb.NewHostsClient(conn), server, facts, func() { silence.Reset(c.cfg.Silence) })
+	err = c.converse(ctx, cancel, client, server, facts, func() { silence.Reset(c.cfg.Silence) })
 	if cause := context.Cause(ctx); cause != nil && !errors.Is(cause, context.Canceled) {
 		return cause
 	}
@@ -520,7 +539,7 @@ func (c *Client) converse(ctx context.Context, cancel context.CancelCauseFunc, c
 		heard()
 		switch k := m.Kind.(type) {
 		case *linkpb.ToHost_Ping:
-			counting.ping(k.Ping.N, SinceBoot())
+			counting.ping(k.Ping.N, c.cfg.Clock())
 			say(&linkpb.FromHost{Kind: &linkpb.FromHost_Pong{Pong: &linkpb.Pong{N: k.Ping.N}}})
 			// A stream may last longer than a certificate.
 			if now := c.cfg.Now(); now.Sub(renewed) > renewEvery && c.due(now) {
