@@ -118,6 +118,7 @@ type Config struct {
 
 	Clock func() time.Duration                                    // of leases, and the link's; default link.SinceBoot
 	Reach func(context.Context, netip.AddrPort) (net.Conn, error) // connects to another host's Channel; default TCP
+	Keep  func() error                                            // asked before the ledger is written, which its error keeps from being; nil: nobody
 }
 
 // Repeat says how often what failed is tried again.
@@ -241,6 +242,7 @@ func New(cfg Config) (*Agent, error) {
 	if err != nil {
 		return nil, fmt.Errorf("agent: %w", err)
 	}
+	l.keep = cfg.Keep
 	a := &Agent{
 		cfg: cfg, log: cfg.Log, started: cfg.Now().UTC(), ledger: l, boots: make(chan struct{}, cfg.Boots), copying: make(chan struct{}, copiesAtOnce),
 		tries: map[model.ID]*try{}, saves: map[model.ID]int{}, sent: map[model.ID]model.ServerReport{},

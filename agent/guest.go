@@ -84,6 +84,10 @@ func printable(s string) string {
 
 // start makes a guest run once its ports carry traffic: from its disk, or on from where it was held.
 func (a *Agent) start(ctx context.Context, row *model.HostServer, p *progress) (hypervisor.Power, error) {
+	if !a.ledger.toldSince(a.cfg.BootID) {
+		// Who knew that the host was off may have had it started elsewhere.
+		return 0, fmt.Errorf("the host was started anew, and no server has said since what it is to run: %w", errWaiting)
+	}
 	if !a.leases.may(row) {
 		return 0, fmt.Errorf("it is leased, and no server was heard lately: %w", errWaiting)
 	}

@@ -23,8 +23,8 @@ func (a *Agent) Apply(_ context.Context, b model.HostBatch) error {
 			before[s.ID] = a.ledger.server(s.ID)
 		}
 	}
-	first := a.ledger.Generation() == 0
-	touched, err := a.ledger.apply(b)
+	first := a.ledger.Generation() == 0 || b.Full && !a.ledger.toldSince(a.cfg.BootID)
+	touched, err := a.ledger.apply(b, a.cfg.BootID)
 	if err != nil {
 		return err
 	}

@@ -23,10 +23,12 @@ import (
 // ledger keeps the desired rows and each guest's progress on disk, and a copy in memory. A
 // change is on disk when the method that makes it returns.
 type ledger struct {
-	db *bbolt.DB
+	db   *bbolt.DB
+	keep func() error // Config.Keep
 
 	mu         sync.RWMutex
 	generation int64
+	told       string                                     // the host's boot id when it was last told everything
 	rows       map[model.RowKind]map[string]model.HostRow // by kind and key
 	digests    map[model.ID]digest                        // of rows of servers; see words
 	leased     map[model.ID]bool                          // servers whose row is leased, or whose progress says that a lease has ended
@@ -104,6 +106,7 @@ var (
 	bucketVolumes  = []byte("volumes")
 	keyGeneration  = []byte("generation")
 	keyCapacity    = []byte("capacity")
+	keyTold        = []byte("told")
 )
 
 func openLedger(path string) (*ledger, error) {
@@ -132,6 +135,7 @@ func (l *ledger) load(tx *bbolt.Tx) error {
 	if v := tx.Bucket(bucketMeta).Get(keyGeneration); len(v) == 8 {
 		l.generation = int64(binary.BigEndian.Uint64(v))
 	}
+	l.told = string(tx.Bucket(bucketMeta).Get(keyTold))
 	if v := tx.Bucket(bucketMeta).Get(keyCapacity); v != nil {
 		l.capacity = new(model.HostCapacity)
 		if err := json.Unmarshal(v, l.capacity); err != nil {
@@ -172,6 +176,16 @@ func (l *ledger) enlist(id model.ID, p *progress) {
 	p.version = l.versions
 	l.progress[id] = p
 	l.lease(id)
+}
+
+// update changes what is on disk.
+func (l *ledger) update(f func(*bbolt.Tx) error) error {
+	if l.keep != nil {
+		if err := l.keep(); err != nil {
+			return err
+		}
+	}
+	return l.db.Update(f)
 }
 
 func (l *ledger) close() error { return l.db.Close() }
@@ -239,8 +253,8 @@ func bodyOf(b *model.HostBatch, i int) ([]byte, error) {
 
 // apply takes a batch and tells which rows it changes: a batch of everything costs the rest
 // of the agent no more than what is new in it. A generation older than the
-// ledger's is a fault.Conflict: whoever sent it has been overtaken.
-func (l *ledger) apply(b model.HostBatch) (touched []model.RowID, err error) {
+// ledger's is a fault.Conflict: whoever sent it has been overtaken. boot is the host's boot id.
+func (l *ledger) apply(b model.HostBatch, boot string) (touched []model.RowID, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if b.Generation < l.generation {
@@ -262,7 +276,7 @@ func (l *ledger) apply(b model.HostBatch) (touched []model.RowID, err error) {
 		}
 	}
 	var changed []model.HostRow
-	err = l.db.Update(func(tx *bbolt.Tx) error {
+	err = l.update(func(tx *bbolt.Tx) error {
 		rows := tx.Bucket(bucketRows)
 		for _, id := range removes {
 			if err := rows.Delete([]byte(id.String())); err != nil {
@@ -283,12 +297,20 @@ func (l *ledger) apply(b model.HostBatch) (touched []model.RowID, err error) {
 				return err
 			}
 		}
+		if b.Full && l.told != boot {
+			if err := tx.Bucket(bucketMeta).Put(keyTold, []byte(boot)); err != nil {
+				return err
+			}
+		}
 		return tx.Bucket(bucketMeta).Put(keyGeneration, binary.BigEndian.AppendUint64(nil, uint64(b.Generation)))
 	})
 	if err != nil {
 		return nil, fmt.Errorf("write ledger: %w", err)
 	}
 	l.generation = b.Generation
+	if b.Full {
+		l.told = boot
+	}
 	for _, id := range removes {
 		l.drop(id)
 		touched = append(touched, id)
@@ -305,6 +327,13 @@ func (l *ledger) Generation() int64 {
 	l.mu.RLock()
 	defer l.mu.RUnlock()
 	return l.generation
+}
+
+// toldSince tells whether the host was told everything since the start of its kernel with this boot id.
+func (l *ledger) toldSince(boot string) bool {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	return l.told == boot
 }
 
 // row gives one row, nil where there is none. Rows are never changed.
@@ -512,7 +541,7 @@ func (l *ledger) write(id model.ID, p *progress) error {
 	if err != nil {
 		return err
 	}
-	err = l.db.Update(func(tx *bbolt.Tx) error { return tx.Bucket(bucketProgress).Put([]byte(id), body) })
+	err = l.update(func(tx *bbolt.Tx) error { return tx.Bucket(bucketProgress).Put([]byte(id), body) })
 	if err != nil {
 		return fmt.Errorf("write ledger: %w", err)
 	}
@@ -529,7 +558,7 @@ func (l *ledger) forget(id model.ID) error {
 	if l.progress[id] == nil {
 		return nil
 	}
-	err := l.db.Update(func(tx *bbolt.Tx) error { return tx.Bucket(bucketProgress).Delete([]byte(id)) })
+	err := l.update(func(tx *bbolt.Tx) error { return tx.Bucket(bucketProgress).Delete([]byte(id)) })
 	if err != nil {
 		return fmt.Errorf("write ledger: %w", err)
 	}
@@ -546,7 +575,7 @@ func (l *ledger) setCapacity(c model.HostCapacity) error {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if err := l.db.Update(func(tx *bbolt.Tx) error { return tx.Bucket(bucketMeta).Put(keyCapacity, body) }); err != nil {
+	if err := l.update(func(tx *bbolt.Tx) error { return tx.Bucket(bucketMeta).Put(keyCapacity, body) }); err != nil {
 		return fmt.Errorf("write ledger: %w", err)
 	}
 	l.capacity = &c

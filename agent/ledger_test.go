@@ -54,7 +54,7 @@ func TestLedgerModel(t *testing.T) {
 						b.Removes = append(b.Removes, row().RowID())
 					}
 				}
-				touched, err := l.apply(b)
+				touched, err := l.apply(b, "boot")
 				if b.Generation < generation {
 					if !fault.Is(err, fault.Conflict) {
 						t.Fatalf("generation %d after %d: %v", b.Generation, generation, err)

@@ -76,7 +76,7 @@ func (l *ledger) saveShift(server model.ID) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	s := l.shifts[server]
-	err := l.db.Update(func(tx *bbolt.Tx) error {
+	err := l.update(func(tx *bbolt.Tx) error {
 		if s == nil {
 			return tx.Bucket(bucketShifts).Delete([]byte(server))
 		}

@@ -98,7 +98,7 @@ func (l *ledger) saveVolume(id model.ID, p volumeProgress) error {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if err := l.db.Update(func(tx *bbolt.Tx) error { return tx.Bucket(bucketVolumes).Put([]byte(id), body) }); err != nil {
+	if err := l.update(func(tx *bbolt.Tx) error { return tx.Bucket(bucketVolumes).Put([]byte(id), body) }); err != nil {
 		return fmt.Errorf("write ledger: %w", err)
 	}
 	l.volumes[id] = &p
@@ -112,7 +112,7 @@ func (l *ledger) forgetVolume(id model.ID) error {
 	if l.volumes[id] == nil {
 		return nil
 	}
-	if err := l.db.Update(func(tx *bbolt.Tx) error { return tx.Bucket(bucketVolumes).Delete([]byte(id)) }); err != nil {
+	if err := l.update(func(tx *bbolt.Tx) error { return tx.Bucket(bucketVolumes).Delete([]byte(id)) }); err != nil {
 		return fmt.Errorf("write ledger: %w", err)
 	}
 	delete(l.volumes, id)

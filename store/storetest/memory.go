@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -59,8 +60,9 @@ func (m *Memory) Committed(f func(rev int64)) {
 
 // Reach is a process's way to a Memory. The zero value is a good one.
 type Reach struct {
-	mu  sync.Mutex
-	cut chan struct{} // not nil: closed when the way is there again
+	mu   sync.Mutex
+	cut  chan struct{} // not nil: closed when the way is there again
+	dead bool
 	// Delay is how long a request is under way; nil: no time.
 	Delay func() time.Duration
 }
@@ -84,6 +86,19 @@ func (r *Reach) Mend() {
 	}
 }
 
+// Kill ends the process's way for good: what it has asked may have happened, and it hears nothing of it.
+func (r *Reach) Kill() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.dead = true
+	if r.cut != nil {
+		close(r.cut)
+		r.cut = nil
+	}
+}
+
+var errDead = errors.New("storetest: the process is dead")
+
 // pass returns when the store can be reached.
 func (r *Reach) pass(ctx context.Context, request bool) error {
 	if r.Delay != nil && request {
@@ -97,8 +112,11 @@ func (r *Reach) pass(ctx context.Context, request bool) error {
 	}
 	for {
 		r.mu.Lock()
-		cut := r.cut
+		cut, dead := r.cut, r.dead
 		r.mu.Unlock()
+		if dead {
+			return errDead
+		}
 		if cut == nil {
 			return ctx.Err()
 		}
