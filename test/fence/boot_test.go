@@ -23,7 +23,10 @@ func TestQuiet(t *testing.T) {
 		settle("boot")
 		for range 2 {
 			from := c.get(id).Host
-			c.must(func(tx *store.Tx) error { _, err := c.admin.comp.MoveLive(tx, scope(), id, compute.MoveRequest{}); return err })
+			c.must(func(tx *store.Tx) error {
+				_, err := c.admin.comp.MoveLive(tx, scope(), id, compute.MoveRequest{})
+				return err
+			})
 			settle("live")
 			if c.get(id).Host == from {
 				c.blame("it has not moved")

@@ -348,6 +348,20 @@ func (s *server) run(l *serverLife) {
 	wg.Wait()
 }
 
+// reachable cuts the server off from the store, or mends that.
+func (s *server) reachable(on bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.cut = !on
+	switch {
+	case s.now == nil:
+	case on:
+		s.now.reach.Mend()
+	default:
+		s.now.reach.Cut()
+	}
+}
+
 // kill ends the server's process at once: what it has sent to the store may have happened.
 func (s *server) kill() {
 	s.mu.Lock()
@@ -562,6 +576,11 @@ func (h *host) startKeeper(boot string) {
 		}
 	})
 }
+
+// powered, lives and kept tell whether the machine is on, and has an agent, and a keeper.
+func (h *host) powered() bool { h.mu.Lock(); defer h.mu.Unlock(); return h.on }
+func (h *host) lives() bool   { h.mu.Lock(); defer h.mu.Unlock(); return h.agent != nil }
+func (h *host) kept() bool    { h.mu.Lock(); defer h.mu.Unlock(); return h.keeper != nil }
 
 func (h *host) killKeeper() {
 	h.mu.Lock()
@@ -924,6 +943,9 @@ func (c *cloud) settled(id model.ID) error {
 		return fmt.Errorf("it is %s and is to be %s", s.Status.Power, s.Power)
 	}
 	for _, h := range c.hosts {
+		if !h.powered() && h.id != s.Host {
+			continue // it will be told when it is back
+		}
 		p := h.power(id)
 		_, err := os.Stat(filepath.Join(h.dir, "servers", id))
 		left := !errors.Is(err, os.ErrNotExist)
