@@ -59,11 +59,15 @@ func (g *stage) settles(t *testing.T, power model.Power) model.ServerReport {
 func (g *stage) again(t *testing.T, boot string) {
 	t.Helper()
 	g.a.stop(t)
-	if boot != g.boot {
+	anew := boot != g.boot
+	if anew {
 		g.host.PowerCut()
 	}
 	g.boot = boot
 	g.a = g.world.start(t, nil)
+	if anew { // it starts nothing before
+		g.side.apply(t, full(g.gen, g.c.network, g.c.group, g.s, g.p))
+	}
 }
 
 func (g *stage) disk(t *testing.T, name string) string {

@@ -89,7 +89,7 @@ func (l *leases) look() []model.ID {
 	now, heard := l.boot(), l.a.link.Heard()
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	var due []model.ID
+	var due, begun []model.ID
 	changed := false
 	ids := l.a.ledger.leases()
 	if len(ids) == 0 && len(l.ends) == 0 {
@@ -117,6 +117,7 @@ func (l *leases) look() []model.ID {
 		length := time.Duration(row.LeaseSeconds) * time.Second
 		if !known {
 			end = now + length // the lease begins with its row: nobody counts on it before this host has said that it has it
+			begun = append(begun, id)
 		}
 		if heard > 0 {
 			end = max(end, heard+length)
@@ -144,6 +145,9 @@ func (l *leases) look() []model.ID {
 	}
 	if changed || !l.kept && len(l.ends) > 0 {
 		l.kept = l.keep() == nil
+	}
+	for _, id := range begun {
+		l.a.queue.add(id) // which says so
 	}
 	if l.kept && len(l.ends) > 0 && l.a.cfg.Keeper != nil && !leasesWatched(l.a.cfg.Dir) {
 		if err := l.a.cfg.Keeper(); err != nil {

@@ -188,13 +188,18 @@ func TestGuestGoesOff(t *testing.T) {
 	w.side.apply(t, change(9, s))
 	w.settled(t, s.ID, 5, model.PhaseReady, model.PowerRunning)
 
-	// The host itself goes down and comes back: what ran runs again.
+	// The host itself goes down and comes back: what ran runs again, once a server has said that it is still to.
 	a.stop(t)
 	w.boot = "boot-2"
 	if err := fake.New(fake.Config{Host: w.host}).Stop(context.Background(), s.ID, 0); err != nil {
 		t.Fatal(err)
 	}
 	a = w.start(t, nil)
+	waitFor(t, "the hypervisor's list", func() bool { _, known := a.guests.state(s.ID); return known })
+	if a.reconcile(context.Background(), s.ID); w.power(t, s.ID) != hypervisor.Off {
+		t.Fatal("a host that was started anew started a guest that may run elsewhere by now")
+	}
+	w.side.apply(t, full(11, c.network, c.group, s, p))
 	waitFor(t, "the guest to run after the host's start", func() bool { return w.power(t, s.ID) == hypervisor.Running })
 	w.settled(t, s.ID, 5, model.PhaseReady, model.PowerRunning)
 	a.stop(t)
@@ -215,7 +220,6 @@ func TestOffline(t *testing.T) {
 
 	// Everything but the disks is lost: switch, taps, guests' processes.
 	w.side.down = true
-	w.boot = "boot-2"
 	w.sw.Clear()
 	if err := w.taps.Remove(context.Background(), tapName(p.ID)); err != nil {
 		t.Fatal(err)

@@ -87,6 +87,23 @@ func restarts(s *model.Server, h *model.Host) bool {
 		(s.Move == nil || s.Move.Kind != model.MoveEvacuate)
 }
 
+// holds notes the lease that a host says that it holds a server's guest to. Only the newest word counts: a host that was told since that
+// there is none may have let go of it.
+func holds(s *model.Server, r *model.ServerReport) {
+	if r.Generation == s.Generation {
+		s.Status.Lease = r.Lease
+	}
+	unleased(s)
+}
+
+// unleased forgets, in the transaction that takes a server's lease away, what its host has said of it: given back, it counts from when
+// the host says so anew.
+func unleased(s *model.Server) {
+	if s.Lease() == 0 {
+		s.Status.Lease = 0
+	}
+}
+
 // left gives how long it is until the guest is off for certain. What the host has said that it holds the guest to counts, and
 // what it may have been told since.
 func (p *Restarter) left(s *model.Server, h *model.Host, a absence) time.Duration {

@@ -133,7 +133,8 @@ func (c *Compute) report(tx *store.Tx, host model.ID, r *model.ServerReport) err
 	newest := r.Generation == s.Generation
 	booting := starting(s)
 	st := &s.Status
-	st.Generation, st.Lease = r.Generation, r.Lease
+	st.Generation = r.Generation
+	holds(s, r)
 	sealed(s, r)
 	st.Reboots, st.Hard = max(st.Reboots, min(r.Reboots, s.Reboots)), max(st.Hard, min(r.Hard, s.HardReboots))
 	st.Rebuilds, st.Rescue = max(st.Rebuilds, min(r.Rebuilds, s.Rebuilds)), r.Rescue
@@ -359,6 +360,7 @@ func asIs(s *model.Server) {
 
 // putStatus writes a server where something of it differs.
 func (c *Compute) putStatus(tx *store.Tx, old, s *model.Server) error {
+	unleased(s)
 	if old.Generation == s.Generation && old.Sealed == s.Sealed && reflect.DeepEqual(old.Status, s.Status) && reflect.DeepEqual(old.Volumes, s.Volumes) {
 		return nil
 	}

@@ -160,6 +160,7 @@ func (c *Compute) change(tx *store.Tx, sc Scope, id model.ID, spec bool, f func(
 		s.Touch(c.now())
 		s.RequestID = sc.RequestID
 	}
+	unleased(s)
 	s.UpdatedAt = c.now()
 	return s, store.Servers.Put(tx, s)
 }

@@ -939,7 +939,7 @@ func (c *cloud) settled(id model.ID) error {
 		return fmt.Errorf("it still moves: %s, %s", s.Move.Kind, s.Move.Stage)
 	case s.Status.Task != "" || s.Status.Phase != model.PhaseReady:
 		return fmt.Errorf("phase %s, task %q", s.Status.Phase, s.Status.Task)
-	case s.Status.Power != s.Power:
+	case s.Status.Power != s.Power && (s.Power != model.PowerOff || s.Status.Power != model.PowerCrashed):
 		return fmt.Errorf("it is %s and is to be %s", s.Status.Power, s.Power)
 	}
 	for _, h := range c.hosts {

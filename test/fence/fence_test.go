@@ -227,8 +227,8 @@ func (c *cloud) finish(ids []model.ID) {
 // fine is settled, but that hosts without power do not count, nor one whose guest was stopped.
 func (c *cloud) fine(id model.ID) error {
 	s := c.get(id)
-	if h := c.hostOf(s.Host); h != nil && !h.powered() && s.Power == model.PowerOff {
-		return nil // nobody wants it to run
+	if h := c.hostOf(s.Host); h != nil && !h.powered() && (s.Power == model.PowerOff || s.Lease() == 0) {
+		return nil // nobody wants it to run, or to be restarted elsewhere
 	}
 	return c.settled(id)
 }
@@ -276,5 +276,42 @@ func TestBound(t *testing.T) {
 				t.Errorf("restarted: %v, wrong: %q, want that it runs twice: %v\n%s", moved, wrong, x.twice, strings.Join(story, "\n"))
 			}
 		})
+	}
+}
+
+// TestPolicyComesBack: a host that was told that a server's guest is leased no more, and cannot say so, is not counted on when the
+// policy is given back.
+func TestPolicyComesBack(t *testing.T) {
+	wrong, story := simulate(t, shape{servers: 1, hosts: 2, lease: model.MinLease}, func(c *cloud) {
+		id := c.create("a", func(n *compute.NewServer) { n.Metadata = map[string]string{model.HAKey: model.HARestart} })
+		c.rests(id, "boot")
+		h := c.hostOf(c.get(id).Host)
+		policy := func(with string) {
+			c.ask(func(tx *store.Tx, sc compute.Scope) error {
+				_, err := c.admin.comp.SetMetadata(tx, sc, id, map[string]string{model.HAKey: with}, false)
+				return err
+			})
+		}
+		there, back := [2]string{c.servers[0].name, h.name}, [2]string{h.name, c.servers[0].name}
+		c.net.set(func() { c.net.cut[back] = true })
+		policy("none")
+		c.sleep(time.Second)
+		c.net.set(func() { c.net.cut[there] = true })
+		policy(model.HARestart)
+		c.sleep(3 * time.Minute)
+		if h.power(id) != hypervisor.Running || c.get(id).Host != h.id {
+			c.blame("it does not run on where it is")
+		}
+		c.net.set(func() { clear(c.net.cut) })
+		if !c.wait(time.Minute, func() bool { return c.get(id).Status.Lease == model.MinLease }) {
+			c.blame("the host does not say that it holds to the lease again")
+		}
+		c.befall(event{kind: "isolate", a: h.i, d: 10 * time.Minute}, []model.ID{id})
+		if !c.wait(2*time.Minute, func() bool { return c.get(id).Host != h.id }) {
+			c.blame("it is leased again, and is not restarted elsewhere")
+		}
+	})
+	if wrong != "" {
+		t.Fatalf("%s\n%s", wrong, strings.Join(story, "\n"))
 	}
 }
