@@ -691,6 +691,8 @@ func (k *hostLink) Blob(_ context.Context, id model.ID, offset int64) (io.ReadCl
 // disks are files that say what they would be.
 type disks struct{}
 
+func (disks) Format() string { return "qcow2" }
+
 func (disks) Overlay(_ context.Context, path, _, _ string, _ int64) error {
 	return os.WriteFile(path, []byte("disk"), 0o600)
 }
