@@ -1,6 +1,7 @@
 package fence_test
 
 import (
+	"flag"
 	"fmt"
 	"slices"
 	"strings"
@@ -236,13 +237,20 @@ func (c *cloud) fine(id model.ID) error {
 // TestNoGuestRunsTwice: whatever becomes of processes, machines and the ways between them, no two guests of one server run at any
 // instant, and once things are mended each server runs again.
 func TestNoGuestRunsTwice(t *testing.T) {
-	rapid.Check(t, func(rt *rapid.T) {
-		p := drawPlan(rt, 0.1)
+	drawn := rapid.Custom(func(t *rapid.T) plan { return drawPlan(t, 0.1) })
+	for seed := *first; seed < *first+*plans; seed++ {
+		p := drawn.Example(seed)
 		if wrong, story := play(t, p); wrong != "" {
-			rt.Fatalf("%s\n%v\n%s", wrong, p.events, strings.Join(story, "\n"))
+			t.Fatalf("plan %d: %s\n%v\n%s", seed, wrong, p.events, strings.Join(story, "\n"))
 		}
-	})
+	}
 }
+
+// The plans are the same in each run; a longer run is another -first, or more -plans.
+var (
+	first = flag.Int("first", 0, "the first plan that is played")
+	plans = flag.Int("plans", 80, "how many plans are played")
+)
 
 // partition cuts the host of a server off from everything, and tells for how long two guests of the server may have run.
 func partition(t *testing.T, lease int, rate float64) (wrong string, moved bool, story []string) {
