@@ -159,7 +159,7 @@ func (r *reception) control(c net.Conn) error {
 		return out.Encode(word{Say: "not all memory has come"})
 	}
 	h.mu.Lock()
-	if h.guests[id] == g {
+	if h.guests[id] == g && g.on() { // the host may have lost its power
 		runs = true
 		g.log = memory
 		g.run++
