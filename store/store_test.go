@@ -1,8 +1,10 @@
 package store_test
 
 import (
+	"context"
 	"fmt"
 	"testing"
+	"time"
 
 	"yakumo/store"
 	"yakumo/store/storetest"
@@ -27,6 +29,37 @@ func TestEmbedded(t *testing.T) {
 // TestMemory runs the suite on the etcd that tests with a clock of their own use: it is no other than the real one.
 func TestMemory(t *testing.T) {
 	storetest.Run(t, storetest.NewMemory().Client(t.Context(), nil))
+}
+
+// TestSubscribeAmidChanges: who subscribes while rows change does not wait for anybody.
+func TestSubscribeAmidChanges(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
+	defer cancel()
+	s := storetest.Open(t, storetest.NewMemory().Client(t.Context(), nil), "/subscribe/", toys)
+	const rounds = 3000
+	over := make(chan struct{})
+	go func() {
+		defer close(over)
+		for range rounds {
+			sub := s.Subscribe()
+			if _, err := sub.Next(ctx); err != nil {
+				t.Error(err)
+			}
+			sub.Close()
+		}
+	}()
+	for n := 0; ; n++ {
+		select {
+		case <-over:
+			return
+		case <-ctx.Done():
+			t.Fatal("a subscription waits for ever")
+		default:
+		}
+		if _, err := s.Update(ctx, func(tx *store.Tx) error { return toys.Put(tx, &toy{ID: "x", N: n}) }); err != nil {
+			t.Fatal(err)
+		}
+	}
 }
 
 func BenchmarkUpdate(b *testing.B) {

@@ -40,10 +40,10 @@ func (s *Store) Subscribe(kinds ...Kind) *Subscription {
 	for _, k := range kinds {
 		sub.kinds[k] = true
 	}
+	sub.ready <- struct{}{} // before anybody else can: there is room for one
 	s.mu.Lock()
 	s.subs[sub] = struct{}{}
 	s.mu.Unlock()
-	sub.ready <- struct{}{}
 	return sub
 }
 
