@@ -3,6 +3,7 @@ package store_test
 import (
 	"context"
 	"fmt"
+	"sync"
 	"testing"
 	"time"
 
@@ -36,18 +37,21 @@ func TestSubscribeAmidChanges(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
 	defer cancel()
 	s := storetest.Open(t, storetest.NewMemory().Client(t.Context(), nil), "/subscribe/", toys)
-	const rounds = 3000
+	const rounds = 40000
 	over := make(chan struct{})
-	go func() {
-		defer close(over)
-		for range rounds {
-			sub := s.Subscribe()
-			if _, err := sub.Next(ctx); err != nil {
-				t.Error(err)
+	var wg sync.WaitGroup
+	for range 8 {
+		wg.Go(func() {
+			for range rounds / 8 {
+				sub := s.Subscribe()
+				if _, err := sub.Next(ctx); err != nil {
+					t.Error(err)
+				}
+				sub.Close()
 			}
-			sub.Close()
-		}
-	}()
+		})
+	}
+	go func() { wg.Wait(); close(over) }()
 	for n := 0; ; n++ {
 		select {
 		case <-over:
