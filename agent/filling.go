@@ -89,6 +89,17 @@ func (v *volumeKeeper) fill(ctx context.Context, e block.Engine, row *model.Host
 	}
 	from := block.Source{Volume: row.Origin, Snapshot: row.Snapshot}
 	switch {
+	case row.Owner.HostID != "": // it comes from there, by NBD
+		socket, err := v.reach(row.ID)
+		if err != nil {
+			return err
+		}
+		defer func() {
+			if err := v.unreach(context.WithoutCancel(ctx), row.ID); err != nil {
+				v.a.log.Warn("the way to a volume's old host stays", "volume", row.ID, "err", err)
+			}
+		}()
+		from = block.Source{File: "nbd+unix:///" + row.ID + "?socket=" + socket, Format: "raw"}
 	case row.Image != nil:
 		path, release, err := v.a.images.hold(ctx, *row.Image)
 		if err != nil {

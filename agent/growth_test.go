@@ -208,6 +208,9 @@ func TestRootVolumeIsFilledAnew(t *testing.T) {
 	h.tell(append(c.base(), s, p, row)...)
 	h.ready(row)
 	waitFor(t, "the guest to run", func() bool { return h.power(t, s.ID) == hypervisor.Running })
+	if _, err := os.Stat(r.dir(s.ID)); err != nil {
+		t.Errorf("the guest has no folder: %v", err)
+	}
 	io1(t, h.disk(r, row.ID), "write -P 9 0 1M", "flush")
 
 	again := *s

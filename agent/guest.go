@@ -103,6 +103,9 @@ func (a *Agent) start(ctx context.Context, row *model.HostServer, p *progress) (
 		// It holds what the guest has written; a fresh one would hide the loss.
 		return 0, fault.Wrap(fault.Invalid, err, "The server's disk is lost.")
 	}
+	if err := os.MkdirAll(a.dir(row.ID), 0o711); err != nil { // its console's file is there, also where its root disk is a volume
+		return 0, fmt.Errorf("make the guest's folder: %w", err)
+	}
 	if err := a.makeExtras(ctx, row, p); err != nil {
 		return 0, err
 	}

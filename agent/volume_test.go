@@ -473,6 +473,41 @@ func TestVolumeOfAnotherHost(t *testing.T) {
 	})
 }
 
+// TestVolumeMoves: a host copies a volume from another, also when its agent dies meanwhile, and the other removes it when it is told of it no more.
+func TestVolumeMoves(t *testing.T) {
+	from, to := twoHosts(t)
+	a, b := from.begin(nil), to.begin(nil)
+	defer a.stop(t)
+	defer func() { b.stop(t) }()
+	row := volume(1)
+	from.tell(row)
+	from.ready(row)
+	row = bump(row, func(n *model.HostVolume) { n.Guests = []model.ID{to.id} })
+	comes := &model.HostVolume{ID: row.ID, Engine: row.Engine, Generation: row.Generation, SizeGiB: 1, Mine: true, Owner: from.at()}
+	// Before its host lets it go it cannot be had.
+	to.tell(comes)
+	waitFor(t, "a first try", func() bool {
+		b.keeper.mu.Lock()
+		defer b.keeper.mu.Unlock()
+		return b.keeper.tries[row.ID] != nil
+	})
+	b.stop(t)
+	from.tell(row)
+	from.ready(row)
+	io1(t, from.disk(a, row.ID), "write -P 5 0 1M", "write -P 6 1023M 1M", "flush")
+	b = to.begin(nil)
+	to.ready(comes)
+	here := &model.HostVolume{ID: row.ID, Engine: row.Engine, Generation: row.Generation + 1, SizeGiB: 1, Mine: true, Guests: []model.ID{to.id}}
+	to.tell(here)
+	from.drop(row)
+	waitFor(t, "the old host to have nothing left", func() bool {
+		l, err := a.cfg.Engines[EngineLocal].List(t.Context())
+		return err == nil && len(l) == 0
+	})
+	to.ready(here)
+	io1(t, to.disk(b, row.ID), "read -P 5 0 1M", "read -P 0 1M 1M", "read -P 6 1023M 1M")
+}
+
 // TestVolumeCutOff: a connection that is there ends when its host may not have the volume any more.
 func TestVolumeCutOff(t *testing.T) {
 	owner, user := twoHosts(t)

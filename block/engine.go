@@ -49,7 +49,7 @@ type Engine interface {
 // Source is what a new volume is filled from; the zero value is nothing. What it names must not change meanwhile, but for a
 // Volume: that is taken as it is at one moment.
 type Source struct {
-	File, Format string // a file of this host, "qcow2" without a backing file or "raw"
+	File, Format string // a file of this host, "qcow2" without a backing file or "raw"; or an NBD address ("nbd+unix:"), raw
 	Volume       string // of the same engine
 	Snapshot     string // of Volume
 }

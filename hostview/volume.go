@@ -30,6 +30,9 @@ func openers(snap store.Snapshot, volume model.ID) []model.ID {
 			out = append(out, places(s)...)
 		}
 	}
+	if v, ok := store.Volumes.Get(snap, volume); ok && v.Move != nil {
+		out = append(out, v.Move.Host) // it reads it
+	}
 	slices.Sort(out)
 	return slices.Compact(out)
 }
@@ -58,6 +61,13 @@ func volumeRow(snap store.Snapshot, id, host model.ID) model.HostRow {
 		return nil
 	}
 	r := &model.HostVolume{ID: v.ID, ProjectID: v.ProjectID, Engine: v.Engine, Generation: v.Generation, SizeGiB: v.SizeGiB}
+	if v.Move != nil && v.Move.Host == host { // it comes here
+		r.Mine, r.Fills = true, v.Fills
+		if h, ok := store.Hosts.Get(snap, v.Host); ok {
+			r.Owner = model.HostAt{HostID: h.ID, Name: h.Name, Channel: h.Channel}
+		}
+		return r
+	}
 	if v.Host != host {
 		if !opens(snap, id, host) {
 			return nil

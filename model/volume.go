@@ -26,6 +26,8 @@ type Volume struct {
 	// return to. The host acts on each once, as with a server's rebuilds.
 	Fills  int64         `json:"fills,omitempty"`
 	Refill *VolumeSource `json:"refill,omitempty"`
+	// Move, where not nil: another host is to have it, and copies it.
+	Move *VolumeMove `json:"move,omitempty"`
 	// Uploads are images that its host is to make of it.
 	Uploads []HostBlob `json:"uploads,omitempty"`
 }
@@ -36,6 +38,22 @@ func (v *Volume) Filling() VolumeSource {
 		return *v.Refill
 	}
 	return v.Source
+}
+
+// VolumeMove is where a volume goes.
+type VolumeMove struct {
+	Host ID `json:"host"`
+}
+
+// Hosts gives the host that has the volume, and the one to which it goes; none where it has no host yet.
+func (v *Volume) Hosts() (out []ID) {
+	if v.Host != "" {
+		out = append(out, v.Host)
+	}
+	if v.Move != nil && v.Move.Host != v.Host {
+		out = append(out, v.Move.Host)
+	}
+	return out
 }
 
 // VolumeSource is what a new volume is filled from: at most one is set.
@@ -51,8 +69,9 @@ type VolumeSource struct {
 type VolumeStatus struct {
 	State      string `json:"state"` // Cinder's: creating, available, attaching, in-use, detaching, extending, deleting, error …
 	Generation int64  `json:"generation,omitempty"`
-	SizeGiB    int    `json:"size,omitempty"`  // as it is now
-	Fills      int64  `json:"fills,omitempty"` // of Volume.Fills, those that are done
+	SizeGiB    int    `json:"size,omitempty"`      // as it is now
+	Fills      int64  `json:"fills,omitempty"`     // of Volume.Fills, those that are done
+	Migration  string `json:"migration,omitempty"` // of its last move: migrating, success, error
 	Fault      *Fault `json:"fault,omitempty"`
 }
 
@@ -195,7 +214,8 @@ type HostVolume struct {
 	// Fills counts fillings: where it is higher than what the host has done, the volume is filled anew, from Backup or, where
 	// Origin is the volume itself, by returning to Snapshot.
 	Fills int64 `json:"fills,omitempty"`
-	// Owner is the host that has the bytes of a local volume; zero where this host has them, or where all reach them.
+	// Owner is the host that has the bytes of a local volume; zero where this host has them, or where all reach them. Of one that is Mine: it comes from there,
+	// and is made here as a copy.
 	Owner HostAt `json:"owner"`
 	// Mine: this host's agent works on the volume; otherwise it only opens it for its guests.
 	Mine bool `json:"mine"`

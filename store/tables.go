@@ -171,7 +171,7 @@ var (
 	Volumes = Define("volume", func(r *model.Volume) string { return r.ID },
 		Counted("project", func(r *model.Volume) []string { return []string{r.ProjectID} }),
 		// host adds up the GiB that local volumes take of it.
-		Summed("host", func(r *model.Volume) []string { return some(r.Host) }, func(r *model.Volume, _ string) [3]int {
+		Summed("host", func(r *model.Volume) []string { return r.Hosts() }, func(r *model.Volume, _ string) [3]int {
 			if r.Engine != "local" {
 				return [3]int{}
 			}

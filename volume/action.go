@@ -33,6 +33,9 @@ func (v *Volumes) Reset(tx *store.Tx, id model.ID, state, attach string) (*model
 			return fault.New(fault.Invalid, "Invalid input received: attach_status is 'attached' or 'detached'.")
 		}
 		if state != "" {
+			if x.Move != nil { // whoever copies it lets go
+				x.Move, x.Status.Migration = nil, MigrationFailed
+			}
 			x.Status.State = state
 			if state != Errored {
 				x.Status.Fault = nil

@@ -286,7 +286,7 @@ func removable(x *model.Volume) bool {
 // remove is Delete without its questions.
 func (v *Volumes) remove(tx *store.Tx, old *model.Volume, request string) error {
 	x := copyOf(old)
-	x.Deleted, x.Status.State, x.RequestID = true, Deleting, request
+	x.Deleted, x.Status.State, x.RequestID, x.Move = true, Deleting, request, nil
 	x.Touch(v.now())
 	for _, s := range slices.Collect(store.VolumeSnapshots.List(tx, "volume", x.ID)) {
 		c := *s

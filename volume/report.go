@@ -40,6 +40,9 @@ func (v *Volumes) VolumeReports(ctx context.Context, host model.ID, reports []mo
 
 func (v *Volumes) report(tx *store.Tx, host model.ID, r *model.VolumeReport) error {
 	old, ok := store.Volumes.Get(tx, r.VolumeID)
+	if ok && old.Move != nil && old.Move.Host == host {
+		return v.arrived(tx, old, r)
+	}
 	if !ok || old.Host != host || r.Generation < old.Status.Generation || r.Generation > old.Generation {
 		return nil
 	}

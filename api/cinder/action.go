@@ -172,7 +172,16 @@ var actions = map[string]action{
 		_, err := d.v.Revert(tx, scope(c), c.Param("id"), b.needed("snapshot_id"))
 		return err
 	})},
-	"os-migrate_volume":            {admin: "volume_extension:volume_admin_actions:migrate_volume", run: refused("Moving a volume to another host or engine")},
+	"os-migrate_volume": {admin: "volume_extension:volume_admin_actions:migrate_volume", run: plain(func(d *dialect, tx *store.Tx, c *api.Context, b *body) error {
+		host := b.text("host")
+		b.truth("force_host_copy") // it is always copied, and nobody else has it meanwhile
+		b.truth("lock_volume")
+		if host == "" && b.err() == nil {
+			return badRequest("Invalid input for field/attribute os-migrate_volume. 'host' is a required property")
+		}
+		_, err := d.v.Migrate(tx, scope(c), c.Param("id"), host)
+		return err
+	})},
 	"os-migrate_volume_completion": {admin: "volume_extension:volume_admin_actions:migrate_volume_completion", run: refused("Moving a volume to another host or engine")},
 	"os-unmanage":                  {admin: "volume_extension:volume_unmanage", run: refused("Giving a volume out of this cloud's hands")},
 	"os-reimage":                   {min: 68, admin: "volume:reimage", run: refused("Writing another image to a volume")},

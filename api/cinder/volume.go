@@ -193,14 +193,14 @@ func volumeShown(c *api.Context, r store.Reader, x *model.Volume) object {
 		"created_at": stamp(x.CreatedAt), "updated_at": changed(&x.Meta), "attachments": attachments, "metadata": metadataShown(x),
 		"links": links(c, "volumes/"+x.ID), "user_id": x.UserID, "volume_type": orNull(volume.TypeName(r, x.TypeID)),
 		"snapshot_id": orNull(x.Source.SnapshotID), "source_volid": orNull(x.Source.VolumeID), "consistencygroup_id": nil,
-		"replication_status": nil, "migration_status": nil, "os-vol-tenant-attr:tenant_id": x.ProjectID,
+		"replication_status": nil, "migration_status": orNull(x.Status.Migration), "os-vol-tenant-attr:tenant_id": x.ProjectID,
 	}
 	if len(x.ImageMetadata) > 0 {
 		o["volume_image_metadata"] = x.ImageMetadata
 	}
 	if c.Caller.CloudAdmin {
 		o["os-vol-host-attr:host"] = orNull(hostOf(r, x))
-		o["os-vol-mig-status-attr:migstat"], o["os-vol-mig-status-attr:name_id"] = nil, nil
+		o["os-vol-mig-status-attr:migstat"], o["os-vol-mig-status-attr:name_id"] = orNull(x.Status.Migration), nil
 	}
 	if at(c, 13) {
 		o["group_id"] = nil

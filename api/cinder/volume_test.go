@@ -50,7 +50,10 @@ func TestLifeOfAVolume(t *testing.T) {
 	if a := c.want(200, "red", "3.70", "GET", "/volumes/"+id, nil); a.get("volume.size") != 3.0 {
 		t.Errorf("%s", a.raw)
 	}
-	c.want(501, "admin", "3.70", "POST", "/volumes/"+id+"/action", object{"os-migrate_volume": object{"host": "x"}})
+	if a := c.want(400, "admin", "3.70", "POST", "/volumes/"+id+"/action", object{"os-migrate_volume": object{"host": "x"}}); !strings.Contains(a.raw, "No available service named") {
+		t.Errorf("%s", a.raw)
+	}
+	c.want(400, "admin", "3.70", "POST", "/volumes/"+id+"/action", object{"os-migrate_volume": object{}})
 
 	// Names, metadata, flags.
 	c.want(200, "red", "", "PUT", "/volumes/"+id, object{"volume": object{"name": "other"}})

@@ -3,12 +3,13 @@ package e2e_test
 import (
 	"context"
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 )
 
-// TestVolumes: a volume goes from a guest to one on another host with its bytes, grows, and is copied by way of a
-// snapshot.
+// TestVolumes: a volume goes from a guest to one on another host with its bytes, grows under it, is copied by way of a snapshot, a backup and an image, and given
+// to another project.
 func TestVolumes(t *testing.T) {
 	own := mine{t}
 	ten := newTenant(t, own, "volumes", "member")
@@ -62,30 +63,65 @@ func TestVolumes(t *testing.T) {
 	}
 	took("written in one guest, read in one on another host")
 
+	// It grows under the guest, which goes on: as a guest of the volume's host, or of another.
 	is(v, "in-use")
+	user.do(t, "--os-volume-api-version", "3.42", "volume", "set", "--size", "2", v)
+	two.until(t, "[ $(cat /sys/block/vdb/size) = 4194304 ]", "/proc/partitions")
+	is(v, "in-use")
+	if got := two.must(t, "dd if=/dev/zero of=/dev/vdb bs=1M seek=2047 count=1 2>/dev/null; sync; echo 3 >/proc/sys/vm/drop_caches; "+read); got != sum {
+		t.Errorf("after its growth the volume holds %s, want %s", got, sum)
+	}
+	two.becomes(t, "ACTIVE")
+	took("grown under a guest")
 	user.do(t, "server", "remove", "volume", two.id, v)
 	is(v, "available")
-	two.until(t, "[ ! -b /dev/vdb ]", "/proc/partitions")
-	user.do(t, "volume", "set", "--size", "2", v)
-	is(v, "available")
-	user.do(t, "server", "add", "volume", two.id, v)
-	two.until(t, "[ -b /dev/vdb ] && [ $(cat /sys/block/vdb/size) = 4194304 ]", "/proc/partitions")
-	is(v, "in-use")
-	user.do(t, "server", "remove", "volume", two.id, v)
-	is(v, "available")
-	took("grown")
 
+	// All ways to copy it, read by one guest.
 	snap := made("snapshot", "snapshot", "create", "--volume", v, "data-snap")
 	fromSnap := made("volume", "create", "--snapshot", snap, "from-snap")
-	user.do(t, "server", "add", "volume", one.id, fromSnap)
-	one.until(t, "[ -b /dev/vdb ]", "/proc/partitions")
-	if got := one.must(t, read); got != sum {
-		t.Errorf("a copy holds %s, want %s", got, sum)
+	backup := made("backup", "backup", "create", "--name", "data-backup", v)
+	// This client asks, and then fails to show what it was told.
+	if _, errs, err := user.try(t, "volume", "backup", "restore", backup, "restored"); err != nil && !strings.Contains(errs, "cannot unpack") {
+		t.Fatalf("restore a backup: %v\n%s", err, errs)
 	}
-	is(fromSnap, "in-use")
-	user.do(t, "server", "remove", "volume", one.id, fromSnap)
-	is(fromSnap, "available")
-	took("copied by a snapshot")
-	user.do(t, "volume", "delete", fromSnap)
+	restored := fmt.Sprint(user.show(t, "volume", "show", "restored")["id"])
+	is(restored, "available")
+	is(v, "available")
+	uploaded := fmt.Sprint(user.show(t, "image", "create", "--volume", v, "--disk-format", "qcow2", "data-image")["image_id"])
+	t.Cleanup(func() { user.cleanup(t, "image", "delete", uploaded) })
+	await(t, "the image of the volume", bootPatience, func(context.Context) string {
+		status := fmt.Sprint(user.show(t, "image", "show", uploaded)["status"])
+		return unless(status == "active", status)
+	})
+	fromImage := made("volume", "create", "--image", uploaded, "--size", "2", "from-image")
+	for i, copied := range []string{fromSnap, restored, fromImage} {
+		is(copied, "available")
+		user.do(t, "server", "add", "volume", one.id, copied)
+		dev := "/dev/vd" + string(rune('b'+i))
+		one.until(t, "[ -b "+dev+" ]", "/proc/partitions")
+		if got := one.must(t, "head -c 8388608 "+dev+" | md5sum"); got != sum {
+			t.Errorf("%s holds %s, want %s", []string{"a volume of a snapshot", "a restored backup", "a volume of an image"}[i], got, sum)
+		}
+		is(copied, "in-use")
+	}
+	for _, copied := range []string{fromSnap, restored, fromImage} {
+		user.do(t, "server", "remove", "volume", one.id, copied)
+	}
+	for _, copied := range []string{fromSnap, restored, fromImage} {
+		is(copied, "available")
+	}
+	user.do(t, "volume", "backup", "delete", backup)
+	user.do(t, "volume", "delete", restored, fromImage)
+	took("copied by a snapshot, a backup and an image")
+
+	// It goes to another project, with its bytes and snapshots.
+	other := newTenant(t, own, "volumes-other", "member")
+	taker := newStock(t, other.login)
+	offer := user.show(t, "volume", "transfer", "request", "create", fromSnap)
+	taker.do(t, "volume", "transfer", "request", "accept", "--auth-key", fmt.Sprint(offer["auth_key"]), fmt.Sprint(offer["id"]))
+	user.refused(t, "No volume", "volume", "show", fromSnap)
+	want(t, taker.show(t, "volume", "show", fromSnap), "status", "available", "size", "2")
+	taker.do(t, "volume", "delete", fromSnap)
 	user.do(t, "volume", "delete", "--purge", v)
+	took("given away")
 }
