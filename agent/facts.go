@@ -76,8 +76,13 @@ func (a *Agent) collectFacts(ctx context.Context) (model.Host, error) {
 }
 
 func capacityOf(c hypervisor.Capacity) model.HostCapacity {
+	var pages []model.HugePages
+	for _, kib := range slices.Sorted(maps.Keys(c.HugePages)) {
+		pages = append(pages, model.HugePages{KiB: kib, Count: c.HugePages[kib]})
+	}
 	return model.HostCapacity{
-		VCPUs: c.VCPUs, MemoryMiB: c.MemoryMiB, DiskGiB: c.DiskGiB, Arch: c.Arch, CPUModel: c.CPUModel, CPUVendor: c.CPUVendor,
+		HugePages: pages,
+		VCPUs:     c.VCPUs, MemoryMiB: c.MemoryMiB, DiskGiB: c.DiskGiB, Arch: c.Arch, CPUModel: c.CPUModel, CPUVendor: c.CPUVendor,
 		Sockets: c.Sockets * max(c.Cells, 1), Cores: c.Cores, Threads: c.Threads, Features: c.CPUFeatures,
 		HypervisorType: c.HypervisorType, HypervisorVersion: c.HypervisorVersion, Accelerator: c.Accelerator,
 	}

@@ -19,6 +19,9 @@ import (
 // the config drive last, as a guest numbers what it finds; while it is rescued, the rescue disk comes before all. errWaiting while a volume is not there yet.
 func (a *Agent) guest(ctx context.Context, row *model.HostServer) (hypervisor.Guest, error) {
 	dir := a.dir(row.ID)
+	if ask := model.Unoffered(row.ExtraSpecs, row.Image.Hardware); ask != "" { // placement knows, but not of an image that it was rebuilt from
+		return hypervisor.Guest{}, fault.New(fault.Invalid, "The server cannot run as its flavor or image asks: %s.", ask)
+	}
 	g := hypervisor.Guest{
 		ID: row.ID, Name: "yk-" + row.ID, Title: printable(row.Name), Project: row.ProjectID, User: row.UserID,
 		VCPUs: row.VCPUs, MemoryMiB: row.MemoryMiB, ConsoleLog: filepath.Join(dir, consoleFile), Display: !a.cfg.NoDisplay, Emulator: a.cfg.Emulator,

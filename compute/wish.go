@@ -9,7 +9,7 @@ import (
 // wishOf gives what a server wants of its host beside room: by its flavor, its image, its hints and its group.
 // Servers that hints name and that the project does not own count as none.
 func wishOf(r store.Reader, s *model.Server) placement.Wish {
-	w := placement.Wish{Project: s.ProjectID, Specs: s.Flavor.ExtraSpecs}
+	w := placement.Wish{Project: s.ProjectID, Specs: s.Flavor.ExtraSpecs, Hardware: s.Image.Hardware}
 	if s.Container {
 		w.Hypervisor = placement.Containers
 	} else if img, ok := store.Images.Get(r, s.ImageID); ok {

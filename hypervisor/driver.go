@@ -167,6 +167,8 @@ type Capacity struct {
 	// cell, cores a socket and threads a core.
 	Cells, Sockets, Cores, Threads int
 
+	HugePages map[int]int // pages that are not the ordinary ones, by their size in KiB
+
 	HypervisorType    string // "QEMU", "LXC"; as Nova names it
 	HypervisorVersion int    // major*1000000 + minor*1000 + release
 	Accelerator       string // "kvm", or "tcg" for software emulation; empty where guests are no virtual machines

@@ -1,7 +1,6 @@
 package hypervisor
 
 import (
-	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -13,6 +12,9 @@ import (
 type Tuning struct {
 	// Sockets, Cores and Threads multiply to the guest's processors; all are 0 where nothing is asked for.
 	Sockets, Cores, Threads int
+	Cells                   []Cell // of its memory, in order; nil: one for all, and not told of
+	Machine                 string // a kind of q35 by QEMU's name; "": the driver's choice
+	BootMenu                bool   // the firmware offers a choice
 	HugePageKiB             int    // size of the memory's pages; 0: the host's ordinary ones
 	Watchdog                string // what a watchdog does that was not fed: reset, poweroff, pause, none; "": there is none
 	DiskBus                 string // of disks that name none: virtio, scsi, sata; "": the driver's choice
@@ -27,6 +29,12 @@ type Tuning struct {
 	Disk map[string]int
 	// In and Out bound each card as the guest sees directions; kB a second, Burst in kB; 0: no bound.
 	In, Out Rate
+}
+
+// Cell is a NUMA cell of a guest.
+type Cell struct {
+	CPUs      []int // sorted
+	MemoryMiB int
 }
 
 // Rate is a bound on traffic.
@@ -56,7 +64,7 @@ func (g Guest) Tuning() (Tuning, error) {
 	if policy := r.choice("hw:cpu_policy", "shared", "dedicated", "mixed"); policy == "dedicated" || policy == "mixed" {
 		r.refuse("hw:cpu_policy", policy, "and this host gives no guest processors of its own")
 	}
-	t.HugePageKiB = r.pages()
+	t.HugePageKiB, t.BootMenu, t.Machine, t.Cells = r.pages(), r.flag("hw:boot_menu"), r.machine(), r.cells()
 	r.topology(&t)
 	for _, name := range diskLimits {
 		if n := r.number("quota:disk_"+name, 1, 1<<50); n > 0 {
@@ -171,31 +179,36 @@ func (r *specReader) pages() int {
 	return 0
 }
 
-// topology fills in what is not asked for: cores and threads are one each, and sockets what is left.
+// topology divides the processors among what is asked for, and no more than what is bounded (hw:cpu_max_…): into as many sockets as may be, and then
+// cores.
 func (r *specReader) topology(t *Tuning) {
-	names := map[string]*int{"hw:cpu_sockets": &t.Sockets, "hw:cpu_cores": &t.Cores, "hw:cpu_threads": &t.Threads}
-	product := 1
-	for _, name := range slices.Sorted(maps.Keys(names)) {
-		n := r.number(name, 1, 1024)
-		if n == 0 {
-			continue
-		}
-		*names[name] = n
-		if product *= n; r.g.VCPUs%product != 0 {
-			key, v := r.get(name)
-			r.refuse(key, v, "which does not divide its "+strconv.Itoa(r.g.VCPUs)+" virtual processors")
-		}
+	parts := []string{"sockets", "cores", "threads"}
+	var fixed, most [3]int
+	asked := false
+	for i, part := range parts {
+		fixed[i], most[i] = r.number("hw:cpu_"+part, 1, 1024), r.number("hw:cpu_max_"+part, 1, 1<<16)
+		asked = asked || fixed[i] > 0 || most[i] > 0
 	}
-	if r.err != nil || t.Sockets == 0 && t.Cores == 0 && t.Threads == 0 {
+	if r.err != nil || !asked {
 		return
 	}
-	left := r.g.VCPUs / product
-	for _, part := range []*int{&t.Sockets, &t.Cores, &t.Threads} {
-		if *part == 0 {
-			*part, left = left, 1
+	fits := func(i, n int) bool { return (fixed[i] == 0 || n == fixed[i]) && (most[i] == 0 || n <= most[i]) }
+	for sockets := r.g.VCPUs; sockets > 0; sockets-- {
+		if r.g.VCPUs%sockets != 0 || !fits(0, sockets) {
+			continue
+		}
+		for cores := r.g.VCPUs / sockets; cores > 0; cores-- {
+			if threads := r.g.VCPUs / sockets / cores; sockets*cores*threads == r.g.VCPUs && fits(1, cores) && fits(2, threads) {
+				t.Sockets, t.Cores, t.Threads = sockets, cores, threads
+				return
+			}
 		}
 	}
-	if left != 1 {
-		r.refuse("hw:cpu_sockets", strconv.Itoa(t.Sockets), "and with its cores and threads does not make its "+strconv.Itoa(r.g.VCPUs)+" virtual processors")
+	for _, part := range parts {
+		for _, name := range []string{"hw:cpu_" + part, "hw:cpu_max_" + part} {
+			if key, v := r.get(name); v != "" {
+				r.refuse(key, v, "and with what else is asked for does not make its "+strconv.Itoa(r.g.VCPUs)+" virtual processors")
+			}
+		}
 	}
 }

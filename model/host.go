@@ -98,6 +98,24 @@ type HostCapacity struct {
 	HypervisorType    string   `json:"hypervisor_type"`    // QEMU
 	HypervisorVersion int      `json:"hypervisor_version"` // major*1000000+minor*1000+micro
 	Accelerator       string   `json:"accelerator"`        // kvm or tcg
+	// HugePages are the host's pools of pages larger than the ordinary ones, in the order of their sizes.
+	HugePages []HugePages `json:"huge_pages,omitempty"`
+}
+
+// HugePages are a pool of pages of one size, in KiB.
+type HugePages struct {
+	KiB   int `json:"kib"`
+	Count int `json:"count"`
+}
+
+// HugePagesMiB gives how many MiB the pool of pages of a size holds.
+func (c *HostCapacity) HugePagesMiB(kib int) int {
+	for _, p := range c.HugePages {
+		if p.KiB == kib {
+			return p.Count * (kib >> 10)
+		}
+	}
+	return 0
 }
 
 // Heartbeat exists while a host's stream is alive: it is attached to a lease of the store.

@@ -87,7 +87,7 @@ type ImageCopy struct {
 	HashAlgo    string `json:"hash_algo"` // sha512
 	HashValue   string `json:"hash_value"`
 	// Hardware are the image's properties that say what machine it wants and what is in it: those whose names begin
-	// with "hw_", and os_type, os_admin_user and os_require_quiesce.
+	// with "hw_", and os_type, os_admin_user, os_require_quiesce and os_secure_boot.
 	Hardware map[string]string `json:"hardware,omitempty"`
 }
 
@@ -106,7 +106,7 @@ func (i *Image) Copy() ImageCopy {
 // hardware gives the properties that say what machine an image wants, nil for none.
 func hardware(properties map[string]string) (out map[string]string) {
 	for k, v := range properties {
-		if strings.HasPrefix(k, "hw_") || k == "os_type" || k == "os_admin_user" || k == "os_require_quiesce" {
+		if strings.HasPrefix(k, "hw_") || k == "os_type" || k == "os_secure_boot" || k == "os_admin_user" || k == "os_require_quiesce" {
 			if out == nil {
 				out = map[string]string{}
 			}

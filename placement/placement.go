@@ -66,6 +66,7 @@ type Host struct {
 	Hypervisor     string              // QEMU, LXC; "": it has not said
 	Features       []string            // of its processors, as libvirt names them, sorted
 	Aggregates     []map[string]string // the metadata of each aggregate that it is in
+	HugePagesMiB   func(kib int) int   // memory in pages of a size that are not the ordinary ones; nil: none
 }
 
 // limit gives what may be promised of the host in all.
@@ -108,7 +109,7 @@ const (
 )
 
 // constraints are all of them, in the order in which a refusal counts them up.
-var constraints = []Constraint{AskedHost, ExcludedHost, Down, Disabled, Zone, Architecture, Hypervisor, Trait, Aggregate, Tenant, Hint, Group,
+var constraints = []Constraint{AskedHost, ExcludedHost, Down, Disabled, Zone, Architecture, Hypervisor, Machine, Pages, Trait, Aggregate, Tenant, Hint, Group,
 	VCPUs, Memory, Disk, Reach, Bandwidth}
 
 // words are what a tenant may read of a constraint.
@@ -117,6 +118,7 @@ var words = map[Constraint]string{
 	Zone: "it is in another availability zone", Architecture: "it has another architecture", VCPUs: "it has too few vCPUs free",
 	Memory: "it has too little memory free", Disk: "it has too little disk free",
 	Hypervisor: "it has another hypervisor than the image is for", Trait: "its processors have not the traits asked for", Aggregate: "it is in no aggregate that the flavor asks for",
+	Machine: "it does not offer what the flavor or the image asks of the machine", Pages: "it has too little memory in pages of the size asked for",
 	Tenant: "it is kept for other projects", Hint: "a scheduler hint forbids it", Group: "the server group's policy forbids it",
 	Reach: "it does not reach a physical network of the server's ports", Bandwidth: "it has too little bandwidth left to promise",
 }
@@ -235,7 +237,7 @@ func (p *Pool) refuse(h *Host, req *Request) Constraint {
 	case req.Arch != "" && req.Arch != h.Arch:
 		return Architecture
 	}
-	if c := p.forbids(h, &req.Wish); c != "" {
+	if c := p.forbids(h, req); c != "" {
 		return c
 	}
 	switch {
@@ -277,7 +279,10 @@ func (p *Pool) detail(h *Host, req *Request, c Constraint) string {
 		return fmt.Sprintf("it is in %s, the request asks for %s", h.Zone, req.Zone)
 	case Architecture:
 		return fmt.Sprintf("it is %s, the image is for %s", h.Arch, req.Arch)
-	case Hypervisor, Trait, Aggregate, Tenant, Hint, Group:
+	case Pages:
+		kib := model.PageKiB(req.Wish.Specs, req.Wish.Hardware)
+		return fmt.Sprintf("wants %d MiB in pages of %d KiB; the host has %d MiB in such pages", req.MemoryMiB, kib, h.pages(kib))
+	case Hypervisor, Machine, Trait, Aggregate, Tenant, Hint, Group:
 		return p.why(h, &req.Wish, c)
 	case VCPUs:
 		return amount("vCPUs", req.VCPUs, h.Used.VCPUs, limit.VCPUs, h.Capacity.VCPUs, h.Capacity.VCPUs, p.ratios.VCPU)

@@ -4,11 +4,15 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"yakumo/model"
 )
 
 // Constraints of what a server wishes of the host beside room.
 const (
 	Hypervisor Constraint = "hypervisor"
+	Machine    Constraint = "machine"
+	Pages      Constraint = "huge_pages"
 	Trait      Constraint = "trait"
 	Aggregate  Constraint = "aggregate"
 	Tenant     Constraint = "tenant"
@@ -23,6 +27,9 @@ type Wish struct {
 	// Specs are the flavor's extra specs. Looked at are trait:<TRAIT> (required or forbidden; of processors,
 	// HW_CPU_X86_<FEATURE>) and aggregate_instance_extra_specs:<key>, which an aggregate of the host must have as metadata.
 	Specs map[string]string
+	// Hardware are the image's properties that say what machine it wants. What these and Specs ask for and no host offers
+	// (model.Unoffered) is refused, and memory in huge pages only a host with enough of them may promise.
+	Hardware map[string]string
 	// Same and Different are the ids of hosts of the servers that the hints same_host and different_host name.
 	Same, Different []string
 	HasSame         bool // there is a hint same_host, though its servers may have no host
@@ -71,6 +78,13 @@ func (p *Pool) join(h *Host, g *ServerGroup) {
 	p.groups[g.ID].Hosts[h.ID]++
 }
 
+func (h *Host) pages(kib int) int {
+	if h.HugePagesMiB == nil {
+		return 0
+	}
+	return h.HugePagesMiB(kib)
+}
+
 // likes is how much a soft policy is for a host.
 func (p *Pool) likes(h *Host, g *ServerGroup) int {
 	if g == nil {
@@ -87,7 +101,16 @@ func (p *Pool) likes(h *Host, g *ServerGroup) int {
 }
 
 // forbids gives the first constraint of a wish that the host does not meet.
-func (p *Pool) forbids(h *Host, w *Wish) Constraint {
+func (p *Pool) forbids(h *Host, req *Request) Constraint {
+	w := &req.Wish
+	if len(w.Specs)+len(w.Hardware) > 0 {
+		if model.Unoffered(w.Specs, w.Hardware) != "" {
+			return Machine
+		}
+		if kib := model.PageKiB(w.Specs, w.Hardware); kib > 0 && h.pages(kib) < req.MemoryMiB {
+			return Pages
+		}
+	}
 	switch {
 	case w.Hypervisor != "" && !strings.EqualFold(w.Hypervisor, h.Hypervisor), w.Hypervisor == "" && h.Hypervisor == Containers:
 		return Hypervisor
@@ -127,6 +150,8 @@ func (p *Pool) why(h *Host, w *Wish, c Constraint) string {
 			return "it runs containers, and the image is not for them (img_hv_type=lxc)"
 		}
 		return fmt.Sprintf("it runs %s, the image is for %s", h.Hypervisor, w.Hypervisor)
+	case Machine:
+		return model.Unoffered(w.Specs, w.Hardware)
 	case Trait:
 		return "the flavor's " + lacks(h, w.Specs)
 	case Aggregate:

@@ -18,6 +18,10 @@ func TestWishes(t *testing.T) {
 		h.Hypervisor, h.Features = "QEMU", []string{"avx2", "sse4.2"}
 		h.Aggregates = []map[string]string{{"ssd": "true,yes"}, {"rack": "7"}}
 	}
+	paged := func(h *placement.Host) {
+		plain(h)
+		h.HugePagesMiB = func(kib int) int { return map[int]int{2048: 2}[kib] }
+	}
 	kept := func(h *placement.Host) {
 		plain(h)
 		h.Aggregates = []map[string]string{{"filter_tenant_id": "red, blue"}}
@@ -49,6 +53,12 @@ func TestWishes(t *testing.T) {
 		"unknown spec":              {plain, placement.Wish{Specs: map[string]string{"hw:cpu_policy": "shared"}}, ""},
 		"kept for it":               {kept, placement.Wish{Project: "blue"}, ""},
 		"kept for others":           {kept, placement.Wish{Project: "green"}, placement.Tenant},
+		"processors of its own":     {plain, placement.Wish{Specs: map[string]string{"hw:cpu_policy": "dedicated"}}, placement.Machine},
+		"firmware of an image":      {plain, placement.Wish{Hardware: map[string]string{"hw_firmware_type": "uefi"}}, placement.Machine},
+		"a machine that all offer":  {plain, placement.Wish{Specs: map[string]string{"hw:cpu_policy": "shared", "hw:mem_page_size": "small"}, Hardware: map[string]string{"hw_firmware_type": "bios"}}, ""},
+		"huge pages":                {paged, placement.Wish{Specs: map[string]string{"hw:mem_page_size": "2MB"}, Hardware: map[string]string{"hw_mem_page_size": "1GB"}}, ""},
+		"huge pages of an image":    {paged, placement.Wish{Hardware: map[string]string{"hw_mem_page_size": "1GB"}}, placement.Pages},
+		"huge pages of no host":     {plain, placement.Wish{Specs: map[string]string{"hw:mem_page_size": "large"}}, placement.Pages},
 		"same host":                 {plain, placement.Wish{HasSame: true, Same: []string{"id-a"}}, ""},
 		"same as nobody":            {plain, placement.Wish{HasSame: true}, placement.Hint},
 		"different host":            {plain, placement.Wish{Different: []string{"id-a"}}, placement.Hint},

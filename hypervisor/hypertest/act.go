@@ -330,6 +330,7 @@ func testSpecs(t *testing.T, h Host) {
 	for spec, bad := range map[string]string{
 		"hw:cpu_cores": "many", "hw:cpu_threads": "3", "hw:cpu_policy": "mine", "hw:watchdog_action": "explode", "hw_disk_bus": "mfm",
 		"hw_vif_model": "tin-can", "hw:mem_page_size": "7", "quota:cpu_shares": "-1", "quota:disk_read_iops_sec": "fast", "quota:vif_inbound_average": "x",
+		"hw:numa_nodes": "3", "hw_machine_type": "pc", "hw:boot_menu": "maybe", "hw_qemu_guest_agent": "perhaps", "hw:cpu_max_cores": "0",
 	} {
 		g := h.Guest(t)
 		g.VCPUs, g.Specs = 4, map[string]string{spec: bad}

@@ -68,6 +68,14 @@ func (d *Driver) capacity(ctx context.Context) (hypervisor.Capacity, error) {
 	if c.CPUModel == "" {
 		c.CPUModel = node.model
 	}
+	for _, p := range host.Pages { // of each cell; all hosts have the ordinary ones of 4 KiB
+		if p.Unit == "KiB" && p.Size > 4 && p.N > 0 {
+			if c.HugePages == nil {
+				c.HugePages = map[int]int{}
+			}
+			c.HugePages[p.Size] += p.N
+		}
+	}
 	c.CPUFeatures = make([]string, 0, len(host.CPU.Features))
 	for _, f := range host.CPU.Features {
 		c.CPUFeatures = append(c.CPUFeatures, f.Name)

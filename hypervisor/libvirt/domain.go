@@ -89,7 +89,8 @@ type osXML struct {
 		Machine string `xml:"machine,attr"`
 		Value   string `xml:",chardata"`
 	} `xml:"type"`
-	SMBIOS modeXML `xml:"smbios"`
+	BootMenu *enableXML `xml:"bootmenu"`
+	SMBIOS   modeXML    `xml:"smbios"`
 }
 
 type modeXML struct {
@@ -114,6 +115,7 @@ type cpuXML struct {
 	Check    string       `xml:"check,attr,omitempty"`
 	Model    *modelXML    `xml:"model"`
 	Topology *topologyXML `xml:"topology"`
+	NUMA     *numaXML     `xml:"numa"`
 }
 
 type modelXML struct {
@@ -608,6 +610,11 @@ type hostXML struct {
 			Name string `xml:"name,attr"`
 		} `xml:"feature"`
 	} `xml:"host>cpu"`
+	Pages []struct {
+		Unit string `xml:"unit,attr"`
+		Size int    `xml:"size,attr"`
+		N    int    `xml:",chardata"`
+	} `xml:"host>topology>cells>cell>pages"`
 	Guests []struct {
 		OSType string `xml:"os_type"`
 		Arch   struct {

@@ -2,6 +2,8 @@ package libvirt
 
 import (
 	"slices"
+	"strconv"
+	"strings"
 
 	"yakumo/hypervisor"
 )
@@ -12,6 +14,30 @@ type topologyXML struct {
 	Sockets int `xml:"sockets,attr"`
 	Cores   int `xml:"cores,attr"`
 	Threads int `xml:"threads,attr"`
+}
+
+type enableXML struct {
+	Enable string `xml:"enable,attr"`
+}
+
+type numaXML struct {
+	Cells []cellXML `xml:"cell"`
+}
+
+type cellXML struct {
+	ID     int    `xml:"id,attr"`
+	CPUs   string `xml:"cpus,attr"`
+	Memory int    `xml:"memory,attr"`
+	Unit   string `xml:"unit,attr"`
+}
+
+// cpuSet writes numbers as libvirt reads them.
+func cpuSet(list []int) string {
+	out := make([]string, len(list))
+	for i, c := range list {
+		out[i] = strconv.Itoa(c)
+	}
+	return strings.Join(out, ",")
 }
 
 type backingXML struct {
@@ -84,6 +110,18 @@ func tuned(g hypervisor.Guest, t hypervisor.Tuning) hypervisor.Guest {
 func (d *domainXML) tune(t hypervisor.Tuning) {
 	if t.Sockets > 0 {
 		d.CPU.Topology = &topologyXML{t.Sockets, t.Cores, t.Threads}
+	}
+	if t.Machine != "" {
+		d.OS.Type.Machine = t.Machine
+	}
+	if t.BootMenu {
+		d.OS.BootMenu = &enableXML{"yes"}
+	}
+	if t.Cells != nil {
+		d.CPU.NUMA = &numaXML{}
+		for i, c := range t.Cells {
+			d.CPU.NUMA.Cells = append(d.CPU.NUMA.Cells, cellXML{ID: i, CPUs: cpuSet(c.CPUs), Memory: c.MemoryMiB, Unit: "MiB"})
+		}
 	}
 	if t.HugePageKiB > 0 {
 		d.Backing = &backingXML{Pages: []pageXML{{t.HugePageKiB, "KiB"}}}

@@ -24,6 +24,7 @@ func TestSpecs(t *testing.T) {
 	g.Specs = map[string]string{
 		"hw:cpu_sockets": "1", "hw:cpu_cores": "2", "hw:cpu_threads": "2", "hw:watchdog_action": "poweroff", "hw_disk_bus": "scsi", "hw_vif_model": "e1000e",
 		"quota:disk_read_iops_sec": "111", "quota:disk_write_bytes_sec": "22222222", "hw_rng:rate_bytes": "333", "hw_rng:rate_period": "44",
+		"hw:numa_nodes": "2", "hw:boot_menu": "true", "hw_machine_type": "pc-q35-7.0", "hw_qemu_guest_agent": "yes",
 	}
 	if err := errors.Join(d.Ensure(ctx, g), d.Start(ctx, g.ID)); err != nil {
 		t.Fatal(err)
@@ -33,7 +34,7 @@ func TestSpecs(t *testing.T) {
 		t.Fatal(err)
 	}
 	args := string(bytes.ReplaceAll(cmdline, []byte{0}, []byte{'\n'}))
-	for _, want := range []string{"sockets=1,dies=1,cores=2,threads=2", "i6300esb", "poweroff", "scsi-hd", "e1000e", `"max-bytes":333`, `"period":44`} {
+	for _, want := range []string{"sockets=1,dies=1,cores=2,threads=2", "i6300esb", "poweroff", "nodeid=1,cpus=2-3", "menu=on", "pc-q35-7.0", "org.qemu.guest_agent.0", "scsi-hd", "e1000e", `"max-bytes":333`, `"period":44`} {
 		if !strings.Contains(args, want) {
 			t.Errorf("QEMU was not told %q", want)
 		}

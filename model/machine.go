@@ -1,0 +1,63 @@
+package model
+
+import (
+	"slices"
+	"strings"
+)
+
+// unoffered are what flavors and images may ask of a machine in Nova's words and no host gives, with why. What only makes a
+// guest faster and is not honoured is not among them: such a guest runs all the same.
+var unoffered = []struct {
+	flavor, image string
+	words         []string // in lower case; nil: whatever it says
+	why           string
+}{
+	{"hw:cpu_policy", "hw_cpu_policy", []string{"dedicated", "mixed"}, "no guest has processors of its own"},
+	{"hw:cpu_thread_policy", "hw_cpu_thread_policy", []string{"isolate", "require"}, "no guest has processors of its own"},
+	{"hw:emulator_threads_policy", "", []string{"isolate", "share"}, "no guest has processors of its own"},
+	{"hw:cpu_realtime", "hw_cpu_realtime", yes, "no guest has processors of its own"},
+	{"", "hw_firmware_type", []string{"uefi"}, "guests have a BIOS"},
+	{"os:secure_boot", "os_secure_boot", []string{"required"}, "guests have a BIOS"},
+	{"hw:tpm_version", "hw_tpm_version", nil, "there are no trusted platform modules"},
+	{"hw:mem_encryption", "hw_mem_encryption", yes, "memory is not encrypted"},
+	{"hw:locked_memory", "hw_locked_memory", yes, "memory is not locked"},
+	{"hw:pmem", "", nil, "there is no persistent memory"},
+	{"hw:viommu_model", "hw_viommu_model", nil, "there is no virtual IOMMU"},
+	{"pci_passthrough:alias", "", nil, "devices of hosts are not handed to guests"},
+	{"accel:device_profile", "", nil, "devices of hosts are not handed to guests"},
+}
+
+var yes = []string{"yes", "y", "true", "t", "on", "1"}
+
+// Unoffered gives the first of a flavor's extra specs or an image's properties that asks for what no host has, as
+// "name=value: why"; "" none.
+func Unoffered(specs, hardware map[string]string) string {
+	for _, u := range unoffered {
+		for _, in := range []struct {
+			name string
+			m    map[string]string
+		}{{u.flavor, specs}, {u.image, hardware}} {
+			v := strings.TrimSpace(in.m[in.name])
+			if v != "" && in.name != "" && (u.words == nil || slices.Contains(u.words, strings.ToLower(v))) {
+				return in.name + "=" + v + ": " + u.why
+			}
+		}
+	}
+	return ""
+}
+
+// PageKiB gives the size of the memory's pages that a flavor, or else an image, asks for: hw:mem_page_size. 0: the host's ordinary ones, also
+// for what no host can have.
+func PageKiB(specs, hardware map[string]string) int {
+	v := strings.TrimSpace(specs["hw:mem_page_size"])
+	if v == "" {
+		v = strings.TrimSpace(hardware["hw_mem_page_size"])
+	}
+	switch strings.NewReplacer("i", "", "B", "", "b", "", " ", "").Replace(v) {
+	case "large", "2M", "2048", "2048K":
+		return 2 << 10
+	case "1G", "1024M", "1048576", "1048576K":
+		return 1 << 20
+	}
+	return 0
+}

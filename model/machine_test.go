@@ -1,0 +1,42 @@
+package model_test
+
+import (
+	"strings"
+	"testing"
+
+	"yakumo/model"
+)
+
+func TestUnoffered(t *testing.T) {
+	type m = map[string]string
+	for _, c := range []struct {
+		specs, hardware m
+		want            string
+	}{
+		{nil, nil, ""},
+		{m{"hw:cpu_policy": "shared", "hw:cpu_thread_policy": "prefer", "hw:mem_encryption": "False"}, m{"hw_firmware_type": "bios", "os_secure_boot": "optional"}, ""},
+		{m{"hw:cpu_policy": " Mixed "}, nil, "hw:cpu_policy=Mixed: "},
+		{nil, m{"hw_cpu_policy": "dedicated"}, "hw_cpu_policy=dedicated: "},
+		{m{"hw_cpu_policy": "dedicated"}, m{"hw:cpu_policy": "dedicated"}, ""}, // an image's name in a flavor says nothing
+		{m{"hw:tpm_version": "2.0"}, nil, "hw:tpm_version=2.0: "},
+		{m{"hw:mem_encryption": "1"}, nil, "hw:mem_encryption=1: "},
+		{nil, m{"os_secure_boot": "required"}, "os_secure_boot=required: "},
+		{m{"pci_passthrough:alias": "gpu:1"}, nil, "pci_passthrough:alias=gpu:1: "},
+	} {
+		got := model.Unoffered(c.specs, c.hardware)
+		if (got == "") != (c.want == "") || !strings.HasPrefix(got, c.want) {
+			t.Errorf("%v, %v: %q, want %q", c.specs, c.hardware, got, c.want)
+		}
+	}
+}
+
+func TestPageKiB(t *testing.T) {
+	for v, want := range map[string]int{"": 0, "small": 0, "any": 0, "4KB": 0, "4": 0, "large": 2048, "2MB": 2048, "2048": 2048, "2 MiB": 2048, "2048KB": 2048, "1GB": 1 << 20, "1GiB": 1 << 20, "1048576": 1 << 20, "7": 0} {
+		if got := model.PageKiB(map[string]string{"hw:mem_page_size": v}, nil); got != want {
+			t.Errorf("%q: %d, want %d", v, got, want)
+		}
+	}
+	if got := model.PageKiB(map[string]string{"hw:mem_page_size": "small"}, map[string]string{"hw_mem_page_size": "large"}); got != 0 {
+		t.Errorf("an image's word counts before the flavor's: %d", got)
+	}
+}
