@@ -132,14 +132,18 @@ func (a *Agent) start(ctx context.Context, row *model.HostServer, p *progress) (
 	if !a.leases.may(row) { // all of this took its time
 		return 0, fmt.Errorf("its lease has ended as it was to be started: %w", errWaiting)
 	}
+	// Kept before it has them: who comes after an agent that died here knows what to take out again.
+	if nics, disks := nicIDs(row), volumeIDs(row); fresh && (!sameSet(p.NICs, nics) || !sameSet(p.Disks, disks) || len(p.Plugging) > 0) {
+		p.NICs, p.Disks, p.Plugging = nics, disks, nil
+		if err := a.keep(row.ID, p); err != nil {
+			return 0, err
+		}
+	}
 	if err := a.cfg.Hypervisor.Start(ctx, row.ID); err != nil {
 		return 0, fmt.Errorf("start guest: %w", err)
 	}
 	a.guests.did(row.ID, hypervisor.Running, began)
 	p.Started, p.BootID = true, a.cfg.BootID
-	if fresh {
-		p.NICs, p.Disks, p.Plugging = nicIDs(row), volumeIDs(row), nil
-	}
 	a.log.Info("a guest runs", "server", row.ID, "generation", row.Generation, "request_id", row.RequestID, "took", time.Since(began))
 	return hypervisor.Running, nil
 }
