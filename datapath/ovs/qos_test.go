@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"math"
 	"os/exec"
+	"strconv"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -14,25 +16,31 @@ import (
 	"yakumo/openflow"
 )
 
-// serveIperf runs an iperf3 server in a guest until the test ends.
-func serveIperf(t testing.TB, g *kernelGuest) {
+var iperfPorts atomic.Int32
+
+// serveIperf runs an iperf3 server in a guest until stop, and gives its port. A server is of one transfer: one whose client was
+// killed may wait for that for long.
+func serveIperf(t testing.TB, g *kernelGuest) (port string, stop func()) {
 	t.Helper()
-	cmd := exec.Command("ip", "netns", "exec", g.ns, "iperf3", "-s", "-B", g.addr().String())
+	port = strconv.Itoa(5201 + int(iperfPorts.Add(1)))
+	stop = start(t, exec.Command("ip", "netns", "exec", g.ns, "iperf3", "-s", "-B", g.addr().String(), "-p", port))
+	dptest.WaitFor(t, "the iperf3 server", func() bool {
+		out, err := exec.Command("ip", "netns", "exec", g.ns, "ss", "-Hltn", "sport = :"+port).Output()
+		return err == nil && len(out) > 0
+	})
+	return port, stop
+}
+
+// start starts a command that runs until stop.
+func start(t testing.TB, cmd *exec.Cmd) (stop func()) {
+	t.Helper()
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() {
-		if err := cmd.Process.Kill(); err != nil {
-			t.Error(err)
-		}
-		_ = cmd.Wait() // killed
-	})
-	dptest.WaitFor(t, "the iperf3 server", func() bool { return listens(g) })
-}
-
-func listens(g *kernelGuest) bool {
-	out, err := exec.Command("ip", "netns", "exec", g.ns, "ss", "-Hltn", "sport = :5201").Output()
-	return err == nil && len(out) > 0
+	return func() {
+		_ = cmd.Process.Kill() // it may have ended
+		_ = cmd.Wait()
+	}
 }
 
 // received gives the bytes of all frames that a guest's device has got, Ethernet headers included.
@@ -53,19 +61,23 @@ func (g *kernelGuest) received(t testing.TB) float64 {
 // transfer sends from a to b until the test, or the part of it, ends, and returns when it has used up any burst.
 func transfer(t testing.TB, a, b *kernelGuest, args ...string) (stop func()) {
 	t.Helper()
-	cmd := exec.Command("ip", append([]string{"netns", "exec", a.ns, "iperf3", "-c", b.addr().String(), "-t", "600"}, args...)...)
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
+	port, end := serveIperf(t, b)
+	client := func() *exec.Cmd {
+		return exec.Command("ip", append([]string{"netns", "exec", a.ns, "iperf3", "-c", b.addr().String(), "-p", port, "-t", "600"}, args...)...)
 	}
-	first := b.received(t)
-	dptest.WaitFor(t, "the transfer to begin", func() bool { return b.received(t) > first+100_000 })
-	<-time.After(2 * time.Second)
-	return func() {
-		if err := cmd.Process.Kill(); err != nil {
-			t.Error(err)
+	leave := start(t, client())
+	first, began := b.received(t), time.Now()
+	dptest.WaitFor(t, "the transfer to begin", func() bool {
+		if time.Since(began) > 15*time.Second { // its control connection may have met the limit at its worst
+			leave()
+			end()
+			port, end = serveIperf(t, b)
+			leave, began = start(t, client()), time.Now()
 		}
-		_ = cmd.Wait() // killed
-	}
+		return b.received(t) > first+100_000
+	})
+	<-time.After(2 * time.Second)
+	return func() { leave(); end() }
 }
 
 // rate gives the bits a second that arrive within a window.
@@ -83,7 +95,6 @@ func qosGuests(t testing.TB) (a, b *kernelGuest, set func(*kernelGuest, model.Ho
 	pa, pb := dptest.NewPort("net", 70000, "a", 5, "all"), dptest.NewPort("net", 70000, "b", 6, "all")
 	prune(t, h, []model.HostRow{dptest.NewNetwork("net", 70000), dptest.AllowAll("all"), pa, pb})
 	a, b = bootKernel(t, h, pa, 1450), bootKernel(t, h, pb, 1450)
-	serveIperf(t, b)
 	return a, b, func(g *kernelGuest, q model.HostQoS) {
 		t.Helper()
 		p := *g.port

@@ -2,6 +2,7 @@ package container
 
 import (
 	"context"
+	"debug/elf"
 	"errors"
 	"fmt"
 	"io"
@@ -9,9 +10,12 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"yakumo/fault"
 )
 
 // Folder is where a container's process 1 and its driver meet, below libvirt's run folder.
@@ -95,7 +99,7 @@ func (f Folder) Stage(ctx context.Context, libvirtd int, disk, log string) error
 	if err := setAttr(root, shift); err != nil {
 		return err
 	}
-	self, err := os.Executable()
+	self, err := program()
 	if err != nil {
 		return err
 	}
@@ -114,6 +118,25 @@ func (f Folder) Stage(ctx context.Context, libvirtd int, disk, log string) error
 	defer logged.Close()
 	return inMounts(libvirtd, f.mountPoints(), root, program, logged)
 }
+
+// program gives the path of this program, which is process 1 of a container and finds no libraries there.
+var program = sync.OnceValues(func() (string, error) {
+	path, err := os.Executable()
+	if err != nil {
+		return "", err
+	}
+	f, err := elf.Open(path)
+	if err != nil {
+		return "", fmt.Errorf("read this program: %w", err)
+	}
+	defer f.Close()
+	for _, p := range f.Progs {
+		if p.Type == elf.PT_INTERP {
+			return "", fault.New(fault.Invalid, "Containers cannot be started by a program that needs libraries: build it with CGO_ENABLED=0.")
+		}
+	}
+	return path, nil
+})
 
 // mountPoints are what Stage mounts at, as libvirtd sees it: the disk, this program, the log.
 func (f Folder) mountPoints() []string {
