@@ -6,12 +6,12 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
-	"runtime"
 	"strings"
 
 	"github.com/vishvananda/netlink"
-	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
+
+	"yakumo/netspace"
 )
 
 // KernelTaps is the Taps of Linux.
@@ -151,38 +151,4 @@ func holder(addr netip.Addr) (netlink.Link, error) {
 }
 
 // inside runs f in the namespace.
-func (k KernelTaps) inside(f func() error) error {
-	if k.Netns == "" {
-		return f()
-	}
-	done := make(chan error, 1)
-	go func() {
-		runtime.LockOSThread()
-		home, err := k.visit(f)
-		if home {
-			runtime.UnlockOSThread() // else the thread ends with the goroutine: nobody else must run on it
-		}
-		done <- err
-	}()
-	return <-done
-}
-
-// visit runs f in the namespace on this thread, and tells whether the thread is back.
-func (k KernelTaps) visit(f func() error) (home bool, err error) {
-	own, err := netns.Get()
-	if err != nil {
-		return true, err
-	}
-	defer own.Close()
-	ns, err := netns.GetFromPath(k.Netns)
-	if err != nil {
-		return true, fmt.Errorf("network namespace %s: %w", k.Netns, err)
-	}
-	defer ns.Close()
-	if err := netns.Set(ns); err != nil {
-		return true, fmt.Errorf("enter network namespace %s: %w", k.Netns, err)
-	}
-	err = f()
-	back := netns.Set(own)
-	return back == nil, errors.Join(err, back)
-}
+func (k KernelTaps) inside(f func() error) error { return netspace.Do(k.Netns, f) }

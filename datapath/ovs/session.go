@@ -7,7 +7,6 @@ import (
 	"math"
 	"net"
 	"os"
-	"runtime"
 	"slices"
 	"strconv"
 	"time"
@@ -20,6 +19,7 @@ import (
 	"yakumo/datapath/pipeline"
 	"yakumo/datapath/responder"
 	"yakumo/model"
+	"yakumo/netspace"
 	"yakumo/openflow"
 	"yakumo/ovsdb"
 )
@@ -252,29 +252,7 @@ func (d *Driver) addressMetadata6(h *netlink.Handle, link netlink.Link) error {
 
 // inNetns runs f where the switch's devices are.
 func (d *Driver) inNetns(f func() error) error {
-	if d.cfg.Netns == "" {
-		return f()
-	}
-	runtime.LockOSThread()
-	own, err := netns.Get()
-	if err != nil {
-		runtime.UnlockOSThread()
-		return err
-	}
-	defer own.Close()
-	ns, err := netns.GetFromPath(d.cfg.Netns)
-	if err == nil {
-		defer ns.Close()
-		err = netns.Set(ns)
-	}
-	if err == nil {
-		err = f()
-	}
-	if back := netns.Set(own); back != nil {
-		return errors.Join(err, back) // the thread stays locked: nobody else must run on it
-	}
-	runtime.UnlockOSThread()
-	return err
+	return netspace.Do(d.cfg.Netns, f)
 }
 
 // watchPorts follows the switch's ports until Close.

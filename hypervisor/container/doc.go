@@ -3,7 +3,7 @@
 //
 // It owns the files that Disks makes, the folder of a container below libvirt's run folder (see Folder), the mounts that Stage puts
 // there, and the program that is process 1 of a container (Main). It reads images, which are archives of users and are believed in
-// nothing. It must not import anything of the project but hypervisor and fault; hypervisor/libvirt drives it.
+// nothing. It must not import anything of the project but hypervisor, fault and netspace; hypervisor/libvirt drives it.
 //
 // A container is root in a user namespace of its own: its user 0 is a number of the host that nothing else has (IDBase).
 // Its disk keeps plain numbers, and is mounted with them shifted (mount_setattr(2), MOUNT_ATTR_IDMAP, Linux 5.12 and later).

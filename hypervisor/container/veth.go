@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"net"
 	"os"
-	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -16,6 +15,8 @@ import (
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
+
+	"yakumo/netspace"
 )
 
 // Veths makes the devices that stand for containers' network cards on the host: one end of a veth pair has the name that a tap
@@ -390,38 +391,4 @@ func (n *netNamespace) card(lower int) (netlink.Link, error) {
 }
 
 // inside runs f in the namespace of the pairs.
-func (v Veths) inside(f func() error) error {
-	if v.Netns == "" {
-		return f()
-	}
-	done := make(chan error, 1)
-	go func() {
-		runtime.LockOSThread()
-		home, err := v.visit(f)
-		if home {
-			runtime.UnlockOSThread() // else the thread ends with the goroutine: nobody else must run on it
-		}
-		done <- err
-	}()
-	return <-done
-}
-
-// visit runs f in the namespace on this thread, and tells whether the thread is back.
-func (v Veths) visit(f func() error) (home bool, err error) {
-	own, err := netns.Get()
-	if err != nil {
-		return true, err
-	}
-	defer own.Close()
-	ns, err := netns.GetFromPath(v.Netns)
-	if err != nil {
-		return true, fmt.Errorf("network namespace %s: %w", v.Netns, err)
-	}
-	defer ns.Close()
-	if err := netns.Set(ns); err != nil {
-		return true, fmt.Errorf("enter network namespace %s: %w", v.Netns, err)
-	}
-	err = f()
-	back := netns.Set(own)
-	return back == nil, errors.Join(err, back)
-}
+func (v Veths) inside(f func() error) error { return netspace.Do(v.Netns, f) }

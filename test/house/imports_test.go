@@ -9,7 +9,7 @@ import (
 // layers is the order of imports. A package imports from layers before its own, and within
 // its layer only what `beside` says.
 var layers = [][]string{
-	{"fault", "model"},
+	{"fault", "model", "netspace"},
 	{"openflow", "ovsdb", "store"},
 	{"reconcile", "link", "channel", "hostview", "hypervisor", "datapath", "block"},
 	{"identity", "images", "network", "compute", "placement", "trace", "switches", "volume", "check"},
