@@ -101,7 +101,7 @@ type Config struct {
 	PostCopy   bool                         // a guest that is hurried may run elsewhere before its memory is there: a break is its end then
 	KeepPace   bool                         // a guest is not slowed down that changes its memory faster than it can be copied
 	Emulator   string                       // absolute path of the program that runs guests; empty: the hypervisor's own choice
-	Engines    map[string]block.Engine      // what volumes are kept by; see EngineLocal
+	Engines    map[string]block.Engine      // what volumes are kept by; see model.EngineLocal
 	Relay      block.Relay                  // opens local volumes of other hosts; nil: guests here can have none
 	Run        string                       // folder for sockets of volumes that other hosts serve, absolute and short; default Dir/run
 	Metrics    prometheus.Registerer        // nil: none

@@ -177,7 +177,7 @@ func (v *volumeKeeper) size(ctx context.Context, e block.Engine, row *model.Host
 	if p.SizeGiB >= row.SizeGiB {
 		return nil
 	}
-	if row.Engine == EngineLocal {
+	if row.Engine == model.EngineLocal {
 		if err := v.growth(row); err != nil {
 			return err
 		}

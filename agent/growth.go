@@ -32,7 +32,7 @@ func (a *Agent) regrow(ctx context.Context, row *model.HostServer, p *progress, 
 	held, began := power == hypervisor.Paused, time.Now()
 	for _, id := range p.Disks {
 		v := a.ledger.volume(id)
-		if v == nil || v.Engine != EngineLocal || v.SizeGiB == 0 || sizes[id] >= v.SizeGiB {
+		if v == nil || v.Engine != model.EngineLocal || v.SizeGiB == 0 || sizes[id] >= v.SizeGiB {
 			continue
 		}
 		if !p.Reopening {

@@ -41,7 +41,7 @@ func (a *Agent) inventory(ctx context.Context, _ struct{}) (model.Inventory, err
 		}
 	}
 	slices.Sort(inv.Taps)
-	if e := a.cfg.Engines[EngineLocal]; e != nil {
+	if e := a.cfg.Engines[model.EngineLocal]; e != nil {
 		volumes, err := e.List(ctx)
 		if err != nil {
 			return inv, fmt.Errorf("list volumes: %w", err)

@@ -52,7 +52,7 @@ func (v *volumeKeeper) serve(ctx context.Context, peer model.ID, args json.RawMe
 		delete(v.calls, mine)
 	}()
 	row := v.a.ledger.volume(c.VolumeID)
-	if row == nil || !row.Mine || row.Deleted || row.Engine != EngineLocal || !slices.Contains(row.Guests, peer) {
+	if row == nil || !row.Mine || row.Deleted || row.Engine != model.EngineLocal || !slices.Contains(row.Guests, peer) {
 		return fault.New(fault.NotFound, "Volume %s could not be found.", c.VolumeID)
 	}
 	if p, _ := v.a.ledger.volumeOf(c.VolumeID); !p.Made || p.Filling {

@@ -17,16 +17,12 @@ import (
 	"yakumo/model"
 )
 
-// EngineLocal is the engine whose volumes are this host's alone: other hosts open them through it, and what has no
-// row is removed. Volumes of all others are reached by every host that has the engine, and each is worked on by the host that its
-// row names; nobody knows from here what else is there.
-const EngineLocal = "local"
-
 // reconnect is for how long a guest waits for a volume that does not answer before it sees an error: longer than an
 // agent, or a host's network, is away.
 const reconnect = 300 * time.Second
 
-// volumeKeeper makes volumes agree with their rows, and opens them for guests.
+// volumeKeeper makes volumes agree with their rows, and opens them for guests. Of the engine model.EngineLocal what has no row is
+// removed; nobody knows from here what else the others have.
 type volumeKeeper struct {
 	a       *Agent
 	engines map[string]block.Engine
@@ -99,7 +95,7 @@ func (v *volumeKeeper) look(touched []model.RowID) map[model.ID]bool {
 // local engine has besides.
 func (v *volumeKeeper) lookAll() {
 	ids := v.a.ledger.volumeIDs()
-	if e := v.engines[EngineLocal]; e != nil && v.a.ledger.Generation() > 0 {
+	if e := v.engines[model.EngineLocal]; e != nil && v.a.ledger.Generation() > 0 {
 		list, err := e.List(context.Background())
 		if err != nil {
 			v.a.log.Error("the host's volumes cannot be listed", "err", err)
@@ -168,7 +164,7 @@ func (v *volumeKeeper) disk(ctx context.Context, _ model.ID, d model.HostDisk) (
 	case row == nil:
 		return out, fmt.Errorf("volume %s is not known yet: %w", d.VolumeID, errWaiting)
 	}
-	if !row.Mine && row.Engine == EngineLocal {
+	if !row.Mine && row.Engine == model.EngineLocal {
 		at, err := v.relay(ctx, d.VolumeID)
 		if err != nil {
 			return out, err
@@ -325,7 +321,7 @@ func (v *volumeKeeper) leave(ctx context.Context, id model.ID) error {
 	}
 	v.cut(id, nil)
 	p, ok := v.a.ledger.volumeOf(id)
-	if e := v.engines[EngineLocal]; e != nil && (!ok || p.Engine == EngineLocal) && !p.Gone {
+	if e := v.engines[model.EngineLocal]; e != nil && (!ok || p.Engine == model.EngineLocal) && !p.Gone {
 		if block.Check(id) != nil {
 			return nil // no name of ours
 		}
@@ -347,7 +343,7 @@ func (v *volumeKeeper) use(ctx context.Context, row *model.HostVolume) error {
 	if err := v.a.ledger.forgetVolume(row.ID); err != nil { // it was this host's, once
 		return err
 	}
-	if row.Engine == EngineLocal {
+	if row.Engine == model.EngineLocal {
 		if _, err := v.reach(row.ID); err != nil {
 			return err
 		}

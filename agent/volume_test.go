@@ -138,7 +138,7 @@ func (h *volumeHost) begin(change func(*Config)) *running {
 		h.t.Fatal(err)
 	}
 	return h.start(h.t, func(c *Config) {
-		c.Engines, c.Run = map[string]block.Engine{EngineLocal: h.engine(), "nfs": nfs}, filepath.Join(h.run, "r")
+		c.Engines, c.Run = map[string]block.Engine{model.EngineLocal: h.engine(), "nfs": nfs}, filepath.Join(h.run, "r")
 		c.Channel = h.channel
 		relay, err := files.OpenRelay(filepath.Join(h.run, "y"))
 		if err != nil {
@@ -214,7 +214,7 @@ func bump(r *model.HostVolume, f func(*model.HostVolume)) *model.HostVolume {
 }
 
 func volume(size int) *model.HostVolume {
-	return &model.HostVolume{ID: model.NewID(), Engine: EngineLocal, Generation: 1, SizeGiB: size, Mine: true}
+	return &model.HostVolume{ID: model.NewID(), Engine: model.EngineLocal, Generation: 1, SizeGiB: size, Mine: true}
 }
 
 func io1(t testing.TB, a block.Access, commands ...string) {
@@ -235,7 +235,7 @@ func io1(t testing.TB, a block.Access, commands ...string) {
 
 // TestVolumeLife goes through what a volume is asked for, with an agent that is started anew before each step.
 func TestVolumeLife(t *testing.T) {
-	for _, engine := range []string{EngineLocal, "nfs"} {
+	for _, engine := range []string{model.EngineLocal, "nfs"} {
 		t.Run(engine, func(t *testing.T) {
 			h := newVolumeHost(t, newWorld(t.TempDir(), fake.HostConfig{}), channeltest.NewAuthority(t), t.TempDir())
 			c := newCloud(h.side)
@@ -262,7 +262,7 @@ func TestVolumeLife(t *testing.T) {
 				io1(t, h.disk(r, row.ID), fmt.Sprintf("read -P %d 0 1", h.side.blobs[c.image.BlobID][0]), "read -P 0 1M 1M")
 				io1(t, h.disk(r, row.ID), "write -P 7 0 1M")
 				inv, err := r.inventory(t.Context(), struct{}{})
-				if want := engine == EngineLocal; err != nil || slices.Contains(inv.Volumes, row.ID) != want {
+				if want := engine == model.EngineLocal; err != nil || slices.Contains(inv.Volumes, row.ID) != want {
 					t.Errorf("the host's inventory has the volumes %v, %v", inv.Volumes, err)
 				}
 			})
@@ -501,7 +501,7 @@ func TestVolumeMoves(t *testing.T) {
 	to.tell(here)
 	from.drop(row)
 	waitFor(t, "the old host to have nothing left", func() bool {
-		l, err := a.cfg.Engines[EngineLocal].List(t.Context())
+		l, err := a.cfg.Engines[model.EngineLocal].List(t.Context())
 		return err == nil && len(l) == 0
 	})
 	to.ready(here)

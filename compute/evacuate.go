@@ -48,7 +48,7 @@ func (c *Compute) evacuate(tx *store.Tx, sc Scope, s *model.Server, r MoveReques
 	}
 	for _, u := range s.Volumes {
 		v, ok := store.Volumes.Get(tx, u.VolumeID)
-		if ok && v.Engine == "local" && v.Host == s.Host {
+		if ok && v.Engine == model.EngineLocal && v.Host == s.Host {
 			return fault.New(fault.Conflict, "Cannot 'evacuate' instance %s: volume %s is on the host that is down.", s.ID, v.ID)
 		}
 	}

@@ -75,7 +75,7 @@ func volumeRow(snap store.Snapshot, id, host model.ID) model.HostRow {
 		if h, ok := store.Hosts.Get(snap, v.Host); ok {
 			r.Owner = model.HostAt{HostID: h.ID, Name: h.Name, Channel: h.Channel}
 		}
-		if v.Engine == localEngine {
+		if v.Engine == model.EngineLocal {
 			r.SizeGiB = v.Status.SizeGiB // its own host makes it larger, and says so
 		}
 		return r
@@ -113,9 +113,6 @@ func volumeRow(snap store.Snapshot, id, host model.ID) model.HostRow {
 	slices.SortFunc(r.Uploads, func(a, b model.HostBlob) int { return cmp.Compare(a.ID, b.ID) })
 	return r
 }
-
-// localEngine is that of volumes that other hosts reach by way of their own (volume.EngineLocal).
-const localEngine = "local"
 
 // backupFormat is what backups are kept as: holes cost nothing.
 const backupFormat = "qcow2"

@@ -2,6 +2,15 @@ package model
 
 import "time"
 
+// The engines that keep volumes.
+const (
+	// EngineLocal keeps a volume on one host alone: others open it through that one.
+	EngineLocal = "local"
+	// EngineNFS and EngineRBD keep volumes where every host that has the engine reaches them; each is worked on by the host that its row names.
+	EngineNFS = "nfs"
+	EngineRBD = "rbd"
+)
+
 // Volume is a block device that outlives servers.
 type Volume struct {
 	Meta
@@ -9,7 +18,7 @@ type Volume struct {
 	SizeGiB       int               `json:"size"`
 	TypeID        ID                `json:"type_id,omitempty"`
 	Zone          string            `json:"zone"`
-	Engine        string            `json:"engine"`         // "local", "nfs", "rbd"
+	Engine        string            `json:"engine"`         // EngineLocal …
 	Host          ID                `json:"host,omitempty"` // whose agent works on it; of a local one, where its bytes are
 	Source        VolumeSource      `json:"source"`
 	Bootable      bool              `json:"bootable"`

@@ -172,7 +172,7 @@ var (
 		Counted("project", func(r *model.Volume) []string { return []string{r.ProjectID} }),
 		// host adds up the GiB that local volumes take of it.
 		Summed("host", func(r *model.Volume) []string { return r.Hosts() }, func(r *model.Volume, _ string) [3]int {
-			if r.Engine != "local" {
+			if r.Engine != model.EngineLocal {
 				return [3]int{}
 			}
 			return [3]int{r.SizeGiB}

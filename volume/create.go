@@ -335,7 +335,7 @@ func (v *Volumes) Extend(tx *store.Tx, sc Scope, id model.ID, size int, online b
 			}
 			return fault.New(fault.Invalid, "Invalid volume: Volume %s status must be '%s' to extend, currently %s.", x.ID, expected, x.Status.State)
 		}
-		if x.Status.State == InUse && x.Engine == EngineLocal && len(x.Attachments) > 1 {
+		if x.Status.State == InUse && x.Engine == model.EngineLocal && len(x.Attachments) > 1 {
 			// Its host holds the one guest that has it meanwhile; of several, some may be on their way elsewhere.
 			return fault.New(fault.Invalid, "Invalid volume: Volume %s is in use by several servers, and a volume of the engine %s grows under one at most. Detach it from the others first.", x.ID, x.Engine)
 		}

@@ -31,8 +31,8 @@ func (v *Volumes) Migrate(tx *store.Tx, sc Scope, id model.ID, to string) (*mode
 			return fault.New(fault.Invalid, "Invalid volume: Volume %s status must be available and must not be migrating or being copied, but current status is: %s.", x.ID, x.Status.State)
 		case store.VolumeSnapshots.Count(tx, "volume", id) > 0:
 			return fault.New(fault.Invalid, "Invalid volume: Volume %s must not have snapshots to be migrated.", x.ID)
-		case x.Engine != EngineLocal, engine != "" && engine != x.Engine:
-			return fault.New(fault.Invalid, "Invalid input received: Volumes are moved between hosts of the engine %s alone; volume %s is of %s.", EngineLocal, x.ID, x.Engine)
+		case x.Engine != model.EngineLocal, engine != "" && engine != x.Engine:
+			return fault.New(fault.Invalid, "Invalid input received: Volumes are moved between hosts of the engine %s alone; volume %s is of %s.", model.EngineLocal, x.ID, x.Engine)
 		}
 		for _, room := range Rooms(tx, x.Engine) {
 			switch {

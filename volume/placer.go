@@ -46,11 +46,11 @@ func Rooms(r store.Reader, engine string) []Room {
 		switch {
 		case told:
 			room.Total = said.TotalGiB
-		case engine != EngineLocal:
+		case engine != model.EngineLocal:
 			room.Total = MaxSizeGiB
 		}
 		room.Free = room.Total
-		if engine == EngineLocal {
+		if engine == model.EngineLocal {
 			room.Free -= store.Volumes.Sum(r, "host", h.ID).Amounts[0] + store.Servers.Sum(r, "host", h.ID).Amounts[2]
 		} else {
 			for x := range store.Volumes.List(r, "host", h.ID) {
@@ -59,7 +59,7 @@ func Rooms(r store.Reader, engine string) []Room {
 				}
 			}
 		}
-		if told && engine != EngineLocal { // others use the same storage
+		if told && engine != model.EngineLocal { // others use the same storage
 			room.Free = min(room.Free, said.FreeGiB)
 		}
 		out = append(out, room)

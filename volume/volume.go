@@ -47,7 +47,7 @@ type Volumes struct {
 
 // New makes a Volumes.
 func New(cfg Config) *Volumes {
-	cfg.Engine, cfg.Zone = cmp.Or(cfg.Engine, EngineLocal), cmp.Or(cfg.Zone, "nova")
+	cfg.Engine, cfg.Zone = cmp.Or(cfg.Engine, model.EngineLocal), cmp.Or(cfg.Zone, "nova")
 	if cfg.Defaults == nil {
 		cfg.Defaults = DefaultQuotas()
 	}
@@ -63,13 +63,6 @@ func New(cfg Config) *Volumes {
 
 // Zone is the zone of a volume that asks for none.
 func (v *Volumes) Zone() string { return v.cfg.Zone }
-
-// The engines.
-const (
-	EngineLocal = "local"
-	EngineNFS   = "nfs"
-	EngineRBD   = "rbd"
-)
 
 // States of volumes, snapshots and backups, in Cinder's words.
 const (

@@ -124,12 +124,12 @@ func (d *dialect) listPools(c *api.Context) error {
 	snap := c.Snapshot()
 	detail, _ := truth(c.Query().Get("detail"))
 	out := []object{}
-	for _, engine := range []string{volume.EngineLocal, volume.EngineNFS, volume.EngineRBD} {
+	for _, engine := range []string{model.EngineLocal, model.EngineNFS, model.EngineRBD} {
 		for _, room := range volume.Rooms(snap, engine) {
 			o := object{"name": room.Host.Name + "@" + engine + "#" + engine}
 			if detail {
 				total, free := any(room.Total), any(room.Free)
-				if engine != volume.EngineLocal { // what the storage behind it has is not the host's to say
+				if engine != model.EngineLocal { // what the storage behind it has is not the host's to say
 					total, free = "unknown", "unknown"
 				}
 				state := "down"

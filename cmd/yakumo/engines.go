@@ -4,17 +4,17 @@ import (
 	"path/filepath"
 	"strings"
 
-	"yakumo/agent"
 	"yakumo/block"
 	"yakumo/block/files"
 	"yakumo/block/rbd"
 	"yakumo/fault"
+	"yakumo/model"
 )
 
 // openEngines opens what a host keeps volumes by; words are those of --volume-engine.
 func openEngines(dir string, words []string) (map[string]block.Engine, error) {
 	out := map[string]block.Engine{}
-	for _, w := range append([]string{agent.EngineLocal + "=" + filepath.Join(dir, "local")}, words...) {
+	for _, w := range append([]string{model.EngineLocal + "=" + filepath.Join(dir, "local")}, words...) {
 		name, at, ok := strings.Cut(w, "=")
 		if !ok || at == "" {
 			return nil, fault.New(fault.Invalid, "--volume-engine %q is not NAME=WHERE.", w)
@@ -22,7 +22,7 @@ func openEngines(dir string, words []string) (map[string]block.Engine, error) {
 		var e block.Engine
 		var err error
 		switch name {
-		case agent.EngineLocal:
+		case model.EngineLocal:
 			e, err = files.Open(files.Config{Dir: at, Run: filepath.Join(dir, "nbd")})
 		case "nfs":
 			e, err = files.Open(files.Config{Dir: at, Shared: true})
