@@ -33,6 +33,7 @@ import (
 	"google.golang.org/grpc/peer"
 
 	"yakumo/agent"
+	"yakumo/agent/agenttest"
 	"yakumo/channel/channeltest"
 	"yakumo/compute"
 	"yakumo/fault"
@@ -192,7 +193,7 @@ func (c *cloud) furnish(sh shape) {
 		return err
 	})
 	for i := range sh.hosts {
-		h := &host{c: c, i: i, name: fmt.Sprintf("h%d", i), rate: 1, sw: &plainSwitch{rows: map[model.RowID]bool{}, devices: map[model.ID]bool{}}, taps: &deviceNames{all: map[string]bool{}}}
+		h := &host{c: c, i: i, name: fmt.Sprintf("h%d", i), rate: 1, sw: &plainSwitch{rows: map[model.RowID]bool{}, devices: map[model.ID]bool{}}, taps: &agenttest.Taps{}}
 		if i < len(sh.rates) {
 			h.rate = sh.rates[i]
 		}
@@ -384,7 +385,7 @@ type host struct {
 	cred   *channeltest.Credentials
 	guests *fake.Host
 	sw     *plainSwitch
-	taps   *deviceNames
+	taps   *agenttest.Taps
 
 	mu     sync.Mutex
 	on     bool

@@ -9,7 +9,6 @@ import (
 	"iter"
 	"net/netip"
 	"os"
-	"strings"
 	"sync"
 	"time"
 
@@ -190,36 +189,3 @@ func (s *plainSwitch) MetadataOwner(netip.Addr) (datapath.Owner, bool) {
 }
 func (s *plainSwitch) Counters() datapath.Counters { return datapath.Counters{Connected: true} }
 func (s *plainSwitch) Close() error                { return nil }
-
-// deviceNames are the taps of a host, which are names only.
-type deviceNames struct {
-	mu  sync.Mutex
-	all map[string]bool
-}
-
-func (d *deviceNames) Ensure(_ context.Context, name string, _ int) error {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.all[name] = true
-	return nil
-}
-
-func (d *deviceNames) Remove(_ context.Context, name string) error {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	delete(d.all, name)
-	return nil
-}
-
-func (d *deviceNames) List(_ context.Context, prefix string) (out []string, err error) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	for n := range d.all {
-		if strings.HasPrefix(n, prefix) {
-			out = append(out, n)
-		}
-	}
-	return out, nil
-}
-
-func (d *deviceNames) MTU(context.Context, netip.Addr) (int, error) { return 1500, nil }

@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"yakumo/agent"
+	"yakumo/agent/agenttest"
 	"yakumo/datapath"
 	"yakumo/hypervisor/fake"
 	"yakumo/link"
@@ -106,7 +107,7 @@ func tunnelIP(i int) netip.Addr { return netip.AddrFrom4([4]byte{100, 64, byte(i
 type host struct {
 	sw      *countingSwitch
 	guests  *fake.Host
-	taps    *deviceNames
+	taps    *agenttest.Taps
 	channel string // where other hosts reach it; "": nowhere
 
 	client *link.Client
@@ -116,7 +117,7 @@ type host struct {
 }
 
 func newHost(o order, i int, say *speaker) (*host, error) {
-	h := &host{guests: fake.NewHost(fake.HostConfig{}), taps: &deviceNames{all: map[string]bool{}},
+	h := &host{guests: fake.NewHost(fake.HostConfig{}), taps: &agenttest.Taps{},
 		sw: &countingSwitch{host: i, say: say, rows: map[model.RowID]uint32{}, devices: map[model.ID]bool{}}}
 	if o.Whole {
 		ln, err := net.Listen("tcp", fmt.Sprintf("127.1.%d.%d:0", i>>8, i&255)) // its number, for all lives of the agent; no connection gets it meanwhile
@@ -301,39 +302,6 @@ func (s *countingSwitch) count() map[model.RowKind]int {
 	}
 	return out
 }
-
-// deviceNames are the taps of a host, which are names only.
-type deviceNames struct {
-	mu  sync.Mutex
-	all map[string]bool
-}
-
-func (d *deviceNames) Ensure(_ context.Context, name string, _ int) error {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.all[name] = true
-	return nil
-}
-
-func (d *deviceNames) Remove(_ context.Context, name string) error {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	delete(d.all, name)
-	return nil
-}
-
-func (d *deviceNames) List(_ context.Context, prefix string) (out []string, err error) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	for n := range d.all {
-		if strings.HasPrefix(n, prefix) {
-			out = append(out, n)
-		}
-	}
-	return out, nil
-}
-
-func (*deviceNames) MTU(context.Context, netip.Addr) (int, error) { return 1500, nil }
 
 type noDisks struct{ agent.QemuImg }
 
