@@ -20,14 +20,17 @@ type cable struct {
 	from, fromDev string
 	to, toDev     string
 	bridge        string // a bridge of from's kernel that fromDev stands on; empty: none
+	offload       bool   // the kernel alone sees its packets, which may be as large as it likes
 }
 
-// cables lists them: everybody on the underlay, a bridge of the server's machine; and each host
-// with the outside.
+// cables lists them: everybody on the underlay, a bridge of the server's machine; each host with the outside, and with the
+// migration network, another bridge of the server's machine.
 func (l *Lab) cables() []cable {
-	out := []cable{{serverMachine, OutsideMachine, OutsideMachine, "eth0", "underlay"}}
+	out := []cable{{from: serverMachine, fromDev: OutsideMachine, to: OutsideMachine, toDev: "eth0", bridge: underlay}}
 	for _, h := range l.hosts() {
-		out = append(out, cable{serverMachine, h, h, "eth0", "underlay"}, cable{OutsideMachine, h, h, "eth1", ""})
+		out = append(out, cable{from: serverMachine, fromDev: h, to: h, toDev: "eth0", bridge: underlay},
+			cable{from: OutsideMachine, fromDev: h, to: h, toDev: "eth1"},
+			cable{from: serverMachine, fromDev: h + "-m", to: h, toDev: migrationDevice, bridge: migrationNetwork, offload: true})
 	}
 	return out
 }
@@ -54,10 +57,15 @@ func (l *Lab) wire(ctx context.Context) error {
 			return fmt.Errorf("%s does not run: see %s", m, filepath.Join(l.MachineDir(m), "log", "init.log"))
 		}
 	}
-	if srv := pids[serverMachine]; in(ctx, srv, "ip link show underlay") != nil {
-		if err := in(ctx, srv, "ip link set lo up", "ip link add underlay type bridge forward_delay 0",
-			"ip addr add "+underlayPrefix+"1"+underlayBits+" dev underlay", "ip link set underlay up", "ethtool -K underlay tx off tso off gso off"); err != nil {
-			return err
+	for name, rest := range map[string][]string{
+		underlay:         {"ip addr add " + underlayPrefix + "1" + underlayBits + " dev " + underlay, "ethtool -K " + underlay + " tx off tso off gso off"},
+		migrationNetwork: nil,
+	} {
+		if srv := pids[serverMachine]; in(ctx, srv, "ip link show "+name) != nil {
+			lines := append([]string{"ip link set lo up", "ip link add " + name + " type bridge forward_delay 0", "ip link set " + name + " up"}, rest...)
+			if err := in(ctx, srv, lines...); err != nil {
+				return err
+			}
 		}
 	}
 	for _, c := range l.cables() {
@@ -77,9 +85,15 @@ func (l *Lab) wire(ctx context.Context) error {
 		if c.bridge != "" {
 			master = " master " + c.bridge
 		}
+		size := func(dev string) string {
+			if c.offload {
+				return "true"
+			}
+			return bare(dev)
+		}
 		if err := errors.Join(
-			in(ctx, from, fmt.Sprintf("ip link add %s type veth peer name %s netns %d", c.fromDev, c.toDev, to), bare(c.fromDev), "ip link set "+c.fromDev+master+" up"),
-			in(ctx, to, bare(c.toDev), "ip link set lo up", "ip link set "+c.toDev+" up")); err != nil {
+			in(ctx, from, fmt.Sprintf("ip link add %s type veth peer name %s netns %d", c.fromDev, c.toDev, to), size(c.fromDev), "ip link set "+c.fromDev+master+" up"),
+			in(ctx, to, size(c.toDev), "ip link set lo up", "ip link set "+c.toDev+" up")); err != nil {
 			return err
 		}
 	}
@@ -91,8 +105,13 @@ func (l *Lab) underlayAddress(host string) (string, error) {
 	if a := l.cfg.Underlay[host]; a != "" {
 		return a, nil
 	}
+	return numbered(underlayPrefix, host)
+}
+
+// numbered is a host's address by its number.
+func numbered(prefix, host string) (string, error) {
 	n, err := strconv.Atoi(strings.TrimPrefix(host, "host"))
-	return underlayPrefix + strconv.Itoa(10+n), err
+	return prefix + strconv.Itoa(10+n), err
 }
 
 // Renumber gives a running host another address on the underlay, as an operator does it: the

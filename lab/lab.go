@@ -35,6 +35,8 @@ type Config struct {
 	AdminPassword string `json:"admin_password"`
 	// Accelerator is what guests run on, kvm or tcg; "" is found out by the first Up.
 	Accelerator string `json:"accelerator"`
+	// Emulator is the QEMU that guests run on, an absolute path; "": libvirt's choice.
+	Emulator string `json:"emulator,omitempty"`
 	// Containers is how many of the hosts, the last ones, run containers instead of virtual machines.
 	Containers int `json:"containers,omitempty"`
 	// Underlay are the underlay addresses of hosts that were renumbered, by host.
@@ -56,10 +58,21 @@ const serverMachine = "server"
 
 // The underlay: the documentation's shared address space (RFC 6598), inside namespaces only.
 const (
+	underlay       = "underlay"
 	underlayPrefix = "100.64.0."
 	underlayBits   = "/24"
 	linkPort       = 8700
 	debugPort      = 8701
+)
+
+// The migration network: what hosts send each other beside their guests' traffic. It is the kernel's alone, for a switch in user space
+// would be the narrowest part of a move's way.
+const (
+	migrationNetwork = "migration"
+	migrationDevice  = "eth2"
+	migrationPrefix  = "100.64.1."
+	migrationBits    = "/24"
+	channelPort      = 8710
 )
 
 // Open opens the lab in a folder for Status, Down and the like, as it was configured last.
@@ -98,6 +111,9 @@ func New(cfg Config) (*Lab, error) {
 		}
 		if cfg.Accelerator == "" {
 			cfg.Accelerator = old.cfg.Accelerator
+		}
+		if cfg.Emulator == "" {
+			cfg.Emulator = old.cfg.Emulator
 		}
 		if cfg.Underlay == nil {
 			cfg.Underlay = old.cfg.Underlay
@@ -305,6 +321,10 @@ func (l *Lab) spec(name, bin string) (Machine, error) {
 	if err != nil {
 		return m, err
 	}
+	migration, err := numbered(migrationPrefix, name)
+	if err != nil {
+		return m, err
+	}
 	lv := libvirt.Daemon{Dir: filepath.Join(dir, "libvirt"), HostUUID: hostUUID(name), Containers: l.runsContainers(name)}
 	kind := "qemu"
 	if lv.Containers {
@@ -317,14 +337,17 @@ func (l *Lab) spec(name, bin string) (Machine, error) {
 		{Name: "br-under", Ports: []string{"eth0"}, Addresses: []string{addr + underlayBits}},
 		{Name: providerBridge, Ports: []string{"eth1"}},
 	}
+	m.Devices = []Device{{Name: migrationDevice, Addresses: []string{migration + migrationBits}}}
 	m.Sysctls = map[string]string{"ipv4/ping_group_range": "0 2147483647"} // for probes
-	m.Units = append(units,
-		Unit{Name: "libvirtd", Argv: lv.Command()},
-		Unit{Name: "agent", Argv: append([]string{bin, "agent", "--data-dir", filepath.Join(dir, "state"), "--host-name", name,
-			"--server", net.JoinHostPort(underlayPrefix+"1", strconv.Itoa(linkPort)), "--join-token-file", filepath.Join(dir, "join-token"),
-			"--tunnel-ip", addr, "--hypervisor", kind, "--libvirt-socket", lv.SocketPath(), "--datapath-type", "netdev", "--accelerator", l.cfg.Accelerator,
-			"--volume-engine", "nfs=" + filepath.Join(l.cfg.Dir, "shared"),
-			"--bridge-mapping", PhysicalNetwork + ":" + providerBridge, "--dns-forward", OutsideResolver, "--debug-listen", "127.0.0.1:" + strconv.Itoa(debugPort)}, l.cfg.AgentArgs...)})
+	args := []string{bin, "agent", "--data-dir", filepath.Join(dir, "state"), "--host-name", name,
+		"--server", net.JoinHostPort(underlayPrefix+"1", strconv.Itoa(linkPort)), "--join-token-file", filepath.Join(dir, "join-token"),
+		"--tunnel-ip", addr, "--channel-listen", net.JoinHostPort(migration, strconv.Itoa(channelPort)), "--hypervisor", kind, "--libvirt-socket", lv.SocketPath(), "--datapath-type", "netdev", "--accelerator", l.cfg.Accelerator,
+		"--volume-engine", "nfs=" + filepath.Join(l.cfg.Dir, "shared"),
+		"--bridge-mapping", PhysicalNetwork + ":" + providerBridge, "--dns-forward", OutsideResolver, "--debug-listen", "127.0.0.1:" + strconv.Itoa(debugPort)}
+	if l.cfg.Emulator != "" && kind == "qemu" {
+		args = append(args, "--emulator", l.cfg.Emulator)
+	}
+	m.Units = append(units, Unit{Name: "libvirtd", Argv: lv.Command()}, Unit{Name: "agent", Argv: append(args, l.cfg.AgentArgs...)})
 	return m, nil
 }
 

@@ -28,6 +28,7 @@ type labCmd struct {
 type labUp struct {
 	Hosts      int      `help:"How many hosts." default:"3"`
 	Containers int      `help:"How many of the hosts, the last ones, run containers instead of virtual machines; a lab keeps what it was made with."`
+	Emulator   string   `help:"The QEMU that guests run on, an absolute path; default: libvirt's choice; a lab keeps what it was made with." type:"path"`
 	API        string   `help:"Loopback address and port of the API." default:"127.0.0.1:8780"`
 	Files      string   `help:"Where openrc and clouds.yaml are written; default: the folder above the lab's." type:"path"`
 	AgentArgs  []string `help:"Arguments added to each agent's command." hidden:"" sep:"none"`
@@ -36,7 +37,7 @@ type labUp struct {
 // Run starts a lab.
 func (c *labUp) Run(ctx context.Context, l *labCmd) error {
 	began := time.Now()
-	lb, err := lab.New(lab.Config{Dir: l.Dir, Hosts: c.Hosts, Containers: c.Containers, API: c.API, AgentArgs: c.AgentArgs, Progress: progress})
+	lb, err := lab.New(lab.Config{Dir: l.Dir, Hosts: c.Hosts, Containers: c.Containers, Emulator: c.Emulator, API: c.API, AgentArgs: c.AgentArgs, Progress: progress})
 	if err != nil {
 		return err
 	}

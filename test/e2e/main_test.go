@@ -61,11 +61,7 @@ func run(m *testing.M) (code int) {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
-	var agentArgs []string
-	if emulator := os.Getenv("YAKUMO_EMULATOR"); emulator != "" { // the tests run on any QEMU
-		agentArgs = []string{"--emulator", emulator}
-	}
-	l, err := lab.New(lab.Config{Dir: filepath.Join(dir, "l"), Binary: binary, Hosts: hosts, API: "127.0.0.1:0", AgentArgs: agentArgs,
+	l, err := lab.New(lab.Config{Dir: filepath.Join(dir, "l"), Binary: binary, Hosts: hosts, API: "127.0.0.1:0", Emulator: os.Getenv("YAKUMO_EMULATOR"),
 		Progress: func(step string, took time.Duration) { fmt.Printf("e2e: %-40s %6.2f s\n", step, took.Seconds()) }})
 	if err != nil {
 		return fail("%v", err)

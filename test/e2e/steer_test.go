@@ -12,9 +12,9 @@ import (
 // throttle has what a host sends to others go out at a rate as tc(8) writes it; "": as fast as it can.
 func throttle(t *testing.T, host, rate string) {
 	t.Helper()
-	argv := []string{"tc", "qdisc", "del", "dev", "eth0", "root"}
+	argv := []string{"tc", "qdisc", "del", "dev", "eth2", "root"}
 	if rate != "" {
-		argv = []string{"tc", "qdisc", "replace", "dev", "eth0", "root", "tbf", "rate", rate, "burst", "64kb", "latency", "500ms"}
+		argv = []string{"tc", "qdisc", "replace", "dev", "eth2", "root", "tbf", "rate", rate, "burst", "64kb", "latency", "500ms"}
 	}
 	if _, err := on(context.WithoutCancel(t.Context()), host, argv...); err != nil {
 		t.Fatal(err)
@@ -129,7 +129,7 @@ func TestMovesSteered(t *testing.T) {
 	g.becomes(t, "ACTIVE")
 	t.Cleanup(func() {
 		for _, h := range []string{"host1", "host2", "host3"} {
-			_, _ = on(context.Background(), h, "tc", "qdisc", "del", "dev", "eth0", "root") // there may be none
+			_, _ = on(context.Background(), h, "tc", "qdisc", "del", "dev", "eth2", "root") // there may be none
 		}
 	})
 	admin := newStock(t, fix.lab.Credentials())
