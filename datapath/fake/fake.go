@@ -378,7 +378,7 @@ func (d *Driver) found(o neighbor.Outcome) {
 	}
 	d.inject(o.Send...)
 	if d.timer == nil && !d.neighbors.Idle() && !d.done {
-		d.timer = time.AfterFunc(neighbor.Retry/4, func() {
+		d.timer = time.AfterFunc(d.neighbors.Wait(time.Now()), func() {
 			d.lock()
 			defer d.unlock()
 			if d.timer = nil; !d.done {

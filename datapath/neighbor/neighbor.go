@@ -27,10 +27,15 @@ const (
 	Attempts = 3                // questions without an answer, after which a neighbour is given up
 	Silence  = 5 * time.Second  // how long one that was given up is not asked for again
 	Refresh  = 45 * time.Second // after which a known neighbour is asked again
-
-	// Claims is how often an address that came to this host is announced, a Retry apart: a frame may be lost.
-	Claims = 3
 )
+
+// pauses are those after each announcement of an address that came to this host; after the last there is none. The second is soon and looks
+// different: a switch that goes by rules made of earlier frames (Open vSwitch's own learning bridge does) may count the
+// traffic from where the address was after it has seen the first, and believe that. The others are there because a frame may be lost.
+var pauses = [...]time.Duration{25 * time.Millisecond, Retry, Retry, 0}
+
+// Claims is how often an address that came to this host is announced.
+const Claims = len(pauses)
 
 // Outcome is what is to be done: rows first, then frames.
 type Outcome struct {
@@ -66,7 +71,7 @@ type waiting struct {
 // claim is an address of ours that is being announced.
 type claim struct {
 	outer pipeline.Outer
-	left  int
+	said  int
 	due   time.Time
 }
 
@@ -94,7 +99,7 @@ func (t *Table) Own(now time.Time, own []pipeline.Outer) Outcome {
 		has[o] = true
 		networks[o.VNI] = true
 		if !had[o] {
-			t.claims = append(t.claims, claim{o, Claims, now})
+			t.claims = append(t.claims, claim{o, 0, now})
 		}
 		if e := t.entries[key{o.VNI, o.Address}]; e != nil { // it has come here
 			t.drop(e, &out)
@@ -250,11 +255,11 @@ func (t *Table) step(now time.Time, out *Outcome) {
 	keep := t.claims[:0]
 	for _, c := range t.claims {
 		if !now.Before(c.due) {
-			out.Send = append(out.Send, flood(c.outer.VNI, announcement(c.outer, c.left%2 == 1)))
-			c.left--
-			c.due = now.Add(Retry)
+			out.Send = append(out.Send, flood(c.outer.VNI, announcement(c.outer, c.said%2 == 0)))
+			c.due = now.Add(pauses[c.said])
+			c.said++
 		}
-		if c.left > 0 {
+		if c.said < Claims {
 			keep = append(keep, c)
 		}
 	}
@@ -283,6 +288,16 @@ func Concerns(upserts []model.HostRow, removes []model.RowID) bool {
 
 // Idle tells that there is nothing to do until a packet comes.
 func (t *Table) Idle() bool { return len(t.entries)+len(t.claims) == 0 }
+
+// Wait gives for how long Tick has nothing to do that could not wait: until the next announcement, at most a quarter of
+// Retry, for questions need not be on time.
+func (t *Table) Wait(now time.Time) time.Duration {
+	wait := Retry / 4
+	for i := range t.claims {
+		wait = min(wait, t.claims[i].due.Sub(now))
+	}
+	return max(wait, 0)
+}
 
 // Len gives the number of addresses that are known or asked for.
 func (t *Table) Len() int { return len(t.entries) }

@@ -156,19 +156,24 @@ func TestGivesUp(t *testing.T) {
 
 func TestClaims(t *testing.T) {
 	tb := New()
-	o := tb.Own(start, []pipeline.Outer{ours, ours6})
+	now := start
+	o := tb.Own(now, []pipeline.Outer{ours, ours6})
 	for n := range Claims {
 		if len(o.Send) != 2 {
 			t.Fatalf("round %d: %+v", n, o)
 		}
 		p, q := parse(t, o.Send[0]), parse(t, o.Send[1])
-		if p.ARPSPA != ours.Address || p.ARPTPA != ours.Address || p.ARPSHA != ours.MAC || p.EthDst != everybody {
+		if p.ARPSPA != ours.Address || p.ARPTPA != ours.Address || p.ARPSHA != ours.MAC || p.EthDst != everybody || (p.ARPOp == pipeline.ARPRequest) != (n%2 == 0) {
 			t.Errorf("announces %s", p.Summary())
 		}
 		if q.ICMPType != pipeline.TypeAdvert || q.NDTarget != ours6.Address || q.NDMAC != ours6.MAC || q.NDFlags&0x40 != 0 {
 			t.Errorf("announces %s flags %x", q.Summary(), q.NDFlags)
 		}
-		o = tb.Tick(start.Add(time.Duration(n+1) * Retry))
+		if wait := tb.Wait(now); wait != min(pauses[n], Retry/4) && n < Claims-1 {
+			t.Errorf("round %d: waits for %s", n, wait)
+		}
+		now = now.Add(pauses[n])
+		o = tb.Tick(now)
 	}
 	if !o.Empty() {
 		t.Errorf("goes on: %+v", o)

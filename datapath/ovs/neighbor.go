@@ -10,9 +10,6 @@ import (
 	"yakumo/model"
 )
 
-// seekInterval is how often neighbours outside are looked after. Questions are a second apart at the least.
-const seekInterval = 250 * time.Millisecond
-
 // errTooMany says that packets come faster than they are looked at.
 var errTooMany = errors.New("too many packets at once")
 
@@ -31,9 +28,16 @@ func (d *Driver) wakeSeek(upserts []model.HostRow, removes []model.RowID) {
 // seek finds out who is outside, and tells the outside who is here.
 func (d *Driver) seek(table *neighbor.Table) {
 	defer d.wg.Done()
-	tick := time.NewTicker(seekInterval)
+	tick := time.NewTimer(0)
 	defer tick.Stop()
+	var next time.Time // of a tick; zero: none is set
 	for {
+		if now := time.Now(); !table.Idle() {
+			if at := now.Add(table.Wait(now)); next.IsZero() || at.Before(next) { // packets must not put it off
+				next = at
+				tick.Reset(at.Sub(now))
+			}
+		}
 		var outcomes []neighbor.Outcome
 		select {
 		case <-d.ctx.Done():
@@ -43,9 +47,7 @@ func (d *Driver) seek(table *neighbor.Table) {
 		case <-d.outer:
 			outcomes = append(outcomes, table.Own(time.Now(), d.outside()))
 		case <-tick.C:
-			if table.Idle() {
-				continue
-			}
+			next = time.Time{}
 			select {
 			case <-d.outer: // what has gone from here is not announced any more
 				outcomes = append(outcomes, table.Own(time.Now(), d.outside()))
