@@ -5,8 +5,6 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
-	"io"
-	"net"
 	"slices"
 	"time"
 
@@ -64,19 +62,4 @@ func config(c Credentials, now func() time.Time, check func(model.ID) error) *tl
 			return cert, err
 		},
 	}
-}
-
-// errCut is no bare io.ErrUnexpectedEOF, which package tls takes for an end in good order between records.
-var errCut = fmt.Errorf("the connection was cut off: %w", io.ErrUnexpectedEOF)
-
-// strict is a connection whose end is a failure: only TLS's own farewell is an end in good order. A killed process's
-// connections end as those of one that is done.
-type strict struct{ net.Conn }
-
-func (c strict) Read(b []byte) (int, error) {
-	n, err := c.Conn.Read(b)
-	if err == io.EOF {
-		err = errCut
-	}
-	return n, err
 }

@@ -56,7 +56,8 @@ func (d *Dialer) Dial(ctx context.Context, at model.HostAt, service string, args
 	if now == nil {
 		now = time.Now
 	}
-	tc := tls.Client(strict{raw}, config(d.Credentials, now, func(id model.ID) error {
+	w := newWire(raw)
+	tc := tls.Client(w, config(d.Credentials, now, func(id model.ID) error {
 		if id != at.HostID {
 			return fmt.Errorf("host %s answers there, not %s", id, at.HostID)
 		}
@@ -85,7 +86,7 @@ func (d *Dialer) Dial(ctx context.Context, at model.HostAt, service string, args
 	case refused != nil:
 		err = refused
 	default:
-		return tc, nil
+		return &secured{Conn: tc, wire: w}, nil
 	}
 	raw.Close()
 	return nil, err

@@ -105,7 +105,8 @@ func (s *Server) serve(ctx context.Context, raw net.Conn) {
 	defer context.AfterFunc(ctx, func() { raw.Close() })()
 	tune(raw)
 	var peer model.ID
-	tc := tls.Server(strict{raw}, config(s.cfg.Credentials, s.cfg.Now, func(id model.ID) error { peer = id; return nil }))
+	w := newWire(raw)
+	tc := tls.Server(w, config(s.cfg.Credentials, s.cfg.Now, func(id model.ID) error { peer = id; return nil }))
 	log := s.cfg.Log.With("from", raw.RemoteAddr())
 	raw.SetDeadline(time.Now().Add(patience))
 	if err := tc.HandshakeContext(ctx); err != nil {
@@ -124,7 +125,7 @@ func (s *Server) serve(ctx context.Context, raw net.Conn) {
 	s.mu.Lock()
 	handler := s.handlers[h.Service]
 	s.mu.Unlock()
-	c := &serverConn{Conn: tc}
+	c := &serverConn{secured: secured{Conn: tc, wire: w}}
 	err := error(fault.New(fault.NotImplemented, "This host offers no service %q.", h.Service))
 	if handler != nil {
 		err = handler(ctx, peer, h.Args, c)
@@ -146,7 +147,7 @@ func (s *Server) serve(ctx context.Context, raw net.Conn) {
 
 // serverConn answers "go on" when its handler begins to use it.
 type serverConn struct {
-	*tls.Conn
+	secured
 
 	mu       sync.Mutex
 	answered bool
@@ -184,14 +185,14 @@ func (c *serverConn) Read(b []byte) (int, error) {
 	if err := c.accept(); err != nil {
 		return 0, err
 	}
-	return c.Conn.Read(b)
+	return c.secured.Read(b)
 }
 
 func (c *serverConn) Write(b []byte) (int, error) {
 	if err := c.accept(); err != nil {
 		return 0, err
 	}
-	return c.Conn.Write(b)
+	return c.secured.Write(b)
 }
 
 // CloseWrite ends the bytes of this direction: the caller reads io.EOF.
@@ -207,5 +208,5 @@ func (c *serverConn) Close() error {
 	if err := c.accept(); err != nil {
 		return err
 	}
-	return c.Conn.Close()
+	return c.secured.Close()
 }

@@ -172,6 +172,10 @@ func BenchmarkMoveAgainstVirsh(b *testing.B) {
 					b.Error(err)
 				}
 			}()
+			// There and back first: a libvirtd looks at its QEMU when it first has a guest.
+			sendByChannel(b, drivers[0], drivers[1], hosts[1].twin(b, g))
+			g = hosts[0].twin(b, g)
+			sendByVirsh(b, hosts[1], hosts[0], drivers[1], drivers[0], g)
 			var ours, virsh, plain, stood time.Duration
 			n := 0
 			for b.Loop() {
