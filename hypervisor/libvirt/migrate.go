@@ -124,6 +124,9 @@ func (d *Driver) Receive(ctx context.Context, g hypervisor.Guest) (hypervisor.Re
 			return nil, err
 		}
 	}
+	if err := d.secrets(ctx, g); err != nil {
+		return nil, fmt.Errorf("receive guest %s: %w", g.ID, err)
+	}
 	here, _ := d.way(g.ID)
 	if err := makeWay(here); err != nil {
 		return nil, fmt.Errorf("receive guest %s: %w", g.ID, err)
