@@ -26,7 +26,13 @@ var hexLine = regexp.MustCompile(`(?m)^[0-9a-f]{8,}:  ((?:[0-9a-f]{2} ){4})`)
 // counted reads the number that a guest has written to its disk.
 func counted(t testing.TB, a block.Access) uint32 {
 	t.Helper()
-	out, err := exec.Command("qemu-io", append(blocktest.Image(a), "-r", "-c", fmt.Sprintf("read -v %d 512", 512*libvirttest.CountFirst))...).CombinedOutput()
+	return number(t, a, libvirttest.CountFirst)
+}
+
+// number reads the number at the beginning of a sector.
+func number(t testing.TB, a block.Access, sector int) uint32 {
+	t.Helper()
+	out, err := exec.Command("qemu-io", append(blocktest.Image(a), "-r", "-c", fmt.Sprintf("read -v %d 512", 512*sector))...).CombinedOutput()
 	m := hexLine.FindSubmatch(out)
 	if err != nil || m == nil {
 		t.Fatalf("%v: %s", err, out)

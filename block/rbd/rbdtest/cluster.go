@@ -1,5 +1,5 @@
 // Package rbdtest gives tests a Ceph cluster of their own: one monitor and one OSD that keeps objects in memory, on the loopback
-// device, from Debian's packages ceph-mon, ceph-osd and ceph-common.
+// device or where it is told, from Debian's packages ceph-mon, ceph-osd and ceph-common.
 //
 // It owns, per Start, one temporary folder and two processes; both are gone when the test ends. It needs no other
 // package of the project but block/rbd.
@@ -9,6 +9,7 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -21,6 +22,14 @@ import (
 
 // Start starts a cluster with a pool and gives what an engine needs to know of it.
 func Start(t testing.TB) rbd.Config {
+	t.Helper()
+	// A loopback address of this process alone: no other test takes the port before the monitor has it.
+	pid := os.Getpid()
+	return StartAt(t, netip.AddrFrom4([4]byte{127, byte(64 | pid>>16&63), byte(pid >> 8), byte(pid)}))
+}
+
+// StartAt is Start with an address of this process's network namespace which nobody else uses.
+func StartAt(t testing.TB, address netip.Addr) rbd.Config {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "ceph") // sockets' paths are short
 	if err != nil {
@@ -39,10 +48,7 @@ func Start(t testing.TB) rbd.Config {
 		}
 		return strings.TrimSpace(string(out))
 	}
-	// A loopback address of this process alone: no other test takes the port before the monitor has it.
-	pid := os.Getpid()
-	address := fmt.Sprintf("127.%d.%d.%d", 64|pid>>16&63, pid>>8&255, pid&255)
-	ln, err := net.Listen("tcp", address+":0")
+	ln, err := net.Listen("tcp", netip.AddrPortFrom(address, 0).String())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -81,7 +87,7 @@ keyring = DIR/mon/keyring
 osd data = DIR/osd
 keyring = DIR/osd/keyring
 `, "DIR", dir)
-	text = strings.NewReplacer("FSID", fsid, "ADDRESS", address, "AT", at).Replace(text)
+	text = strings.NewReplacer("FSID", fsid, "ADDRESS", address.String(), "AT", at).Replace(text)
 	if err := os.WriteFile(conf, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}

@@ -1,7 +1,7 @@
 // Package libvirttest gives tests a libvirtd of their own and guests small enough to boot in
 // a second under software emulation.
 //
-// It owns, per Start, one temporary folder, one network namespace, one libvirtd in a mount
+// It owns, per Start, one temporary folder, one network namespace (and with Reach a link to it), one libvirtd in a mount
 // namespace, and the guests that this libvirtd runs; all are gone when the test ends. It
 // needs root, and imports hypervisor/libvirt only.
 package libvirttest
@@ -14,6 +14,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -238,6 +239,25 @@ func (d *Daemon) AddTap(t testing.TB, name string) {
 	t.Helper()
 	d.run(t, "ip", "-n", d.netns, "tuntap", "add", "dev", name, "mode", "tap")
 	d.run(t, "ip", "-n", d.netns, "link", "set", name, "up")
+}
+
+// Reach leads from the daemons' guests to this process's network namespace, by a pair of links for each daemon, and gives the address
+// that they reach there. Nothing else is behind it. The addresses are of the range for benchmarks (RFC 2544), by this process's number.
+func Reach(t testing.TB, daemons ...*Daemon) netip.Addr {
+	t.Helper()
+	pid := os.Getpid()
+	at := netip.AddrFrom4([4]byte{198, byte(18 + pid>>12&1), byte(pid >> 4), byte(pid << 4)}).Next()
+	theirs := at
+	for _, d := range daemons {
+		theirs = theirs.Next()
+		link := d.netns[:15]                                                                         // IFNAMSIZ, and as unlikely as the namespace's name to be there
+		d.run(t, "ip", "link", "add", link, "type", "veth", "peer", "name", "out", "netns", d.netns) // they go with the namespace
+		d.run(t, "ip", "address", "add", at.String(), "peer", theirs.String(), "dev", link)
+		d.run(t, "ip", "link", "set", link, "up")
+		d.run(t, "ip", "-n", d.netns, "address", "add", theirs.String(), "peer", at.String(), "dev", "out")
+		d.run(t, "ip", "-n", d.netns, "link", "set", "out", "up")
+	}
+	return at
 }
 
 // NetNS is the name of the network namespace of the daemon and its guests.
