@@ -28,8 +28,17 @@ func (v *volumeKeeper) converge(ctx context.Context, row *model.HostVolume) erro
 		p = volumeProgress{}
 	}
 	v.cut(row.ID, row.Guests)
+	if err := v.arrive(row, &p); err != nil {
+		return err
+	}
 	failed := p.Fault != nil && p.Generation == row.Generation
 	p.Engine = row.Engine
+	if p.Copied != row.Copy {
+		p.Copied = ""
+	}
+	if p.Cleared != row.Clear {
+		p.Cleared = ""
+	}
 	if !failed {
 		if err := v.fill(ctx, e, row, &p); err != nil {
 			return err
@@ -79,12 +88,26 @@ func (v *volumeKeeper) converge(ctx context.Context, row *model.HostVolume) erro
 			return err
 		}
 	}
-	return nil
+	if failed && row.Copy != "" {
+		return nil
+	}
+	return v.elsewhere(ctx, e, row, &p)
 }
 
 // fill makes a volume with its first content, or gives it other content where that is asked for anew.
 func (v *volumeKeeper) fill(ctx context.Context, e block.Engine, row *model.HostVolume, p *volumeProgress) error {
 	if p.Made && !p.Filling && p.Fills >= row.Fills {
+		return nil
+	}
+	if row.Copy+row.Clear != "" && !p.Made { // it is there, or is lost: it is not made from nothing on its way
+		if err := e.Grow(ctx, row.ID, 0); err != nil {
+			return fmt.Errorf("find volume %s: %w", row.ID, err)
+		}
+		p.Made, p.Filling, p.SizeGiB, p.Fills = true, false, 0, row.Fills
+		if err := v.a.ledger.saveVolume(row.ID, *p); err != nil {
+			return err
+		}
+		v.wake(row.ID)
 		return nil
 	}
 	from := block.Source{Volume: row.Origin, Snapshot: row.Snapshot}
@@ -292,6 +315,18 @@ func (v *volumeKeeper) tend(ctx context.Context, e block.Engine, row *model.Host
 // scratch is a file of the keeper's own for a copy.
 func (v *volumeKeeper) scratch(id model.ID) string {
 	return filepath.Join(v.a.cfg.Dir, "volumes", id+partSuffix)
+}
+
+// sweep removes the copies that an agent before this one left: each is made anew where it is needed.
+func (v *volumeKeeper) sweep() {
+	dir := filepath.Join(v.a.cfg.Dir, "volumes")
+	list, err := os.ReadDir(dir)
+	for _, f := range list {
+		err = errors.Join(err, forget(filepath.Join(dir, f.Name())))
+	}
+	if err != nil {
+		v.a.log.Error("copies of volumes are left", "err", err)
+	}
 }
 
 // download fetches a backup. Its bytes are checked by what reads them: a stream that breaks off is an error.

@@ -55,7 +55,7 @@ func (v *volumeKeeper) serve(ctx context.Context, peer model.ID, args json.RawMe
 	if row == nil || !row.Mine || row.Deleted || row.Engine != model.EngineLocal || !slices.Contains(row.Guests, peer) {
 		return fault.New(fault.NotFound, "Volume %s could not be found.", c.VolumeID)
 	}
-	if p, _ := v.a.ledger.volumeOf(c.VolumeID); !p.Made || p.Filling {
+	if p, _ := v.a.ledger.volumeOf(c.VolumeID); !p.Made || p.Filling || p.Engine != row.Engine {
 		return fault.New(fault.Unavailable, "Volume %s is not ready.", c.VolumeID)
 	}
 	e, err := v.engine(row.Engine, c.VolumeID)

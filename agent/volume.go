@@ -51,6 +51,7 @@ func newVolumeKeeper(a *Agent) *volumeKeeper {
 
 // run works until ctx ends. What is open stays open.
 func (v *volumeKeeper) run(ctx context.Context) {
+	v.sweep()
 	v.queue.open(ctx)
 	tick := time.NewTicker(v.a.cfg.Resync)
 	defer tick.Stop()
@@ -73,8 +74,8 @@ func (v *volumeKeeper) look(touched []model.RowID) map[model.ID]bool {
 	for _, id := range touched {
 		switch id.Kind {
 		case model.RowVolume:
-			if row := v.a.ledger.volume(id.Key); row == nil || row.Deleted {
-				v.queue.interrupt(id.Key) // no use in filling or sending it
+			if row := v.a.ledger.volume(id.Key); row == nil || row.Deleted || row.Clear != "" {
+				v.queue.interrupt(id.Key) // no use in filling, copying or sending it
 			}
 			v.queue.add(id.Key)
 			for _, s := range v.a.ledger.users(id.Key) {
@@ -172,7 +173,7 @@ func (v *volumeKeeper) disk(ctx context.Context, _ model.ID, d model.HostDisk) (
 		out.Format, out.Network = "raw", &hypervisor.NetworkDisk{Protocol: "nbd", Socket: at.Socket, Name: at.Export}
 		return out, nil
 	}
-	if p, _ := v.a.ledger.volumeOf(d.VolumeID); row.Mine && (!p.Made || p.Filling) {
+	if p, _ := v.a.ledger.volumeOf(d.VolumeID); row.Mine && (!p.Made || p.Filling || p.Engine != row.Engine) {
 		return out, fmt.Errorf("volume %s is not ready yet: %w", d.VolumeID, errWaiting)
 	}
 	e, err := v.engine(row.Engine, d.VolumeID)
@@ -360,12 +361,17 @@ func (v *volumeKeeper) remove(ctx context.Context, row *model.HostVolume) error 
 		if len(row.Guests) > 0 {
 			return fault.New(fault.Unavailable, "Volume %s is to be removed, and a guest has it.", row.ID)
 		}
-		e, err := v.engine(row.Engine, row.ID)
-		if err == nil {
-			err = v.erase(ctx, e, row.ID)
-		}
-		if err != nil {
-			return err
+		for _, name := range []string{row.Engine, row.Copy, row.Clear} {
+			if name == "" {
+				continue
+			}
+			e, err := v.engine(name, row.ID)
+			if err == nil {
+				err = v.erase(ctx, e, row.ID)
+			}
+			if err != nil {
+				return err
+			}
 		}
 	}
 	return v.keep(row.ID, volumeProgress{Engine: row.Engine, Generation: row.Generation, Gone: true})
@@ -374,15 +380,7 @@ func (v *volumeKeeper) remove(ctx context.Context, row *model.HostVolume) error 
 // erase takes a volume away from its engine.
 func (v *volumeKeeper) erase(ctx context.Context, e block.Engine, id model.ID) error {
 	v.cut(id, nil)
-	if c, ok := e.(block.Closer); ok {
-		if err := c.Close(ctx, id); err != nil {
-			return fmt.Errorf("close volume %s: %w", id, err)
-		}
-	}
-	if err := e.Remove(ctx, id); err != nil {
-		return fmt.Errorf("remove volume %s: %w", id, err)
-	}
-	return nil
+	return take(ctx, e, id)
 }
 
 // tell has running guests here know the size that a volume has now.

@@ -22,7 +22,9 @@ type volumeProgress struct {
 	Filling   bool                            `json:"filling,omitempty"`
 	Snapshots []model.ID                      `json:"snapshots,omitempty"` // that are there, sorted
 	Uploads   map[model.ID]model.UploadReport `json:"uploads,omitempty"`
-	Fault     *model.Fault                    `json:"fault,omitempty"` // why Generation could not be served
+	Copied    string                          `json:"copied,omitempty"`  // another engine in which it is too, compared
+	Cleared   string                          `json:"cleared,omitempty"` // an engine in which nothing of it is any more
+	Fault     *model.Fault                    `json:"fault,omitempty"`   // why Generation could not be served
 	Gone      bool                            `json:"gone,omitempty"`
 }
 
@@ -34,7 +36,7 @@ func (p *volumeProgress) clone() volumeProgress {
 
 func (p *volumeProgress) report(id model.ID) model.VolumeReport {
 	r := model.VolumeReport{VolumeID: id, Generation: p.Generation, Ready: p.Made && !p.Filling && p.Fault == nil && !p.Gone, SizeGiB: p.SizeGiB, Gone: p.Gone,
-		Snapshots: p.Snapshots, Fault: p.Fault}
+		Snapshots: p.Snapshots, Copied: p.Copied, Cleared: p.Cleared, Fault: p.Fault}
 	for _, u := range slices.Sorted(maps.Keys(p.Uploads)) {
 		r.Uploads = append(r.Uploads, p.Uploads[u])
 	}

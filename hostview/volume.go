@@ -82,6 +82,13 @@ func volumeRow(snap store.Snapshot, id, host model.ID) model.HostRow {
 	}
 	r.Mine, r.Deleted, r.Fills = true, v.Deleted, v.Fills
 	r.Guests = openers(snap, id)
+	switch c := v.Change; {
+	case c == nil:
+	case c.Clear:
+		r.Clear = c.Engine
+	default:
+		r.Copy = c.Engine
+	}
 	from := v.Filling()
 	switch {
 	case from.ImageID != "":

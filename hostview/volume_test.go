@@ -29,6 +29,9 @@ func volumeActions(c cloud, hosts []model.ID) map[string]func(*rapid.T) {
 			case 2:
 				v.Fills, v.Refill = 1, &model.VolumeSource{VolumeID: rapid.SampledFrom(vols).Draw(rt, "of")}
 			}
+			if rapid.Bool().Draw(rt, "changes") {
+				v.Change = &model.EngineChange{Engine: "nfs", Clear: rapid.Bool().Draw(rt, "clear")}
+			}
 			c.do(func(tx *store.Tx) error { return store.Volumes.Put(tx, v) })
 		},
 		"delete volume": func(rt *rapid.T) {

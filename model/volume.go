@@ -37,8 +37,23 @@ type Volume struct {
 	Refill *VolumeSource `json:"refill,omitempty"`
 	// Move, where not nil: another host is to have it, and copies it.
 	Move *VolumeMove `json:"move,omitempty"`
+	// Change, where not nil: it goes from one engine to another, on its host, which stays the same meanwhile.
+	Change *EngineChange `json:"change,omitempty"`
 	// Uploads are images that its host is to make of it.
 	Uploads []HostBlob `json:"uploads,omitempty"`
+}
+
+// EngineChange is a volume's way to another engine. Its host copies it and compares the copy; then the volume is of the other engine from one
+// moment on. What is left, of the volume in the old engine or of a copy that failed, is cleared after that.
+type EngineChange struct {
+	Engine string `json:"engine"`            // to which it is copied; where Clear, in which nothing is to stay
+	TypeID ID     `json:"type_id,omitempty"` // that the volume has with the copy
+	Clear  bool   `json:"clear,omitempty"`
+}
+
+// In tells whether the engine has bytes of the volume, or may have.
+func (v *Volume) In(engine string) bool {
+	return v.Engine == engine || v.Change != nil && v.Change.Engine == engine
 }
 
 // Filling gives what the volume's content is made of: Refill where there is one, else Source.
@@ -223,6 +238,9 @@ type HostVolume struct {
 	// Fills counts fillings: where it is higher than what the host has done, the volume is filled anew, from Backup or, where
 	// Origin is the volume itself, by returning to Snapshot.
 	Fills int64 `json:"fills,omitempty"`
+	// Copy is another engine in which the volume is to be too, and Clear one in which nothing of it is to be.
+	Copy  string `json:"copy,omitempty"`
+	Clear string `json:"clear,omitempty"`
 	// Owner is the host that has the bytes of a local volume; zero where this host has them, or where all reach them. Of one that is Mine: it comes from there,
 	// and is made here as a copy.
 	Owner HostAt `json:"owner"`
@@ -259,6 +277,8 @@ type VolumeReport struct {
 	Gone       bool           `json:"gone,omitempty"`
 	Snapshots  []ID           `json:"snapshots,omitempty"` // that are there
 	Uploads    []UploadReport `json:"uploads,omitempty"`
+	Copied     string         `json:"copied,omitempty"`  // HostVolume.Copy, once it is there and compared
+	Cleared    string         `json:"cleared,omitempty"` // HostVolume.Clear, once nothing is there
 	Fault      *Fault         `json:"fault,omitempty"`
 }
 

@@ -172,13 +172,18 @@ var (
 		Counted("project", func(r *model.Volume) []string { return []string{r.ProjectID} }),
 		// host adds up the GiB that local volumes take of it.
 		Summed("host", func(r *model.Volume) []string { return r.Hosts() }, func(r *model.Volume, _ string) [3]int {
-			if r.Engine != model.EngineLocal {
+			if !r.In(model.EngineLocal) {
 				return [3]int{}
 			}
 			return [3]int{r.SizeGiB}
 		}),
 		By("state", func(r *model.Volume) []string { return []string{r.Status.State} }),
-		By("type", func(r *model.Volume) []string { return some(r.TypeID) }),
+		By("type", func(r *model.Volume) []string {
+			if c := r.Change; c != nil && c.TypeID != "" && c.TypeID != r.TypeID {
+				return append(some(r.TypeID), c.TypeID)
+			}
+			return some(r.TypeID)
+		}),
 		By("source", func(r *model.Volume) []string { return some(r.Source.VolumeID) }),
 		// blob: bytes of an image that its host may still fetch.
 		By("blob", func(r *model.Volume) []string {

@@ -36,6 +36,9 @@ func (v *Volumes) Reset(tx *store.Tx, id model.ID, state, attach string) (*model
 			if x.Move != nil { // whoever copies it lets go
 				x.Move, x.Status.Migration = nil, MigrationFailed
 			}
+			if c := x.Change; c != nil && !c.Clear {
+				x.Change, x.Status.Migration = &model.EngineChange{Engine: c.Engine, Clear: true}, MigrationFailed
+			}
 			x.Status.State = state
 			if state != Errored {
 				x.Status.Fault = nil

@@ -287,6 +287,9 @@ func removable(x *model.Volume) bool {
 func (v *Volumes) remove(tx *store.Tx, old *model.Volume, request string) error {
 	x := copyOf(old)
 	x.Deleted, x.Status.State, x.RequestID, x.Move = true, Deleting, request, nil
+	if c := x.Change; c != nil { // wherever it is, it goes
+		x.Change = &model.EngineChange{Engine: c.Engine, Clear: true}
+	}
 	x.Touch(v.now())
 	for _, s := range slices.Collect(store.VolumeSnapshots.List(tx, "volume", x.ID)) {
 		c := *s

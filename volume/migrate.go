@@ -27,6 +27,8 @@ func (v *Volumes) Migrate(tx *store.Tx, sc Scope, id model.ID, to string) (*mode
 		switch {
 		case len(x.Attachments) > 0:
 			return fault.New(fault.Invalid, "Invalid volume: Volume %s is in use, and is not moved under a guest. Detach it first.", x.ID)
+		case x.Change != nil:
+			return leftover(x)
 		case x.Status.State != Available || x.Deleted || copying(tx, id):
 			return fault.New(fault.Invalid, "Invalid volume: Volume %s status must be available and must not be migrating or being copied, but current status is: %s.", x.ID, x.Status.State)
 		case store.VolumeSnapshots.Count(tx, "volume", id) > 0:

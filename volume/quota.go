@@ -111,6 +111,10 @@ func Usage(r store.Reader, project model.ID) map[string]int {
 		types[x.ID] = x.TypeID
 		add(QuotaVolumes, 1, x.TypeID)
 		add(QuotaGigabytes, x.SizeGiB, x.TypeID)
+		if c := x.Change; c != nil && names[c.TypeID] != "" { // what it will be is taken
+			out[QuotaVolumes+"_"+names[c.TypeID]]++
+			out[QuotaGigabytes+"_"+names[c.TypeID]] += x.SizeGiB
+		}
 	}
 	for s := range store.VolumeSnapshots.List(r, "project", project) {
 		add(QuotaSnapshots, 1, types[s.VolumeID])
@@ -169,6 +173,29 @@ func (v *Volumes) spend(tx *store.Tx, project model.ID, typeName string, w want)
 	tx.Mark(mark)
 	if near {
 		tx.Guard(mark)
+	}
+	return nil
+}
+
+// spendType refuses what would exceed the project's quota of the type that a volume gets; in all it takes no more than before.
+func (v *Volumes) spendType(tx *store.Tx, x *model.Volume, typeName string) error {
+	w := want{QuotaVolumes: 1, QuotaGigabytes: x.SizeGiB}
+	for s := range store.VolumeSnapshots.List(tx, "volume", x.ID) {
+		w[QuotaSnapshots]++
+		w[QuotaGigabytes] += s.SizeGiB
+	}
+	limits := v.Quota(tx, x.ProjectID)
+	used := Usage(tx, x.ProjectID)
+	for _, k := range []string{QuotaVolumes, QuotaSnapshots, QuotaGigabytes} {
+		name := k + "_" + typeName
+		if limit, ok := limits[name]; ok && limit >= 0 && w[k] > 0 {
+			mark := "quota,volume," + x.ProjectID
+			tx.Mark(mark)
+			tx.Guard(mark)
+			if used[name]+w[k] > limit {
+				return overQuota(k, name, w[k], used[name], limit)
+			}
+		}
 	}
 	return nil
 }

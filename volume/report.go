@@ -76,6 +76,11 @@ func (v *Volumes) report(tx *store.Tx, host model.ID, r *model.VolumeReport) err
 			return err
 		}
 	}
+	if newest && n.Change != nil {
+		if err := v.changeReported(tx, n, r); err != nil {
+			return err
+		}
+	}
 	if reflect.DeepEqual(old, n) {
 		return nil
 	}

@@ -249,36 +249,3 @@ func (v *Volumes) RemoveAccess(tx *store.Tx, id, project model.ID) error {
 	})
 	return err
 }
-
-// Retype gives a volume another type of the same engine.
-//
-// Errors: fault.NotFound; fault.Invalid for another state, the same type, or one of another engine.
-func (v *Volumes) Retype(tx *store.Tx, sc Scope, id model.ID, name string) (*model.Volume, error) {
-	return v.change(tx, sc, id, false, func(x *model.Volume) error {
-		t, err := FindType(tx, sc, name)
-		engine := ""
-		if t != nil {
-			if engine = EngineOf(t); engine == "" {
-				engine = v.cfg.Engine
-			}
-		}
-		switch {
-		case err != nil:
-			return err
-		case x.Status.State != Available && x.Status.State != InUse:
-			return fault.New(fault.Invalid, "Invalid volume: Volume status must be available or in-use to retype, but current status is: %s.", x.Status.State)
-		case t.ID == x.TypeID:
-			return fault.New(fault.Invalid, "Invalid input received: Retype not needed; volume already of type %s.", t.Name)
-		case engine != x.Engine:
-			return fault.New(fault.Invalid, "Invalid input received: Retype requires migration but is not allowed: the type is of the engine %s, the volume of %s.", engine, x.Engine)
-		case MultiAttach(t) != x.MultiAttach && x.Status.State == InUse:
-			return fault.New(fault.Invalid, "Invalid input received: Invalid volume_type passed: a volume that is in use cannot change whether it is multiattach.")
-		}
-		if err := v.spend(tx, x.ProjectID, t.Name, want{QuotaVolumes: 0, QuotaGigabytes: 0}); err != nil {
-			return err
-		}
-		tx.Mark(typeMark(t.ID))
-		x.TypeID, x.MultiAttach = t.ID, MultiAttach(t)
-		return nil
-	})
-}

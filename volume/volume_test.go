@@ -43,7 +43,7 @@ func newWorld(t testing.TB, s *store.Store) *world {
 
 func (w *world) addHost(name, zone string, disk int) model.ID {
 	w.t.Helper()
-	h := &model.Host{Meta: model.NewMeta("", name, w.now), Zone: zone, Engines: []string{"local"}, Capacity: model.HostCapacity{DiskGiB: disk}}
+	h := &model.Host{Meta: model.NewMeta("", name, w.now), Zone: zone, Engines: []string{"local", "nfs"}, Capacity: model.HostCapacity{DiskGiB: disk}}
 	w.do(func(tx *store.Tx) error {
 		if err := store.Hosts.Put(tx, h); err != nil {
 			return err
@@ -103,10 +103,15 @@ func (w *world) say(v *model.Volume, f func(*model.VolumeReport)) {
 			r.Snapshots = append(r.Snapshots, s.ID)
 		}
 	}
+	if c := v.Change; c != nil && c.Clear {
+		r.Cleared = c.Engine
+	} else if c != nil {
+		r.Copied = c.Engine
+	}
 	if f != nil {
 		f(&r)
 	}
-	if err := w.v.VolumeReports(context.Background(), w.host, []model.VolumeReport{r}); err != nil {
+	if err := w.v.VolumeReports(context.Background(), v.Host, []model.VolumeReport{r}); err != nil {
 		w.t.Fatal(err)
 	}
 }
@@ -217,6 +222,7 @@ func TestAnyLife(t *testing.T) {
 	s := storetest.New(t)
 	w := newWorld(t, s)
 	servers := []model.ID{"s1", "s2", "s3"}
+	types := []string{w.kind("files", "local").Name, w.kind("shared", "nfs").Name}
 	rapid.Check(t, func(rt *rapid.T) {
 		w.do(func(tx *store.Tx) error {
 			for v := range store.Volumes.All(tx) {
@@ -276,6 +282,22 @@ func TestAnyLife(t *testing.T) {
 				_, err := w.v.Extend(tx, sc, v.ID, v.SizeGiB+1, true)
 				return err
 			}),
+			"retype": on(func(tx *store.Tx, v *model.Volume) error {
+				_, err := w.v.Retype(tx, sc, v.ID, rapid.SampledFrom(types).Draw(rt, "type"), true)
+				return err
+			}),
+			"give up": on(func(tx *store.Tx, v *model.Volume) error {
+				if v.Status.State != volume.Retyping {
+					return nil
+				}
+				_, err := w.v.Reset(tx, v.ID, volume.Available, "")
+				return err
+			}),
+			"fault": func(*rapid.T) {
+				if v := pick(); v != nil && v.Host != "" && v.Status.State == volume.Retyping {
+					w.say(v, func(r *model.VolumeReport) { r.Ready, r.Copied, r.Fault = false, "", &model.Fault{Message: "full"} })
+				}
+			},
 			"snapshot": on(func(tx *store.Tx, v *model.Volume) error {
 				_, err := w.v.CreateSnapshot(tx, sc, volume.NewSnapshot{VolumeID: v.ID, Force: true})
 				return err
@@ -297,6 +319,8 @@ func TestAnyLife(t *testing.T) {
 					switch st := v.Status.State; {
 					case len(v.Attachments) > 1:
 						rt.Fatalf("%d servers have a volume that is not multiattach", len(v.Attachments))
+					case (st == volume.Retyping) != (v.Change != nil && !v.Change.Clear), v.Change != nil && v.Change.Engine == v.Engine:
+						rt.Fatalf("%s on its way: %+v", st, v.Change)
 					case v.Deleted && len(v.Attachments) > 0, v.Deleted != (st == volume.Deleting):
 						rt.Fatalf("deleted %v, %s, attachments %v", v.Deleted, st, states)
 					case st == volume.Available && len(v.Attachments) > 0, st == volume.InUse && states[volume.Attached] == 0,

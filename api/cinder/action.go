@@ -89,14 +89,14 @@ var actions = map[string]action{
 		return c.Empty(http.StatusAccepted)
 	}},
 	"os-retype": {run: plain(func(d *dialect, tx *store.Tx, c *api.Context, b *body) error {
-		name := b.needed("new_type")
-		if p := b.text("migration_policy"); p != "" && p != "never" && p != "on-demand" {
+		name, p := b.needed("new_type"), b.text("migration_policy")
+		if p != "" && p != "never" && p != "on-demand" {
 			return badRequest("Invalid input for field/attribute migration_policy. Value: %s. migration_policy must be 'on-demand' or 'never'", api.Quoted(p))
 		}
 		if b.err() != nil {
 			return b.err()
 		}
-		_, err := d.v.Retype(tx, scope(c), c.Param("id"), name)
+		_, err := d.v.Retype(tx, scope(c), c.Param("id"), name, p == "on-demand")
 		return err
 	})},
 	"os-reserve": {run: plain(func(d *dialect, tx *store.Tx, c *api.Context, _ *body) error {

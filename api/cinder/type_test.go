@@ -50,6 +50,13 @@ func TestTypesAndQoS(t *testing.T) {
 	if a := c.want(400, "red", "", "POST", "/volumes/"+v+"/action", object{"os-retype": object{"new_type": "shared"}}); !strings.Contains(a.raw, "Retype requires migration") {
 		t.Errorf("%s", a.raw)
 	}
+	c.want(400, "red", "", "POST", "/volumes/"+v+"/action", object{"os-retype": object{"new_type": "shared", "migration_policy": "maybe"}})
+	c.want(404, "blue", "", "POST", "/volumes/"+v+"/action", object{"os-retype": object{"new_type": "shared", "migration_policy": "on-demand"}})
+	c.want(202, "red", "", "POST", "/volumes/"+v+"/action", object{"os-retype": object{"new_type": "shared", "migration_policy": "on-demand"}})
+	c.until("red", "/volumes/"+v, "volume.migration_status", "success")
+	if a := c.want(200, "admin", "", "GET", "/volumes/"+v, nil); a.str("volume.volume_type") != "shared" || a.str("volume.os-vol-host-attr:host") != "h1@nfs#nfs" || a.str("volume.status") != "available" {
+		t.Errorf("%s", a.raw)
+	}
 	if w := c.volume(object{"volume_type": "shared"}); true {
 		if a := c.want(200, "admin", "", "GET", "/volumes/"+w, nil); a.str("volume.os-vol-host-attr:host") != "h1@nfs#nfs" {
 			t.Errorf("%s", a.raw)

@@ -112,6 +112,11 @@ func (h *Host) step(ctx context.Context) error {
 			r.Gone = true
 		default:
 			r.Ready, r.SizeGiB = true, v.SizeGiB
+			if c := v.Change; c != nil && c.Clear {
+				r.Cleared = c.Engine
+			} else if c != nil {
+				r.Copied = c.Engine
+			}
 		}
 		for s := range store.VolumeSnapshots.List(snap, "volume", v.ID) {
 			if !s.Deleted && r.Fault == nil || s.State == volume.Available {
