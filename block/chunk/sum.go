@@ -21,7 +21,7 @@ const Size = 1 << 20
 // Sum is a chunk's SHA-256. The zero value is that of a chunk of zeroes alone.
 type Sum [sha256.Size]byte
 
-var zeroes [Size]byte
+var zeroes = make([]byte, Size)
 
 // sumOf gives the sum of a chunk.
 func sumOf(data []byte) Sum {
