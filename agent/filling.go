@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	"yakumo/block"
 	"yakumo/fault"
@@ -322,7 +323,9 @@ func (v *volumeKeeper) sweep() {
 	dir := filepath.Join(v.a.cfg.Dir, "volumes")
 	list, err := os.ReadDir(dir)
 	for _, f := range list {
-		err = errors.Join(err, forget(filepath.Join(dir, f.Name())))
+		if strings.HasSuffix(f.Name(), partSuffix) { // an operator may keep other things in this folder
+			err = errors.Join(err, forget(filepath.Join(dir, f.Name())))
+		}
 	}
 	if err != nil {
 		v.a.log.Error("copies of volumes are left", "err", err)

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/gophercloud/gophercloud/v2"
 	"github.com/gophercloud/gophercloud/v2/openstack/compute/v2/servers"
 )
 
@@ -41,7 +42,7 @@ func (g *guest) hops(t *testing.T, from string) {
 	g.becomes(t, "ACTIVE")
 }
 
-// TestMoves moves a real guest from host to host while it writes to its disk and talks over TCP, with nothing shared
+// TestMoves pauses and suspends a real guest, and moves it from host to host, while it writes to its disk and talks over TCP, with nothing shared
 // between the hosts: nothing that it wrote or was sent is lost, it is not started anew, and its address stays. Then it is
 // moved while off, resized and taken back, and its host is drained.
 func TestMoves(t *testing.T) {
@@ -97,6 +98,27 @@ func TestMoves(t *testing.T) {
 		})
 	}
 	more()
+	// Held in memory, and kept on disk: it goes on where it was, and so does the connection.
+	for _, hold := range []struct {
+		off, on func(context.Context, *gophercloud.ServiceClient, string) error
+		status  string
+	}{
+		{func(ctx context.Context, c *gophercloud.ServiceClient, id string) error { return servers.Pause(ctx, c, id).Err },
+			func(ctx context.Context, c *gophercloud.ServiceClient, id string) error { return servers.Unpause(ctx, c, id).Err }, "PAUSED"},
+		{func(ctx context.Context, c *gophercloud.ServiceClient, id string) error { return servers.Suspend(ctx, c, id).Err },
+			func(ctx context.Context, c *gophercloud.ServiceClient, id string) error { return servers.Resume(ctx, c, id).Err }, "SUSPENDED"},
+	} {
+		if err := hold.off(t.Context(), fix.admin.Compute, g.id); err != nil {
+			t.Fatal(err)
+		}
+		g.becomes(t, hold.status)
+		g.detach()
+		if err := hold.on(t.Context(), fix.admin.Compute, g.id); err != nil {
+			t.Fatal(err)
+		}
+		g.becomes(t, "ACTIVE")
+		more()
+	}
 	busy := probe()
 	for i := range *moveCount {
 		from, began := g.host, time.Now()
