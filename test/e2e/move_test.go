@@ -78,7 +78,8 @@ func TestMoves(t *testing.T) {
 
 	boot := g.must(t, "cat /proc/sys/kernel/random/boot_id")
 	sum := g.must(t, "head -c 4194304 /dev/urandom >/root/big; sync; md5sum </root/big")
-	g.must(t, "(sleep 100000 | ncat -l -k 7777 >/root/heard) 2>/dev/null & echo")
+	g.must(t, "touch /root/heard; (sleep 100000 | ncat -l -k 7777 >>/root/heard) 2>/dev/null & echo")
+	g.until(t, "grep -q ':1E61 ' /proc/net/tcp /proc/net/tcp6", "/proc/net/tcp") // 7777
 	g.must(t, `(n=0; while [ ! -e /tmp/stop ]; do echo $n; n=$((n+1)); [ $((n%20)) != 0 ] || { dd if=/dev/urandom of=/root/junk bs=64k count=4; sync; sleep 0.05; }; done >/root/count) 2>/dev/null & echo`)
 	peer.must(t, `(n=0; while [ ! -e /tmp/stop ]; do echo $n; n=$((n+1)); sleep 0.05; done | ncat `+g.addr+` 7777) >/dev/null 2>&1 & echo`)
 	// The connection is the one of before all through: everything comes by it, in order.
