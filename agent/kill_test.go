@@ -479,3 +479,108 @@ func (m *stopFuse) Start(ctx context.Context, id string) error {
 	}
 	return m.Driver.Start(ctx, id)
 }
+
+// afterFuse dies just after a guest has been started, or a disk of the name has been made, once it is armed.
+type afterFuse struct {
+	hypervisor.Driver
+	DiskMaker
+	disk string
+	die  atomic.Pointer[func() error]
+	dead chan error
+}
+
+func (m *afterFuse) after(err error) error {
+	if die := m.die.Swap(nil); die != nil && err == nil {
+		m.dead <- (*die)() // before whoever called can write
+		return fault.Wrap(fault.Unavailable, errKilled, "gone")
+	}
+	return err
+}
+
+func (m *afterFuse) Start(ctx context.Context, id string) error {
+	err := m.Driver.Start(ctx, id)
+	if m.disk == "" {
+		return m.after(err)
+	}
+	return err
+}
+
+func (m *afterFuse) Overlay(ctx context.Context, path, base, format string, size int64) error {
+	err := m.DiskMaker.Overlay(ctx, path, base, format, size)
+	if m.disk != "" && strings.HasPrefix(filepath.Base(path), m.disk) {
+		return m.after(err)
+	}
+	return err
+}
+
+// startTold starts an agent that is told of a batch before it has looked at anything.
+func (w *world) startTold(t *testing.T, b model.HostBatch) {
+	t.Helper()
+	w.prepare = func(a *Agent) {
+		if err := a.Apply(t.Context(), b); err != nil {
+			t.Fatal(err)
+		}
+	}
+	w.startFor(t)
+}
+
+// killedAfter has an agent bring a server up, and die after what before leads to; what is wanted of the server next is for the caller to say.
+func (w *world) killedAfter(t *testing.T, disk string, rows []model.HostRow, s *model.HostServer, before ...model.HostRow) {
+	t.Helper()
+	f := &afterFuse{disk: disk, dead: make(chan error, 1)}
+	a := w.start(t, func(c *Config) {
+		f.Driver, f.DiskMaker = c.Hypervisor, c.Disks
+		c.Hypervisor, c.Disks = f, f
+		c.Repeat.Limit = 1 << 30
+	})
+	w.side.apply(t, full(5, rows...))
+	w.settled(t, s.ID, s.Generation, model.PhaseReady, s.Power)
+	die := a.ledger.close
+	f.die.Store(&die)
+	w.side.apply(t, change(6, before...))
+	if err := <-f.dead; err != nil {
+		t.Fatal(err)
+	}
+	a.cancel()
+	<-a.ended
+	if err := a.dp.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// A guest that was started with a further device, by an agent that died just then, does not keep it once it is not wanted.
+func TestKilledAfterStart(t *testing.T) {
+	w := newWorld(t.TempDir(), fake.HostConfig{Guests: fake.Behaviour{Greeting: "start\n"}})
+	c := newCloud(w.side)
+	s, p := c.server()
+	_, q := c.server()
+	q.DeviceID, s.Power = s.ID, model.PowerOff
+	more := with(s, func(s *model.HostServer) {
+		s.Power = model.PowerRunning
+		s.NICs = append(slices.Clone(s.NICs), model.HostNIC{PortID: q.ID, MAC: q.MAC, MTU: 1450})
+	})
+	w.killedAfter(t, "", []model.HostRow{c.network, c.group, s, p}, s, more, q)
+	if live, on := w.host.Live(s.ID); !on || len(live.NICs) != 2 {
+		t.Fatalf("it should run with both: %v, %v", live, on)
+	}
+	less := with(more, func(n *model.HostServer) { n.NICs = s.NICs })
+	w.startTold(t, model.HostBatch{Generation: 7, Upserts: []model.HostRow{less}, Removes: []model.RowID{q.RowID()}})
+	w.settled(t, s.ID, less.Generation, model.PhaseReady, model.PowerRunning)
+	w.whole(t, less)
+}
+
+// The disk of a rescue that ended while nobody looked does not stay.
+func TestKilledInRescue(t *testing.T) {
+	w := newWorld(t.TempDir(), fake.HostConfig{Guests: fake.Behaviour{Greeting: "start\n"}})
+	c := newCloud(w.side)
+	s, p := c.server()
+	rescued := with(s, func(s *model.HostServer) { s.Rescue = &model.Rescue{Image: c.image, Revision: 1} })
+	w.killedAfter(t, rescueFile, []model.HostRow{c.network, c.group, s, p}, s, rescued)
+	if err := os.WriteFile(filepath.Join(w.dir, "servers", s.ID, rescueFile), nil, 0o600); err != nil { // it had its name, too
+		t.Fatal(err)
+	}
+	back := with(rescued, func(s *model.HostServer) { s.Rescue = nil })
+	w.startTold(t, change(7, back))
+	w.settled(t, s.ID, back.Generation, model.PhaseReady, model.PowerRunning)
+	w.whole(t, back)
+}

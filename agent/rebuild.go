@@ -78,6 +78,13 @@ func (a *Agent) rescue(ctx context.Context, row *model.HostServer, p *progress, 
 		if err := a.turnOff(ctx, row, power); err != nil {
 			return err
 		}
+		if have == nil {
+			// It may be unwanted by the time that somebody looks again: kept before there is a disk, of no rescue yet.
+			p.Rescue = &model.Rescue{Image: want.Image}
+			if err := a.keep(row.ID, p); err != nil {
+				return err
+			}
+		}
 		if err := a.overlay(ctx, row, rescueFile, want.Image, image, want.Image.VirtualSize); err != nil {
 			return err
 		}
