@@ -115,6 +115,7 @@ type Config struct {
 	Resync     time.Duration                // how often the world is compared with the rows; default 5 s
 	Repeat     Repeat                       // pauses after failures
 	Cache      CacheConfig                  // of images
+	Quarantine time.Duration                // how long what no row names, and nobody ordered to go, is kept aside; 0: not at all
 
 	Clock func() time.Duration                                    // of leases, and the link's; default link.SinceBoot
 	Reach func(context.Context, netip.AddrPort) (net.Conn, error) // connects to another host's Channel; default TCP
@@ -207,16 +208,18 @@ type Agent struct {
 	moves    *mover
 	leases   *leases
 	keeper   *volumeKeeper // what volumes is, but in tests of guests
-	queue    *queue
-	uploads  *queue // of servers with copies to be sent
-	meta     *metadataService
-	serials  *serials
-	names    *names
-	dns      *dnsService
-	metrics  *metrics
-	repeat   atomic.Bool   // all reports are to be sent once more
-	boots    chan struct{} // holds one value for each guest that is being started
-	copying  chan struct{} // holds one value for each disk that is being copied
+
+	quarantine *quarantine
+	queue      *queue
+	uploads    *queue // of servers with copies to be sent
+	meta       *metadataService
+	serials    *serials
+	names      *names
+	dns        *dnsService
+	metrics    *metrics
+	repeat     atomic.Bool   // all reports are to be sent once more
+	boots      chan struct{} // holds one value for each guest that is being started
+	copying    chan struct{} // holds one value for each disk that is being copied
 
 	telling sync.Mutex // held from the making of a report until the link has it; before mu
 
@@ -258,6 +261,7 @@ func New(cfg Config) (*Agent, error) {
 	a.ports = newWirer(a)
 	a.captures = newCaptures(a)
 	a.moves = newMover(a)
+	a.quarantine = newQuarantine(a)
 	a.keeper = newVolumeKeeper(a)
 	a.volumes = a.keeper
 	a.meta = newMetadataService(a)

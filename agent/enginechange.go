@@ -54,13 +54,23 @@ func (v *volumeKeeper) elsewhere(ctx context.Context, e block.Engine, row *model
 
 // take takes a volume away from an engine, which nobody has it open in.
 func take(ctx context.Context, e block.Engine, id model.ID) error {
-	if c, ok := e.(block.Closer); ok {
-		if err := c.Close(ctx, id); err != nil {
-			return fmt.Errorf("close volume %s: %w", id, err)
-		}
+	if err := shut(ctx, e, id); err != nil {
+		return err
 	}
 	if err := e.Remove(ctx, id); err != nil {
 		return fmt.Errorf("remove volume %s: %w", id, err)
+	}
+	return nil
+}
+
+// shut ends what an engine keeps running for a volume, which nobody has open.
+func shut(ctx context.Context, e block.Engine, id model.ID) error {
+	c, ok := e.(block.Closer)
+	if !ok {
+		return nil
+	}
+	if err := c.Close(ctx, id); err != nil {
+		return fmt.Errorf("close volume %s: %w", id, err)
 	}
 	return nil
 }

@@ -335,6 +335,11 @@ func (c *imageCache) used() map[model.ID]bool {
 			used[p.Rescue.Image.BlobID] = true
 		}
 	}
+	for _, x := range c.a.quarantine.list() {
+		if x.Blob != "" {
+			used[x.Blob] = true
+		}
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for blob := range c.held {

@@ -50,5 +50,8 @@ func (a *Agent) inventory(ctx context.Context, _ struct{}) (model.Inventory, err
 			inv.Volumes = append(inv.Volumes, v.ID)
 		}
 	}
+	for _, x := range a.quarantine.list() {
+		inv.Quarantined = append(inv.Quarantined, model.Quarantined{Kind: x.Kind, ID: x.ID, At: x.At, Until: x.At.Add(a.cfg.Quarantine), Folder: x.path})
+	}
 	return inv, nil
 }

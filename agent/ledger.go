@@ -40,6 +40,8 @@ type ledger struct {
 	shifts     map[model.ID]*shift                        // by server; never changed in place
 	shifted    map[model.ID]*shift                        // the same by port
 	volumes    map[model.ID]*volumeProgress               // never changed in place
+	since      map[string]int64                           // by row, of what the host keeps data of: the generation that it came in
+	departures map[string]departure                       // by row
 	capacity   *model.HostCapacity
 }
 
@@ -118,7 +120,7 @@ func openLedger(path string) (*ledger, error) {
 		db: db, rows: map[model.RowKind]map[string]model.HostRow{}, digests: map[model.ID]digest{}, leased: map[model.ID]bool{},
 		byDevice: map[model.ID]map[model.ID]bool{}, byParent: map[model.ID]map[model.ID]bool{},
 		byFloat: map[model.ID]map[model.ID]bool{}, progress: map[model.ID]*progress{}, shifts: map[model.ID]*shift{}, shifted: map[model.ID]*shift{},
-		volumes: map[model.ID]*volumeProgress{},
+		volumes: map[model.ID]*volumeProgress{}, since: map[string]int64{}, departures: map[string]departure{},
 	}
 	if err := db.Update(l.load); err != nil {
 		return nil, errors.Join(fmt.Errorf("read ledger %s: %w", path, err), db.Close())
@@ -158,6 +160,9 @@ func (l *ledger) load(tx *bbolt.Tx) error {
 		return err
 	}
 	if err := l.loadVolumes(tx); err != nil {
+		return err
+	}
+	if err := l.loadDepartures(tx); err != nil {
 		return err
 	}
 	return tx.Bucket(bucketProgress).ForEach(func(k, v []byte) error {
@@ -275,8 +280,15 @@ func (l *ledger) apply(b model.HostBatch, boot string) (touched []model.RowID, e
 			}
 		}
 	}
+	turn, err := l.weigh(&b, removes)
+	if err != nil {
+		return nil, err
+	}
 	var changed []model.HostRow
 	err = l.update(func(tx *bbolt.Tx) error {
+		if err := turn.write(tx); err != nil {
+			return err
+		}
 		rows := tx.Bucket(bucketRows)
 		for _, id := range removes {
 			if err := rows.Delete([]byte(id.String())); err != nil {
@@ -311,6 +323,7 @@ func (l *ledger) apply(b model.HostBatch, boot string) (touched []model.RowID, e
 	if b.Full {
 		l.told = boot
 	}
+	turn.keep(l)
 	for _, id := range removes {
 		l.drop(id)
 		touched = append(touched, id)
@@ -474,7 +487,7 @@ func (l *ledger) publicOf(port model.ID) netip.Addr {
 	return netip.Addr{}
 }
 
-// servers gives the servers that have a row or progress.
+// servers gives the servers that have a row or progress, or have left something here.
 func (l *ledger) servers() map[model.ID]bool {
 	l.mu.RLock()
 	defer l.mu.RUnlock()
@@ -485,6 +498,7 @@ func (l *ledger) servers() map[model.ID]bool {
 	for id := range l.progress {
 		ids[id] = true
 	}
+	l.departed(model.RowServer, ids)
 	return ids
 }
 
@@ -551,18 +565,22 @@ func (l *ledger) write(id model.ID, p *progress) error {
 	return nil
 }
 
-// forget drops a server's progress.
+// forget drops a server's progress and departure.
 func (l *ledger) forget(id model.ID) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.progress[id] == nil {
+	key := model.RowID{Kind: model.RowServer, Key: id}.String()
+	if _, left := l.departures[key]; !left && l.progress[id] == nil {
 		return nil
 	}
-	err := l.update(func(tx *bbolt.Tx) error { return tx.Bucket(bucketProgress).Delete([]byte(id)) })
+	err := l.update(func(tx *bbolt.Tx) error {
+		return errors.Join(tx.Bucket(bucketProgress).Delete([]byte(id)), tx.Bucket(bucketDepartures).Delete([]byte(key)))
+	})
 	if err != nil {
 		return fmt.Errorf("write ledger: %w", err)
 	}
 	delete(l.progress, id)
+	delete(l.departures, key)
 	l.lease(id)
 	return nil
 }

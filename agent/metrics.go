@@ -69,6 +69,7 @@ var simple = []struct {
 	{"image_bytes_total", "Bytes of images fetched.", prometheus.CounterValue, nil},
 	{"image_cache_evictions_total", "Images removed from the cache.", prometheus.CounterValue, nil},
 	{"image_corrupt_total", "Images whose bytes did not have their hash.", prometheus.CounterValue, nil},
+	{"quarantined", "Guests' folders and volumes that are laid aside.", prometheus.GaugeValue, nil},
 	{"image_cache_bytes", "Size of the cache of images.", prometheus.GaugeValue, nil},
 	{"metadata_requests_total", "Requests of guests to the metadata service, by class of status.", prometheus.CounterValue, []string{"status"}},
 	{"dns_questions_total", "Questions of guests for names, by what became of them.", prometheus.CounterValue, []string{"result"}},
@@ -127,6 +128,8 @@ func (m *metrics) Collect(ch chan<- prometheus.Metric) {
 	put("ports", float64(ports))
 	put("ports_wired", float64(wired))
 	put("gateways", float64(a.ledger.activeGateways()))
+
+	put("quarantined", float64(len(a.quarantine.list())))
 
 	c := a.images
 	c.mu.Lock()

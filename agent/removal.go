@@ -2,8 +2,10 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"slices"
 	"time"
 
@@ -72,19 +74,44 @@ func (a *Agent) remove(ctx context.Context, id model.ID, row *model.HostServer) 
 	if !a.ports.gone(a.portIDs(id, row)) {
 		return fmt.Errorf("its ports are still here: %w", errWaiting)
 	}
-	if err := os.RemoveAll(a.dir(id)); err != nil {
-		return fmt.Errorf("remove the guest's folder: %w", err)
+	if err := a.clear(id, row, p.Blob); err != nil {
+		return err
 	}
 	a.log.Info("a server is gone from this host", "server", id, "deleted", row != nil)
 	if row == nil {
 		a.mu.Lock()
 		delete(a.sent, id)
 		a.mu.Unlock()
-		if !ok {
-			return nil
-		}
 		return a.ledger.forget(id)
 	}
 	p.Gone, p.Generation = true, row.Generation
 	return a.keep(id, &p)
+}
+
+// clear leaves no folder of a server. What nobody has ordered to go is laid aside; blob is the image that its disk is made of, where that
+// is known.
+func (a *Agent) clear(id model.ID, row *model.HostServer, blob model.ID) error {
+	d := a.ledger.departureOf(model.RowServer, id)
+	inside, err := os.ReadDir(a.dir(id))
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("look into the guest's folder: %w", err)
+	}
+	// A server whose row is there is deleted, or was here in an earlier life, whose departure is kept until it has ended.
+	if row != nil || d.Ordered || len(inside) == 0 || a.cfg.Quarantine <= 0 {
+		if err := os.RemoveAll(a.dir(id)); err != nil {
+			return fmt.Errorf("remove the guest's folder: %w", err)
+		}
+		return nil
+	}
+	if blob == "" {
+		if blob, err = backing(filepath.Join(a.dir(id), a.diskFile())); err != nil {
+			a.log.Warn("what a disk is made of is not known; its image may go from the cache", "server", id, "err", err)
+		}
+	}
+	return a.quarantine.take(a.asideDir(), laidAside{Kind: model.RowServer, ID: id, Row: d.Row, Blob: blob}, func(path string) error {
+		if err := os.Rename(a.dir(id), path); err != nil {
+			return err
+		}
+		return errors.Join(syncDir(filepath.Dir(path)), syncDir(filepath.Dir(a.dir(id))))
+	})
 }

@@ -21,8 +21,8 @@ import (
 // agent, or a host's network, is away.
 const reconnect = 300 * time.Second
 
-// volumeKeeper makes volumes agree with their rows, and opens them for guests. Of the engine model.EngineLocal what has no row is
-// removed; nobody knows from here what else the others have.
+// volumeKeeper makes volumes agree with their rows, and opens them for guests. Of the engine model.EngineLocal nothing stays that has no
+// row; nobody knows from here what else the others have.
 type volumeKeeper struct {
 	a       *Agent
 	engines map[string]block.Engine
@@ -56,6 +56,7 @@ func (v *volumeKeeper) run(ctx context.Context) {
 	tick := time.NewTicker(v.a.cfg.Resync)
 	defer tick.Stop()
 	for {
+		v.a.quarantine.sweep()
 		v.lookAll()
 		select {
 		case <-tick.C:
@@ -103,7 +104,7 @@ func (v *volumeKeeper) lookAll() {
 		}
 		for _, x := range list {
 			if !ids[x.ID] {
-				v.a.log.Warn("there is a volume that is nobody's; it is removed", "volume", x.ID, "whole", x.Whole)
+				v.a.log.Warn("there is a volume that is nobody's; it does not stay", "volume", x.ID, "whole", x.Whole)
 			}
 			ids[x.ID] = true
 		}
@@ -329,19 +330,19 @@ func (v *volumeKeeper) leave(ctx context.Context, id model.ID) error {
 		if len(v.a.ledger.users(id)) > 0 {
 			return fault.New(fault.Unavailable, "Volume %s has no row, and a guest here uses it.", id)
 		}
-		if err := v.erase(ctx, e, id); err != nil {
+		if err := v.giveUp(ctx, e, id); err != nil {
 			return err
 		}
 	}
 	v.mu.Lock()
 	delete(v.sent, id)
 	v.mu.Unlock()
-	return v.a.ledger.forgetVolume(id)
+	return v.a.ledger.forgetVolume(id, true)
 }
 
 // use is for a volume that another host works on and guests here have.
 func (v *volumeKeeper) use(ctx context.Context, row *model.HostVolume) error {
-	if err := v.a.ledger.forgetVolume(row.ID); err != nil { // it was this host's, once
+	if err := v.a.ledger.forgetVolume(row.ID, false); err != nil { // it was this host's, once
 		return err
 	}
 	if row.Engine == model.EngineLocal {
@@ -375,6 +376,30 @@ func (v *volumeKeeper) remove(ctx context.Context, row *model.HostVolume) error 
 		}
 	}
 	return v.keep(row.ID, volumeProgress{Engine: row.Engine, Generation: row.Generation, Gone: true})
+}
+
+// giveUp leaves nothing of a volume without a row in its engine. What nobody has ordered to go is laid aside.
+func (v *volumeKeeper) giveUp(ctx context.Context, e block.Engine, id model.ID) error {
+	d := v.a.ledger.departureOf(model.RowVolume, id)
+	aside, ok := e.(block.Sider)
+	if !ok || d.Ordered || v.a.cfg.Quarantine <= 0 {
+		return v.erase(ctx, e, id)
+	}
+	list, err := e.List(ctx)
+	if err != nil {
+		return fmt.Errorf("list volumes: %w", err)
+	}
+	at := slices.IndexFunc(list, func(x block.Entry) bool { return x.ID == id })
+	if at < 0 || !list[at].Whole {
+		return v.erase(ctx, e, id)
+	}
+	v.cut(id, nil)
+	if err := shut(ctx, e, id); err != nil {
+		return err
+	}
+	return v.a.quarantine.take(aside.Aside(), laidAside{Kind: model.RowVolume, ID: id, Row: d.Row}, func(path string) error {
+		return aside.LayAside(ctx, id, path)
+	})
 }
 
 // erase takes a volume away from its engine.

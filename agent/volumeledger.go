@@ -60,7 +60,7 @@ func (l *ledger) volume(id model.ID) *model.HostVolume {
 	return v
 }
 
-// volumeIDs gives the volumes that have a row or progress.
+// volumeIDs gives the volumes that have a row or progress, or have left something here.
 func (l *ledger) volumeIDs() map[model.ID]bool {
 	l.mu.RLock()
 	defer l.mu.RUnlock()
@@ -71,6 +71,7 @@ func (l *ledger) volumeIDs() map[model.ID]bool {
 	for id := range l.volumes {
 		ids[id] = true
 	}
+	l.departed(model.RowVolume, ids)
 	return ids
 }
 
@@ -107,17 +108,29 @@ func (l *ledger) saveVolume(id model.ID, p volumeProgress) error {
 	return nil
 }
 
-// forgetVolume drops a volume's progress.
-func (l *ledger) forgetVolume(id model.ID) error {
+// forgetVolume drops a volume's progress, and, once nothing of it is here, its departure.
+func (l *ledger) forgetVolume(id model.ID, gone bool) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.volumes[id] == nil {
+	key := model.RowID{Kind: model.RowVolume, Key: id}.String()
+	if _, left := l.departures[key]; l.volumes[id] == nil && !(left && gone) {
 		return nil
 	}
-	if err := l.update(func(tx *bbolt.Tx) error { return tx.Bucket(bucketVolumes).Delete([]byte(id)) }); err != nil {
+	err := l.update(func(tx *bbolt.Tx) error {
+		if gone {
+			if err := tx.Bucket(bucketDepartures).Delete([]byte(key)); err != nil {
+				return err
+			}
+		}
+		return tx.Bucket(bucketVolumes).Delete([]byte(id))
+	})
+	if err != nil {
 		return fmt.Errorf("write ledger: %w", err)
 	}
 	delete(l.volumes, id)
+	if gone {
+		delete(l.departures, key)
+	}
 	return nil
 }
 

@@ -98,6 +98,15 @@ type Adopter interface {
 	Adopt(ctx context.Context, id, snapshot, path string) error
 }
 
+// Sider is an Engine whose volumes may be laid aside, where they are no volumes any more.
+type Sider interface {
+	// Aside is the folder for them, which need not exist.
+	Aside() string
+	// LayAside moves a volume with its snapshots, as the files that it is, to the new folder path in Aside; absent is success. Conflict
+	// where it is open.
+	LayAside(ctx context.Context, id, path string) error
+}
+
 // Meter is an Engine that knows its room.
 type Meter interface {
 	// Room gives bytes in all and free.

@@ -137,7 +137,11 @@ func TestRules(t *testing.T) {
 		},
 		"no-orphan-tap":    func(w *world, _ *store.Tx) error { w.have[w.h2.ID].Taps = []string{"yk0123456789abc"}; return nil },
 		"no-orphan-volume": func(w *world, _ *store.Tx) error { w.have[w.h2.ID].Volumes = []model.ID{w.v.ID}; return nil },
-		"one-run":          func(w *world, _ *store.Tx) error { w.have[w.h2.ID].Guests[0].Power = model.PowerRunning; return nil },
+		"nothing-laid-aside": func(w *world, _ *store.Tx) error {
+			w.have[w.h1.ID].Quarantined = []model.Quarantined{{Kind: model.RowVolume, ID: "v", Folder: "/q/volume-v"}}
+			return nil
+		},
+		"one-run": func(w *world, _ *store.Tx) error { w.have[w.h2.ID].Guests[0].Power = model.PowerRunning; return nil },
 	} {
 		t.Run(rule, func(t *testing.T) {
 			w := newWorld(t)

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"yakumo/model"
 	"yakumo/store"
@@ -76,6 +77,9 @@ func compare(snap store.Snapshot, have map[model.ID]*model.Inventory) []Finding 
 			if !ok || !slices.Contains(row.Hosts(), id) || !row.In(model.EngineLocal) {
 				find("no-orphan-volume", "volume", v, "no volume row puts it here")
 			}
+		}
+		for _, x := range inv.Quarantined {
+			find("nothing-laid-aside", string(x.Kind), x.ID, "nobody ordered it to go, and no row named it on %s; its files are in %s, and are erased after %s", x.At.UTC().Format(time.DateTime), x.Folder, x.Until.UTC().Format(time.DateTime))
 		}
 	}
 	for guest, hosts := range running {

@@ -3,10 +3,12 @@ package hostview_test
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
 	"net/netip"
+	"slices"
 	"testing"
 	"time"
 
@@ -446,4 +448,71 @@ func TestGenerationFollowsTheStore(t *testing.T) {
 			return
 		}
 	}
+}
+
+// TestFresh: a batch says whether it may bring what the host keeps data of.
+func TestFresh(t *testing.T) {
+	st := storetest.New(t)
+	e := hostview.NewEngine(st, slog.New(slog.DiscardHandler))
+	ctx, cancel := context.WithTimeout(t.Context(), 90*time.Second)
+	defer cancel()
+	go e.Run(ctx)
+	do := func(f func(tx *store.Tx) error) {
+		t.Helper()
+		if _, err := st.Update(ctx, f); err != nil {
+			t.Fatal(err)
+		}
+	}
+	do(func(tx *store.Tx) error {
+		return errors.Join(store.Hosts.Put(tx, &model.Host{Meta: model.Meta{ID: "h"}}), store.Hosts.Put(tx, &model.Host{Meta: model.Meta{ID: "o", Name: "o"}}))
+	})
+	v := e.Open("h")
+	defer v.Close()
+	next := func() model.HostBatch {
+		t.Helper()
+		b, err := v.Next(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return b
+	}
+	if b := next(); b.Fresh {
+		t.Errorf("of a host with nothing: %+v", b)
+	}
+	server := func(power model.Power, uses ...model.VolumeUse) func(tx *store.Tx) error {
+		return func(tx *store.Tx) error {
+			return store.Servers.Put(tx, &model.Server{Meta: model.Meta{ID: "s"}, Host: "h", Power: power, Volumes: uses})
+		}
+	}
+	volume := func(host model.ID) func(tx *store.Tx) error {
+		return func(tx *store.Tx) error {
+			return store.Volumes.Put(tx, &model.Volume{Meta: model.Meta{ID: "v"}, Engine: "local", Host: host, SizeGiB: 1})
+		}
+	}
+	fresh := func(what string, want bool, ok func(model.HostRow) bool) {
+		t.Helper()
+		for {
+			b := next() // the first batches may come from before the engine ran
+			if slices.ContainsFunc(b.Upserts, ok) {
+				if b.Fresh != want {
+					t.Errorf("%s: fresh %v", what, b.Fresh)
+				}
+				return
+			}
+			if b.Fresh {
+				t.Errorf("fresh without %s: %+v", what, b)
+			}
+		}
+	}
+	isServer := func(r model.HostRow) bool { return r.RowID().Kind == model.RowServer }
+	isVolume := func(r model.HostRow) bool { return r.RowID().Kind == model.RowVolume }
+	do(server(model.PowerRunning))
+	fresh("a server that comes", true, isServer)
+	do(server(model.PowerOff))
+	fresh("one that changes", false, isServer)
+	do(volume("o"))
+	do(server(model.PowerOff, model.VolumeUse{VolumeID: "v"}))
+	fresh("another's volume", false, isVolume)
+	do(volume("h"))
+	fresh("a volume that comes", true, isVolume)
 }

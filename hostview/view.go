@@ -235,6 +235,12 @@ func (v *view) put(id model.RowID, r model.HostRow, b *model.HostBatch) {
 	}
 	v.sent[at] = h
 	v.track(id, at, r)
+	switch r := r.(type) {
+	case *model.HostServer:
+		b.Fresh = b.Fresh || !had
+	case *model.HostVolume:
+		b.Fresh = b.Fresh || r.Mine // it may have been another's before
+	}
 	b.Upserts, b.Bodies = append(b.Upserts, r), append(b.Bodies, body)
 }
 

@@ -56,7 +56,7 @@ func DecodeRow(kind model.RowKind, body []byte) (model.HostRow, error) {
 }
 
 func encodeBatch(b model.HostBatch) (*linkpb.Rows, error) {
-	out := &linkpb.Rows{Full: b.Full, Generation: b.Generation}
+	out := &linkpb.Rows{Full: b.Full, Generation: b.Generation, Told: b.Told}
 	out.Upserts = make([]*linkpb.Row, len(b.Upserts))
 	for i, r := range b.Upserts {
 		if len(b.Bodies) == len(b.Upserts) {
@@ -76,7 +76,7 @@ func encodeBatch(b model.HostBatch) (*linkpb.Rows, error) {
 }
 
 func decodeBatch(p *linkpb.Rows) (model.HostBatch, error) {
-	b := model.HostBatch{Full: p.Full, Generation: p.Generation}
+	b := model.HostBatch{Full: p.Full, Generation: p.Generation, Told: p.Told}
 	for _, r := range p.Upserts {
 		row, err := DecodeRow(model.RowKind(r.Kind), r.Body)
 		if err != nil {

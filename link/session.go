@@ -239,6 +239,9 @@ func (ss *session) rows(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
+		if b.Told, err = ss.remember(ctx, b); err != nil {
+			return err
+		}
 		p, err := encodeBatch(b)
 		if err != nil {
 			return err
@@ -254,6 +257,42 @@ func (ss *session) rows(ctx context.Context) error {
 			}
 		case <-ctx.Done():
 			return ctx.Err()
+		}
+	}
+}
+
+// remember notes in the store that the host is about to be told of something new, and gives what was noted before. It tries until the
+// store has taken it.
+func (ss *session) remember(ctx context.Context, b model.HostBatch) (before int64, err error) {
+	st := ss.s.cfg.Store
+	if !b.Fresh && !b.Full {
+		if t, ok := store.Told.Get(st.Snapshot(), ss.host); ok {
+			before = t.Generation
+		}
+		return before, nil
+	}
+	for wait := 300 * time.Millisecond; ; wait = min(2*wait, 5*time.Second) {
+		_, err := st.Update(ctx, func(tx *store.Tx) error {
+			if _, ok := store.Hosts.Get(tx, ss.host); !ok {
+				return errRemoved
+			}
+			before = 0
+			if t, ok := store.Told.Get(tx, ss.host); ok {
+				before = t.Generation
+			}
+			if !b.Fresh || before >= b.Generation {
+				return nil
+			}
+			return store.Told.Put(tx, &model.HostTold{HostID: ss.host, Generation: b.Generation})
+		})
+		if err == nil || errors.Is(err, errRemoved) || ctx.Err() != nil {
+			return before, err
+		}
+		ss.log.Warn("the host is told when the store has taken it", "generation", b.Generation, "err", err, "wait", wait)
+		select {
+		case <-time.After(wait):
+		case <-ctx.Done():
+			return 0, ctx.Err()
 		}
 	}
 }

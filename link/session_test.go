@@ -577,3 +577,93 @@ func TestNothingIsLeft(t *testing.T) {
 		t.Errorf("a client without servers: %v", err)
 	}
 }
+
+// TestTold: what a host is told newly is noted in the store before the host has it, and it hears what was noted before; each server process
+// goes on with the note, and a host that was removed has none.
+func TestTold(t *testing.T) {
+	t.Parallel()
+	c := newCloud(t, 1)
+	s := c.sites[0]
+	h := c.join("h1")
+	id := h.id(t)
+	first := func(told int64) int64 { // one more stream, whose batch of everything has a server
+		t.Helper()
+		var g int64
+		s.views.mu.Lock()
+		s.views.first = func() model.HostBatch {
+			g = s.st.Snapshot().Revision()
+			return model.HostBatch{Full: true, Fresh: true, Generation: g, Upserts: []model.HostRow{&model.HostServer{ID: "s1"}}}
+		}
+		s.views.mu.Unlock()
+		n := len(h.got())
+		c.run(h)
+		until(t, soon, "the batch of everything", func() bool { return len(h.got()) == n+1 })
+		if b := h.got()[n]; b.Told != told || !b.Full {
+			t.Fatalf("batch %+v, want told %d", b, told)
+		}
+		return g
+	}
+	noted := func() int64 {
+		r, ok := store.Told.Get(s.st.Snapshot(), id)
+		if !ok {
+			return 0
+		}
+		return r.Generation
+	}
+	send := func(b model.HostBatch) model.HostBatch {
+		t.Helper()
+		n := len(h.got())
+		select {
+		case s.views.batches <- b:
+		case <-time.After(soon):
+			t.Fatal("nobody asks for a batch")
+		}
+		until(t, soon, "the batch", func() bool { return len(h.got()) == n+1 })
+		return h.got()[n]
+	}
+	g := first(0)
+	if got := noted(); got != g {
+		t.Fatalf("noted %d, want %d", got, g)
+	}
+	// Nothing new costs no write, and is told with the newest note.
+	if b := send(model.HostBatch{Generation: g + 1}); b.Told != g || noted() != g {
+		t.Errorf("told %d, noted %d, want %d", b.Told, noted(), g)
+	}
+	// The note is there when the host sees the batch.
+	gate := make(chan struct{})
+	h.set(func() { h.gate = gate })
+	n := len(h.got())
+	s.views.batches <- model.HostBatch{Generation: g + 2, Fresh: true}
+	gate <- struct{}{}
+	if got := noted(); got != g+2 {
+		t.Errorf("noted %d while the host is told, want %d", got, g+2)
+	}
+	until(t, soon, "the batch", func() bool { return len(h.got()) == n+1 })
+	if b := h.got()[n]; b.Told != g {
+		t.Errorf("told %d, want %d", b.Told, g)
+	}
+	// A store that was restored from before: its older note is what the host hears.
+	if _, err := s.st.Update(t.Context(), func(tx *store.Tx) error {
+		return store.Told.Put(tx, &model.HostTold{HostID: id, Generation: g})
+	}); err != nil {
+		t.Fatal(err)
+	}
+	h.set(func() { h.gate = nil })
+	if b := send(model.HostBatch{Generation: g + 9, Fresh: true}); b.Told != g || noted() != g+9 {
+		t.Errorf("told %d, noted %d", b.Told, noted())
+	}
+	// Without a row of the host nothing is noted, and it is told nothing.
+	if _, err := s.st.Update(t.Context(), func(tx *store.Tx) error {
+		return errors.Join(store.Told.Delete(tx, id), store.Hosts.Delete(tx, id))
+	}); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case s.views.batches <- model.HostBatch{Generation: g + 10, Fresh: true}:
+	case <-time.After(soon): // the stream has ended already
+	}
+	until(t, soon, "the stream to end", func() bool { return !h.Connected() })
+	if noted() != 0 || len(h.got()) != n+2 {
+		t.Errorf("noted %d, %d batches", noted(), len(h.got()))
+	}
+}

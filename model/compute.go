@@ -60,6 +60,17 @@ type Inventory struct {
 	Folders []ID      `json:"folders"`           // of guests' files: servers' ids
 	Taps    []string  `json:"taps"`              // names of devices made for ports
 	Volumes []ID      `json:"volumes,omitempty"` // of local engines
+	// Quarantined is what no row named and nobody ordered to go.
+	Quarantined []Quarantined `json:"quarantined,omitempty"`
+}
+
+// Quarantined is a guest's folder, or a local volume, that a host has laid aside.
+type Quarantined struct {
+	Kind   RowKind   `json:"kind"` // RowServer or RowVolume
+	ID     ID        `json:"id"`
+	At     time.Time `json:"at"`
+	Until  time.Time `json:"until"`  // then it is erased
+	Folder string    `json:"folder"` // on the host
 }
 
 // GuestAt is a guest as its hypervisor sees it.

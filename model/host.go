@@ -129,6 +129,13 @@ type Heartbeat struct {
 	Suspect bool `json:"suspect,omitempty"`
 }
 
+// HostTold is what the store remembers of what a host may know: every batch that named a server or volume newly has a generation of at most
+// this one. It is written before such a batch is sent.
+type HostTold struct {
+	HostID     ID    `json:"host_id"`
+	Generation int64 `json:"generation"`
+}
+
 // JoinToken lets one host join once.
 type JoinToken struct {
 	ID        ID        `json:"id"`

@@ -447,4 +447,9 @@ type HostBatch struct {
 	Upserts    []HostRow
 	Bodies     [][]byte // JSON of each of Upserts, where whoever made the batch has it; else nil
 	Removes    []RowID
+	// Fresh tells that Upserts may name servers, or volumes that the host is to work on, of which it was not told before.
+	Fresh bool
+	// Told is HostTold.Generation as the store had it before this batch. What the host has been told of in a later one is nothing that
+	// the store knows of: it is older than that, restored from a backup.
+	Told int64
 }

@@ -451,6 +451,7 @@ var (
 		By("name", func(r *model.Host) []string { return []string{r.Name} }))
 
 	Heartbeats = Define("heartbeat", func(r *model.Heartbeat) string { return r.HostID })
+	Told       = Define("host_told", func(r *model.HostTold) string { return r.HostID })
 	JoinTokens = Define("join_token", func(r *model.JoinToken) string { return r.ID })
 	Settings   = Define("setting", func(r *model.Setting) string { return r.Name })
 )
@@ -461,7 +462,7 @@ func Tables() []AnyTable {
 		Images, ImageUploads, ImageTasks, Flavors, KeyPairs, Servers, GoneServers, Actions, Migrations, ServerGroups, Aggregates, ConsoleTokens,
 		Volumes, VolumeSnapshots, VolumeBackups, VolumeTypes, VolumeQoS, VolumeTransfers, Networks, Subnets, Ports, SecurityGroups, SecurityRules,
 		Routers, FloatingIPs, PortForwardings, QoSPolicies, Trunks, TapServices, TapFlows,
-		DefaultRules, AddressGroups, AddressScopes, SubnetPools, RBACPolicies, AutoTopologies, Quotas, Hosts, Heartbeats, JoinTokens, Settings}
+		DefaultRules, AddressGroups, AddressScopes, SubnetPools, RBACPolicies, AutoTopologies, Quotas, Hosts, Heartbeats, Told, JoinTokens, Settings}
 }
 
 // HostUp tells whether a host is alive: its heartbeat is there and nobody forced it down.

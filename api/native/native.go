@@ -172,6 +172,9 @@ func (d *dialect) deleteHost(c *api.Context) error {
 		if err := store.Heartbeats.Delete(tx, h.ID); err != nil { // its stream ends when the server notices
 			return err
 		}
+		if err := store.Told.Delete(tx, h.ID); err != nil {
+			return err
+		}
 		tx.Unmark(store.HostGuard(h.ID))
 		return store.Hosts.Delete(tx, h.ID)
 	}); err != nil {

@@ -37,7 +37,7 @@ type Config struct {
 	Run string
 }
 
-// Engine implements block.Engine, Filler, Closer, Meter and, where shared, Adopter.
+// Engine implements block.Engine, Filler, Closer, Meter, Sider and, where shared, Adopter.
 type Engine struct {
 	cfg   Config
 	turns block.Turns
@@ -51,6 +51,7 @@ var (
 	_ block.Closer = (*Engine)(nil)
 	_ block.Filler = (*Engine)(nil)
 	_ block.Meter  = (*Engine)(nil)
+	_ block.Sider  = (*Engine)(nil)
 )
 
 // Shared is an Engine of a folder that all hosts have.
@@ -63,6 +64,8 @@ const (
 	newSuffix  = ".new"  // of a file that is being made
 	goneSuffix = ".gone" // of a folder that is being removed
 	tempPrefix = "tmp-"  // of snapshots that a copy is made of
+
+	asideDir = ".quarantine" // no volume's name
 )
 
 // Open makes the folders and gives the engine: a Shared where cfg says so.
@@ -189,23 +192,7 @@ func (e *Engine) Remove(ctx context.Context, id string) error {
 		return err
 	}
 	defer leave()
-	switch _, err := os.Stat(e.disk(id)); {
-	case err == nil:
-		d, err := e.daemon(ctx, id)
-		if err != nil {
-			return err
-		}
-		if d != nil {
-			d.close()
-			return block.InUse(id)
-		}
-		if e.cfg.Shared {
-			// Writing nothing, it fails where somebody has the file open.
-			if err := qemuImg(ctx, id, "amend", "-q", "-f", "qcow2", "-o", "lazy_refcounts=off", e.disk(id)); fault.Is(err, fault.Conflict) {
-				return err
-			}
-		}
-	case !errors.Is(err, os.ErrNotExist):
+	if err := e.idle(ctx, id); err != nil {
 		return err
 	}
 	// A folder of another name is no volume any more, whatever is left in it.
@@ -217,6 +204,52 @@ func (e *Engine) Remove(ctx context.Context, id string) error {
 		return err
 	}
 	return errors.Join(os.RemoveAll(gone), syncDir(e.cfg.Dir))
+}
+
+// idle is Conflict where a volume is open; absent is success. The caller has its turn.
+func (e *Engine) idle(ctx context.Context, id string) error {
+	if _, err := os.Stat(e.disk(id)); errors.Is(err, os.ErrNotExist) {
+		return nil
+	} else if err != nil {
+		return err
+	}
+	d, err := e.daemon(ctx, id)
+	if err != nil {
+		return err
+	}
+	if d != nil {
+		d.close()
+		return block.InUse(id)
+	}
+	if e.cfg.Shared {
+		// Writing nothing, it fails where somebody has the file open.
+		if err := qemuImg(ctx, id, "amend", "-q", "-f", "qcow2", "-o", "lazy_refcounts=off", e.disk(id)); fault.Is(err, fault.Conflict) {
+			return err
+		}
+	}
+	return nil
+}
+
+// Aside implements block.Sider.
+func (e *Engine) Aside() string { return filepath.Join(e.cfg.Dir, asideDir) }
+
+// LayAside implements block.Sider.
+func (e *Engine) LayAside(ctx context.Context, id, path string) error {
+	if err := block.Check(id); err != nil {
+		return err
+	}
+	leave, err := e.turns.Enter(ctx, id)
+	if err != nil {
+		return err
+	}
+	defer leave()
+	if err := e.idle(ctx, id); err != nil {
+		return err
+	}
+	if err := os.Rename(e.dir(id), path); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	return errors.Join(syncDir(filepath.Dir(path)), syncDir(e.cfg.Dir))
 }
 
 // Export implements block.Engine.

@@ -15,30 +15,31 @@ import (
 )
 
 type agentCmd struct {
-	DataDir       string   `help:"Where the ledger, certificates, image cache and guests' disks are kept." default:"/var/lib/yakumo/agent" type:"path"`
-	Servers       []string `name:"server" help:"Servers' link addresses, host:port; tried in turn." required:""`
-	HostName      string   `help:"This host's name in the cloud." default:"${hostname}"`
-	JoinToken     string   `help:"One-time token, from: yakumo host token. Needed once." env:"YAKUMO_JOIN_TOKEN"`
-	JoinTokenFile string   `help:"File that holds the token; the agent waits for it." type:"path"`
-	TunnelIP      string   `name:"tunnel-ip" help:"This host's address on the underlay: where other hosts send its guests' traffic." required:""`
-	ChannelListen string   `help:"Where other hosts' agents reach this one, to move guests and serve disks: host:port; default: port 8710 of --tunnel-ip."`
-	Hypervisor    string   `help:"What this host's guests are: qemu (virtual machines) or lxc (containers)." default:"qemu" enum:"qemu,lxc"`
-	LibvirtSocket string   `help:"libvirtd's socket." default:"/run/libvirt/libvirt-sock"`
-	Accelerator   string   `help:"auto (probe by really starting a guest), kvm or tcg." default:"auto" enum:"auto,kvm,tcg"`
-	CPUModel      string   `name:"cpu-model" help:"libvirt's name of the CPU model that guests get; default: the host's, or Nehalem in software."`
-	Emulator      string   `help:"The QEMU that runs guests, an absolute path; default: libvirt's choice. A guest that runs gets it when it next starts." type:"path"`
-	AutoConverge  bool     `help:"Slow a guest down that moves live and changes its memory faster than it can be copied." default:"true" negatable:""`
-	PostCopy      bool     `help:"Let a guest that moves live and is told to complete (or takes 15 minutes) run on the other host before all of its memory is there. If the way breaks then, the guest is lost as by a power cut."`
-	OVSDB         string   `name:"ovsdb" help:"Open vSwitch's database." default:"unix:/run/openvswitch/db.sock"`
-	OVSRunDir     string   `name:"ovs-run-dir" help:"Open vSwitch's run directory." default:"/run/openvswitch"`
-	Bridge        string   `help:"The integration bridge; made and owned by the agent." default:"br-int"`
-	BridgeMapping []string `name:"bridge-mapping" help:"A physical network and this host's bridge to it, physnet:bridge; may be repeated." sep:"none"`
-	Bandwidth     []string `help:"What may be promised to guests, each way: physnet:kbit/s, tunnel:kbit/s, and packets:thousand packets/s in all; may be repeated." sep:"none"`
-	DNSForward    []string `name:"dns-forward" help:"Resolvers that guests' questions for names outside go to, host or host:port; default: those of /etc/resolv.conf. \"none\": such names are not resolved." sep:","`
-	VolumeEngine  []string `name:"volume-engine" help:"What volumes are kept by, besides files of this host alone (local=FOLDER, by default in the data folder): nfs=FOLDER that all hosts have, rbd=POOL,CONF,USER of a Ceph cluster; may be repeated." sep:"none"`
-	DatapathType  string   `help:"auto, system (kernel module) or netdev (user space)." default:"auto" enum:"auto,system,netdev"`
-	Display       bool     `help:"Give guests a screen, which users see by VNC; a guest that runs gets it when it next starts." default:"true" negatable:""`
-	DebugListen   string   `help:"Private address for metrics, health and pprof; empty: none." default:"127.0.0.1:8702"`
+	DataDir       string        `help:"Where the ledger, certificates, image cache and guests' disks are kept." default:"/var/lib/yakumo/agent" type:"path"`
+	Servers       []string      `name:"server" help:"Servers' link addresses, host:port; tried in turn." required:""`
+	HostName      string        `help:"This host's name in the cloud." default:"${hostname}"`
+	JoinToken     string        `help:"One-time token, from: yakumo host token. Needed once." env:"YAKUMO_JOIN_TOKEN"`
+	JoinTokenFile string        `help:"File that holds the token; the agent waits for it." type:"path"`
+	TunnelIP      string        `name:"tunnel-ip" help:"This host's address on the underlay: where other hosts send its guests' traffic." required:""`
+	ChannelListen string        `help:"Where other hosts' agents reach this one, to move guests and serve disks: host:port; default: port 8710 of --tunnel-ip."`
+	Hypervisor    string        `help:"What this host's guests are: qemu (virtual machines) or lxc (containers)." default:"qemu" enum:"qemu,lxc"`
+	LibvirtSocket string        `help:"libvirtd's socket." default:"/run/libvirt/libvirt-sock"`
+	Accelerator   string        `help:"auto (probe by really starting a guest), kvm or tcg." default:"auto" enum:"auto,kvm,tcg"`
+	CPUModel      string        `name:"cpu-model" help:"libvirt's name of the CPU model that guests get; default: the host's, or Nehalem in software."`
+	Emulator      string        `help:"The QEMU that runs guests, an absolute path; default: libvirt's choice. A guest that runs gets it when it next starts." type:"path"`
+	AutoConverge  bool          `help:"Slow a guest down that moves live and changes its memory faster than it can be copied." default:"true" negatable:""`
+	PostCopy      bool          `help:"Let a guest that moves live and is told to complete (or takes 15 minutes) run on the other host before all of its memory is there. If the way breaks then, the guest is lost as by a power cut."`
+	OVSDB         string        `name:"ovsdb" help:"Open vSwitch's database." default:"unix:/run/openvswitch/db.sock"`
+	OVSRunDir     string        `name:"ovs-run-dir" help:"Open vSwitch's run directory." default:"/run/openvswitch"`
+	Bridge        string        `help:"The integration bridge; made and owned by the agent." default:"br-int"`
+	BridgeMapping []string      `name:"bridge-mapping" help:"A physical network and this host's bridge to it, physnet:bridge; may be repeated." sep:"none"`
+	Bandwidth     []string      `help:"What may be promised to guests, each way: physnet:kbit/s, tunnel:kbit/s, and packets:thousand packets/s in all; may be repeated." sep:"none"`
+	DNSForward    []string      `name:"dns-forward" help:"Resolvers that guests' questions for names outside go to, host or host:port; default: those of /etc/resolv.conf. \"none\": such names are not resolved." sep:","`
+	VolumeEngine  []string      `name:"volume-engine" help:"What volumes are kept by, besides files of this host alone (local=FOLDER, by default in the data folder): nfs=FOLDER that all hosts have, rbd=POOL,CONF,USER of a Ceph cluster; may be repeated." sep:"none"`
+	Quarantine    time.Duration `help:"How long guests' folders and local volumes are kept aside that no row names and nobody ordered to go, as after an old backup of the store was restored; 0: they are erased at once." default:"168h"`
+	DatapathType  string        `help:"auto, system (kernel module) or netdev (user space)." default:"auto" enum:"auto,system,netdev"`
+	Display       bool          `help:"Give guests a screen, which users see by VNC; a guest that runs gets it when it next starts." default:"true" negatable:""`
+	DebugListen   string        `help:"Private address for metrics, health and pprof; empty: none." default:"127.0.0.1:8702"`
 }
 
 // linkURL is where other servers reach this one.

@@ -356,7 +356,7 @@ func newAgentRole(c *agentCmd, log *slog.Logger, metrics *prometheus.Registry) (
 	if err != nil {
 		return nil, err
 	}
-	r.agent, err = agent.New(agent.Config{Dir: c.DataDir, Engines: engines, Relay: relay, Hypervisor: r.guests, Datapath: r.switch_, Taps: taps, Disks: disks, TunnelIP: tunnel, Channel: at, Providers: providers, Bandwidth: bandwidth,
+	r.agent, err = agent.New(agent.Config{Dir: c.DataDir, Quarantine: c.Quarantine, Engines: engines, Relay: relay, Hypervisor: r.guests, Datapath: r.switch_, Taps: taps, Disks: disks, TunnelIP: tunnel, Channel: at, Providers: providers, Bandwidth: bandwidth,
 		Keeper: c.keepLeases, HostName: c.HostName, Zone: "nova", Version: version, Metadata: env.MetadataListener, Metadata6: env.MetadataListener6(), DNS: env.DNSListener(), DNS6: env.DNSListener6(), Resolvers: c.DNSForward, NoDisplay: !c.Display, Emulator: c.Emulator, PostCopy: c.PostCopy, KeepPace: !c.AutoConverge, Metrics: metrics, Log: log,
 		Link: func(h link.Handler) agent.Link {
 			r.link = link.NewClient(link.ClientConfig{Servers: c.Servers, Dir: c.DataDir, Version: version, Handler: h, Log: log})

@@ -961,6 +961,7 @@ type Rows struct {
 	Generation    int64                  `protobuf:"varint,2,opt,name=generation,proto3" json:"generation,omitempty"` // store revision of the view
 	Upserts       []*Row                 `protobuf:"bytes,3,rep,name=upserts,proto3" json:"upserts,omitempty"`
 	Removes       []*RowRef              `protobuf:"bytes,4,rep,name=removes,proto3" json:"removes,omitempty"`
+	Told          int64                  `protobuf:"varint,5,opt,name=told,proto3" json:"told,omitempty"` // model.HostBatch.Told
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1021,6 +1022,13 @@ func (x *Rows) GetRemoves() []*RowRef {
 		return x.Removes
 	}
 	return nil
+}
+
+func (x *Rows) GetTold() int64 {
+	if x != nil {
+		return x.Told
+	}
+	return 0
 }
 
 type Row struct {
@@ -1310,14 +1318,15 @@ const file_link_proto_rawDesc = "" +
 	"\n" +
 	"fault_kind\x18\x06 \x01(\rR\tfaultKind\x12\x14\n" +
 	"\x05error\x18\a \x01(\tR\x05error\x12(\n" +
-	"\x04open\x18\b \x01(\v2\x14.yakumo.link.v1.OpenR\x04open\"\x9b\x01\n" +
+	"\x04open\x18\b \x01(\v2\x14.yakumo.link.v1.OpenR\x04open\"\xaf\x01\n" +
 	"\x04Rows\x12\x12\n" +
 	"\x04full\x18\x01 \x01(\bR\x04full\x12\x1e\n" +
 	"\n" +
 	"generation\x18\x02 \x01(\x03R\n" +
 	"generation\x12-\n" +
 	"\aupserts\x18\x03 \x03(\v2\x13.yakumo.link.v1.RowR\aupserts\x120\n" +
-	"\aremoves\x18\x04 \x03(\v2\x16.yakumo.link.v1.RowRefR\aremoves\"-\n" +
+	"\aremoves\x18\x04 \x03(\v2\x16.yakumo.link.v1.RowRefR\aremoves\x12\x12\n" +
+	"\x04told\x18\x05 \x01(\x03R\x04told\"-\n" +
 	"\x03Row\x12\x12\n" +
 	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x12\n" +
 	"\x04body\x18\x02 \x01(\fR\x04body\".\n" +
