@@ -104,10 +104,18 @@ func TestMoves(t *testing.T) {
 		off, on func(context.Context, *gophercloud.ServiceClient, string) error
 		status  string
 	}{
-		{func(ctx context.Context, c *gophercloud.ServiceClient, id string) error { return servers.Pause(ctx, c, id).Err },
-			func(ctx context.Context, c *gophercloud.ServiceClient, id string) error { return servers.Unpause(ctx, c, id).Err }, "PAUSED"},
-		{func(ctx context.Context, c *gophercloud.ServiceClient, id string) error { return servers.Suspend(ctx, c, id).Err },
-			func(ctx context.Context, c *gophercloud.ServiceClient, id string) error { return servers.Resume(ctx, c, id).Err }, "SUSPENDED"},
+		{func(ctx context.Context, c *gophercloud.ServiceClient, id string) error {
+			return servers.Pause(ctx, c, id).Err
+		},
+			func(ctx context.Context, c *gophercloud.ServiceClient, id string) error {
+				return servers.Unpause(ctx, c, id).Err
+			}, "PAUSED"},
+		{func(ctx context.Context, c *gophercloud.ServiceClient, id string) error {
+			return servers.Suspend(ctx, c, id).Err
+		},
+			func(ctx context.Context, c *gophercloud.ServiceClient, id string) error {
+				return servers.Resume(ctx, c, id).Err
+			}, "SUSPENDED"},
 	} {
 		if err := hold.off(t.Context(), fix.admin.Compute, g.id); err != nil {
 			t.Fatal(err)
