@@ -101,6 +101,7 @@ type Config struct {
 	PostCopy   bool                         // a guest that is hurried may run elsewhere before its memory is there: a break is its end then
 	KeepPace   bool                         // a guest is not slowed down that changes its memory faster than it can be copied
 	Emulator   string                       // absolute path of the program that runs guests; empty: the hypervisor's own choice
+	Dedicated  []int                        // CPUs of the host, by Linux's numbers, that are for guests that have CPUs for themselves; others run on the rest. None: all run on any, and there are no such guests
 	Engines    map[string]block.Engine      // what volumes are kept by; see model.EngineLocal
 	Relay      block.Relay                  // opens local volumes of other hosts; nil: guests here can have none
 	Run        string                       // folder for sockets of volumes that other hosts serve, absolute and short; default Dir/run
@@ -207,6 +208,7 @@ type Agent struct {
 	volumes  volumes
 	moves    *mover
 	leases   *leases
+	cpus     *cpus
 	keeper   *volumeKeeper // what volumes is, but in tests of guests
 
 	quarantine *quarantine
@@ -256,6 +258,7 @@ func New(cfg Config) (*Agent, error) {
 	if a.leases, err = newLeases(a); err != nil {
 		return nil, errors.Join(fmt.Errorf("agent: %w", err), l.close())
 	}
+	a.cpus = &cpus{a: a}
 	a.images = newImageCache(a)
 	a.guests = newObserver(a)
 	a.ports = newWirer(a)

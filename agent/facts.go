@@ -47,7 +47,9 @@ func (a *Agent) collectFacts(ctx context.Context) (model.Host, error) {
 	defer cancel()
 	c, err := a.cfg.Hypervisor.Capacity(cctx)
 	if err == nil {
+		a.cpus.learn(c.CPUs)
 		h.Capacity = capacityOf(c)
+		h.Capacity.Dedicated = a.cpus.told()
 		if old, ok := a.ledger.lastCapacity(); !ok || !reflect.DeepEqual(old, h.Capacity) {
 			if err := a.ledger.setCapacity(h.Capacity); err != nil {
 				return h, err

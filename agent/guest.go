@@ -26,12 +26,11 @@ func (a *Agent) guest(ctx context.Context, row *model.HostServer) (hypervisor.Gu
 		ID: row.ID, Name: "yk-" + row.ID, Title: printable(row.Name), Project: row.ProjectID, User: row.UserID,
 		VCPUs: row.VCPUs, MemoryMiB: row.MemoryMiB, ConsoleLog: filepath.Join(dir, consoleFile), Display: !a.cfg.NoDisplay, Emulator: a.cfg.Emulator,
 	}
-	if len(row.Image.Hardware)+len(row.ExtraSpecs) > 0 {
-		g.Specs = maps.Clone(row.Image.Hardware)
-		if g.Specs == nil {
-			g.Specs = map[string]string{}
-		}
-		maps.Copy(g.Specs, row.ExtraSpecs)
+	g.Specs = specsOf(row)
+	p, _ := a.ledger.progressOf(row.ID)
+	var err error
+	if g.CPUs, err = a.cpus.of(ctx, row, p.CPUs); err != nil {
+		return g, err
 	}
 	if ownRoot(row) {
 		g.Disks = append(g.Disks, hypervisor.Disk{Path: filepath.Join(dir, a.diskFile()), Format: a.cfg.Disks.Format(), Serial: row.ID})
@@ -53,7 +52,7 @@ func (a *Agent) guest(ctx context.Context, row *model.HostServer) (hypervisor.Gu
 			g.Disks = append(g.Disks, d)
 		}
 	}
-	if p, _ := a.ledger.progressOf(row.ID); p.Rescue != nil {
+	if p.Rescue != nil {
 		g.Disks = append([]hypervisor.Disk{{Path: filepath.Join(dir, rescueFile), Format: "qcow2", Serial: "rescue"}}, g.Disks...)
 	}
 	if len(g.Disks) > 0 {
@@ -67,6 +66,19 @@ func (a *Agent) guest(ctx context.Context, row *model.HostServer) (hypervisor.Gu
 		g.NICs = append(g.NICs, hypervisor.NIC{ID: n.PortID, MAC: n.MAC, Tap: tapName(n.PortID), MTU: n.MTU, Tag: n.Tag})
 	}
 	return g, nil
+}
+
+// specsOf gives what the flavor and the image ask of the machine, by names that are different.
+func specsOf(row *model.HostServer) map[string]string {
+	if len(row.Image.Hardware)+len(row.ExtraSpecs) == 0 {
+		return nil
+	}
+	specs := maps.Clone(row.Image.Hardware)
+	if specs == nil {
+		specs = map[string]string{}
+	}
+	maps.Copy(specs, row.ExtraSpecs)
+	return specs
 }
 
 // ownRoot tells whether the guest boots from a disk of its own, and not from a volume.
@@ -111,6 +123,11 @@ func (a *Agent) start(ctx context.Context, row *model.HostServer, p *progress) (
 	}
 	if err := a.makeExtras(ctx, row, p); err != nil {
 		return 0, err
+	}
+	if fresh { // what is held goes on where it was
+		if err := a.cpus.assign(ctx, row, p); err != nil {
+			return 0, err
+		}
 	}
 	g, err := a.guest(ctx, row)
 	if err != nil {

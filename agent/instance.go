@@ -182,8 +182,7 @@ type openstackDocument struct {
 	DedicatedCPUs    *[]int            `json:"dedicated_cpus,omitempty"` // from 2020-10-14
 }
 
-// metaData is meta_data.json of a version. No guest's processors are pinned to those of its host, so none is dedicated;
-// nor is there a password of an administrator in it, as none is kept.
+// metaData is meta_data.json of a version. There is no password of an administrator in it, as none is kept.
 func (in *instance) metaData(version string) ([]byte, error) {
 	since := func(v string) bool { return version == "latest" || version >= v }
 	d := openstackDocument{
@@ -200,7 +199,11 @@ func (in *instance) metaData(version string) ([]byte, error) {
 		d.Devices = &list
 	}
 	if since("2020-10-14") {
-		d.DedicatedCPUs = &[]int{}
+		own := []int{}
+		if p, err := processorsOf(in.row); err == nil {
+			own = append(own, p.Dedicated...)
+		}
+		d.DedicatedCPUs = &own
 	}
 	if in.row.PublicKey != "" {
 		d.PublicKeys = map[string]string{in.row.KeyName: in.row.PublicKey}

@@ -20,7 +20,11 @@ func (a *Agent) inventory(ctx context.Context, _ struct{}) (model.Inventory, err
 		return inv, fmt.Errorf("list guests: %w", err)
 	}
 	for _, g := range guests {
-		inv.Guests = append(inv.Guests, model.GuestAt{ID: g.ID, Power: powerOf(g.Power)})
+		own, err := a.cpus.inventory(ctx, g.ID)
+		if err != nil {
+			return inv, err
+		}
+		inv.Guests = append(inv.Guests, model.GuestAt{ID: g.ID, Power: powerOf(g.Power), CPUs: own})
 	}
 	folders, err := os.ReadDir(filepath.Dir(a.dir("x")))
 	if err != nil && !errors.Is(err, os.ErrNotExist) {

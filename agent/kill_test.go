@@ -103,6 +103,10 @@ func (m mortalHypervisor) CopyDisk(ctx context.Context, id, serial, path string,
 	return m.f.call(func() error { return m.Driver.(hypervisor.Copier).CopyDisk(ctx, id, serial, path, q) })
 }
 
+func (m mortalHypervisor) CPUs(ctx context.Context, id string) (hypervisor.HostCPUs, error) {
+	return m.Driver.(hypervisor.Pinner).CPUs(ctx, id)
+}
+
 type mortalDatapath struct {
 	datapath.Driver
 	f *fuse

@@ -96,6 +96,9 @@ type progress struct {
 	Held    bool `json:"held,omitempty"`
 	Arrived bool `json:"arrived,omitempty"`
 
+	// CPUs are those of the host that the guest has for itself, chosen before it is started; nil: none. cpus alone changes it.
+	CPUs *ownCPUs `json:"cpus,omitempty"`
+
 	// Sealed is the password that the guest handed in, SealedClears the row's when it did: once that has grown it counts no more.
 	Sealed       string `json:"sealed,omitempty"`
 	SealedClears int64  `json:"sealed_clears,omitempty"`

@@ -31,6 +31,7 @@ type pair struct {
 	at     [2]model.HostAt
 	listen [2]string
 	change [2]func(*Config)
+	more   [2][]model.HostRow // beside the server's
 	gen    int64
 
 	cloud *cloud
@@ -91,7 +92,7 @@ func (v *pair) start(t worldT, i int) {
 
 // rows are what a host is told now.
 func (v *pair) rows(i int) []model.HostRow {
-	rows := v.cloud.base()
+	rows := append(v.cloud.base(), v.more[i]...)
 	s, p := *v.s, *v.p
 	if v.move == nil {
 		if i != v.host {

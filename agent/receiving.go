@@ -57,6 +57,9 @@ func (m *mover) prepare(ctx context.Context, row *model.HostServer, p *progress)
 			return fmt.Errorf("port %s is not wired yet: %w", n.PortID, errWaiting)
 		}
 	}
+	if err := m.a.cpus.assign(ctx, row, p); err != nil {
+		return err
+	}
 	g, err := m.a.guest(ctx, row)
 	if err != nil {
 		return err

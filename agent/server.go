@@ -209,6 +209,9 @@ func (a *Agent) converge(ctx context.Context, row *model.HostServer) error {
 		}
 		a.ports.look(a.portRows(row.ID, row))
 	}
+	if err := a.cpus.adopt(ctx, row, &p, power); err != nil {
+		return err
+	}
 	if off := power == hypervisor.Off || power == hypervisor.Crashed; off && row.Power != model.PowerOff && p.Phase != model.PhaseError && (p.Cut || a.leases.lapsed(row.ID)) {
 		// Not the guest's own wish: it is to be begun again.
 		p.Started, p.Power = false, model.PowerOff

@@ -141,6 +141,10 @@ func TestRules(t *testing.T) {
 			w.have[w.h1.ID].Quarantined = []model.Quarantined{{Kind: model.RowVolume, ID: "v", Folder: "/q/volume-v"}}
 			return nil
 		},
+		"cpu-is-one-guests": func(w *world, _ *store.Tx) error {
+			w.have[w.h1.ID].Guests[0].CPUs, w.have[w.h1.ID].Guests[1].CPUs = []int{1, 2}, []int{2, 3}
+			return nil
+		},
 		"one-run": func(w *world, _ *store.Tx) error { w.have[w.h2.ID].Guests[0].Power = model.PowerRunning; return nil },
 	} {
 		t.Run(rule, func(t *testing.T) {

@@ -168,11 +168,12 @@ func (w *walk) hosts() {
 		for s := range store.Servers.List(w.snap, "host", h.ID) {
 			used = used.Add(placement.SizeOn(s, h.ID))
 		}
-		limit := placement.Limit(placement.Size{VCPUs: h.Capacity.VCPUs, MemoryMiB: h.Capacity.MemoryMiB, DiskGiB: h.Capacity.DiskGiB}, w.ratios)
+		limit := placement.Limit(placement.CapacityOf(&h.Capacity), w.ratios)
 		for _, x := range []struct {
 			what      string
 			used, max int
-		}{{"vCPUs", used.VCPUs, limit.VCPUs}, {"MiB of memory", used.MemoryMiB, limit.MemoryMiB}, {"GiB of disk", used.DiskGiB, limit.DiskGiB}} {
+		}{{"vCPUs", used.VCPUs, limit.VCPUs}, {"MiB of memory", used.MemoryMiB, limit.MemoryMiB}, {"GiB of disk", used.DiskGiB, limit.DiskGiB},
+			{"CPUs for single servers", used.PCPUs, limit.PCPUs}, {"MiB in pages of 2 MiB", used.PagesMiB[0], limit.PagesMiB[0]}, {"MiB in pages of 1 GiB", used.PagesMiB[1], limit.PagesMiB[1]}} {
 			if x.used > x.max {
 				w.find("host-not-overfull", "host", h.ID, "%d %s are promised of %d", x.used, x.what, x.max)
 			}

@@ -30,8 +30,15 @@ func compare(snap store.Snapshot, have map[model.ID]*model.Inventory) []Finding 
 			return s
 		}
 		seen := map[model.ID]bool{}
+		owner := map[int]model.ID{} // of CPUs that are one guest's alone
 		for _, g := range inv.Guests {
 			seen[g.ID] = true
+			for _, c := range g.CPUs {
+				if other := owner[c]; other != "" {
+					find("cpu-is-one-guests", "guest", g.ID, "CPU %d is guest %s's, too", c, other)
+				}
+				owner[c] = g.ID
+			}
 			if g.Power == model.PowerRunning {
 				running[g.ID] = append(running[g.ID], h.Name)
 			}

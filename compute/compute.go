@@ -179,7 +179,8 @@ func Get(r store.Reader, sc Scope, id model.ID) (*model.Server, error) {
 // whatever its state, as its disk and maybe its guest are still there.
 func Used(r store.Reader, host model.ID) (placement.Size, int) {
 	sum := store.Servers.Sum(r, "host", host)
-	return placement.Size{VCPUs: sum.Amounts[0], MemoryMiB: sum.Amounts[1], DiskGiB: sum.Amounts[2]}, sum.Rows
+	a := sum.Amounts
+	return placement.Size{VCPUs: a[0], MemoryMiB: a[1], DiskGiB: a[2], PCPUs: a[3], PagesMiB: [2]int{a[4], a[5]}}, sum.Rows
 }
 
 // copyOf gives a copy of a server that may be changed. Maps and slices are replaced, never

@@ -76,6 +76,9 @@ func (c *Compute) resizable(tx *store.Tx, s *model.Server, f *model.Flavor) erro
 	case (f.DiskGiB < old.DiskGiB || f.DiskGiB > 0 && int64(f.DiskGiB)<<30 < s.Image.VirtualSize) && !VolumeBacked(s), f.Ephemeral < old.Ephemeral:
 		return fault.New(fault.Invalid, "Server disk was unable to be resized because: Unable to resize disk down.")
 	}
+	if err := possessed(f, s.Image.Hardware); err != nil {
+		return err
+	}
 	if img, ok := store.Images.Get(tx, s.ImageID); ok && f.MemoryMiB < img.MinRAMMiB {
 		return fault.New(fault.Invalid, "Flavor's memory is too small for requested image.")
 	}

@@ -176,9 +176,8 @@ func (c *Compute) Pool(r store.Reader) *placement.Pool {
 		hosts = append(hosts, &placement.Host{
 			Hypervisor: h.Capacity.HypervisorType, Features: h.Capacity.Features, Aggregates: aggregates,
 			ID: h.ID, Name: h.Name, Zone: h.Zone, Up: store.HostUp(r, h), Disabled: h.Disabled, Arch: h.Capacity.Arch,
-			Capacity: placement.Size{VCPUs: h.Capacity.VCPUs, MemoryMiB: h.Capacity.MemoryMiB, DiskGiB: h.Capacity.DiskGiB}, Used: used,
-			HugePagesMiB: h.Capacity.HugePagesMiB,
-			Link:         placement.Link{Networks: h.BridgeMappings, Capacity: h.Bandwidth, Promised: promised[h.ID]},
+			Capacity: placement.CapacityOf(&h.Capacity), Used: used, Threads: h.Capacity.Threads,
+			Link: placement.Link{Networks: h.BridgeMappings, Capacity: h.Bandwidth, Promised: promised[h.ID]},
 		})
 	}
 	return placement.NewPool(c.cfg.Ratios, hosts)

@@ -62,6 +62,15 @@ func (c *Compute) Rebuild(tx *store.Tx, sc Scope, id model.ID, r Rebuild) (*mode
 				return err
 			}
 		}
+		if err := possessed(&s.Flavor, r.Copy.Hardware); err != nil {
+			return err
+		}
+		if next := *s; !backed {
+			// Its host was chosen for what it is.
+			if next.Image = r.Copy; next.Load().PCPUs != s.Load().PCPUs || next.Load().PagesMiB != s.Load().PagesMiB {
+				return fault.New(fault.Invalid, "An instance's NUMA topology cannot be changed as part of a rebuild. The image provided is invalid for this instance.")
+			}
+		}
 		if r.Metadata != nil {
 			if limit := c.Quota(tx, s.ProjectID)[QuotaMetadata]; limit >= 0 && len(*r.Metadata) > limit {
 				return fault.New(fault.OverQuota, "Quota exceeded, too many metadata items.")

@@ -67,6 +67,9 @@ func (c *Compute) Create(tx *store.Tx, sc Scope, n NewServer) (*model.Server, er
 	if err := contain(&n); err != nil {
 		return nil, err
 	}
+	if err := possessed(n.Flavor, n.Copy.Hardware); err != nil {
+		return nil, err
+	}
 	now := c.now()
 	project := n.ProjectID
 	if project == "" {
@@ -118,6 +121,14 @@ func fits(f *model.Flavor, img *model.Image) error {
 		return fault.New(fault.Invalid, "Flavor's disk is too small for requested image. Flavor disk is %d bytes, image is %d bytes.", disk, img.VirtualSize)
 	case disk > 0 && f.DiskGiB < img.MinDiskGiB:
 		return fault.New(fault.Invalid, "Flavor's disk is smaller than the minimum size specified in image metadata. Flavor disk is %d bytes, minimum size is %d bytes.", disk, int64(img.MinDiskGiB)<<30)
+	}
+	return nil
+}
+
+// possessed refuses what a flavor and an image ask of the host's CPUs and cannot have together.
+func possessed(f *model.Flavor, hardware map[string]string) error {
+	if _, wrong := model.ProcessorsOf(f.VCPUs, f.ExtraSpecs, hardware); wrong != "" {
+		return fault.New(fault.Invalid, "%s", wrong)
 	}
 	return nil
 }

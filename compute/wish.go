@@ -10,6 +10,9 @@ import (
 // Servers that hints name and that the project does not own count as none.
 func wishOf(r store.Reader, s *model.Server) placement.Wish {
 	w := placement.Wish{Project: s.ProjectID, Specs: s.Flavor.ExtraSpecs, Hardware: s.Image.Hardware}
+	if p, _ := model.ProcessorsOf(s.Flavor.VCPUs, w.Specs, w.Hardware); p.Isolate {
+		w.Isolate = true
+	}
 	if s.Container {
 		w.Hypervisor = placement.Containers
 	} else if img, ok := store.Images.Get(r, s.ImageID); ok {

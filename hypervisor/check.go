@@ -68,8 +68,11 @@ func (g Guest) Check() error {
 		}
 		macs[strings.ToLower(n.MAC)], taps[n.Tap] = true, true
 	}
-	_, err := g.Tuning()
-	return err
+	t, err := g.Tuning()
+	if err != nil {
+		return err
+	}
+	return g.CPUs.check(g, t)
 }
 
 func (d Disk) check(g Guest) error {

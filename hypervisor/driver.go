@@ -44,6 +44,8 @@ type Guest struct {
 
 	Emulator string // absolute path of the program that runs it on this host; empty for the hypervisor's own choice
 
+	CPUs HostCPUs // of the host, that it runs on
+
 	// Display gives the guest a screen, a keyboard and a tablet that Displayer serves.
 	Display bool
 	// Specs are the flavor's extra specs and the image's properties that the hypervisor can honour
@@ -167,6 +169,7 @@ type Capacity struct {
 	// cell, cores a socket and threads a core.
 	Cells, Sockets, Cores, Threads int
 
+	CPUs      []CPU       // in the order of their numbers; nil: not known
 	HugePages map[int]int // pages that are not the ordinary ones, by their size in KiB
 
 	HypervisorType    string // "QEMU", "LXC"; as Nova names it

@@ -61,9 +61,7 @@ func (g Guest) Tuning() (Tuning, error) {
 		t.Watchdog = ""
 	}
 	t.Agent = r.flag("hw_qemu_guest_agent")
-	if policy := r.choice("hw:cpu_policy", "shared", "dedicated", "mixed"); policy == "dedicated" || policy == "mixed" {
-		r.refuse("hw:cpu_policy", policy, "and this host gives no guest processors of its own")
-	}
+	r.choice("hw:cpu_policy", "shared", "dedicated", "mixed") // Guest.CPUs says what comes of it
 	t.HugePageKiB, t.BootMenu, t.Machine, t.Cells = r.pages(), r.flag("hw:boot_menu"), r.machine(), r.cells()
 	r.topology(&t)
 	for _, name := range diskLimits {

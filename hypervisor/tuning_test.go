@@ -39,7 +39,7 @@ func TestTuning(t *testing.T) {
 		}
 	}
 	for _, specs := range []map[string]string{
-		{"hw:cpu_sockets": "2", "hw:cpu_cores": "1", "hw:cpu_threads": "1"}, {"hw:cpu_policy": "dedicated"}, {"hw:cpu_cores": "0"}, {"hw:mem_page_size": "B"},
+		{"hw:cpu_sockets": "2", "hw:cpu_cores": "1", "hw:cpu_threads": "1"}, {"hw:cpu_cores": "0"}, {"hw:mem_page_size": "B"},
 		{"quota:disk_total_iops_sec": "5", "quota:disk_read_iops_sec": "5"}, {"hw_rng:allowed": "perhaps"}, {"hw_disk_bus": "ide"}, {"quota:cpu_period": "1"},
 		{"hw:cpu_max_sockets": "1", "hw:cpu_max_cores": "1", "hw:cpu_max_threads": "2"}, {"hw:cpu_sockets": "4", "hw:cpu_max_sockets": "2"},
 		{"hw:numa_nodes": "3"}, {"hw:numa_nodes": "2", "hw:numa_cpus.0": "0-3"}, {"hw:numa_nodes": "2", "hw:numa_cpus.1": "0-3", "hw:numa_mem.1": "100"},

@@ -77,6 +77,7 @@ type Quarantined struct {
 type GuestAt struct {
 	ID    ID    `json:"id"`
 	Power Power `json:"power"`
+	CPUs  []int `json:"cpus,omitempty"` // of the host, that it has for itself, sorted
 }
 
 // TapName gives the name of a port's device on its host: 15 characters, as many as Linux allows.

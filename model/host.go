@@ -100,7 +100,20 @@ type HostCapacity struct {
 	Accelerator       string   `json:"accelerator"`        // kvm or tcg
 	// HugePages are the host's pools of pages larger than the ordinary ones, in the order of their sizes.
 	HugePages []HugePages `json:"huge_pages,omitempty"`
+	// Dedicated are the CPUs that are kept for guests that have CPUs for themselves, in the order of their numbers; all
+	// others are shared. None: no such guest runs here, and the others run on any.
+	Dedicated []HostCPU `json:"dedicated,omitempty"`
 }
+
+// HostCPU is a CPU of a host: a thread of a core.
+type HostCPU struct {
+	ID       int   `json:"id"`       // by Linux's number
+	Node     int   `json:"node"`     // the NUMA node that it is in
+	Siblings []int `json:"siblings"` // the threads of its core, it among them, sorted
+}
+
+// SharedCPUs gives how many CPUs are left for guests that share them.
+func (c *HostCapacity) SharedCPUs() int { return max(0, c.VCPUs-len(c.Dedicated)) }
 
 // HugePages are a pool of pages of one size, in KiB.
 type HugePages struct {

@@ -12,10 +12,7 @@ var unoffered = []struct {
 	words         []string // in lower case; nil: whatever it says
 	why           string
 }{
-	{"hw:cpu_policy", "hw_cpu_policy", []string{"dedicated", "mixed"}, "no guest has processors of its own"},
-	{"hw:cpu_thread_policy", "hw_cpu_thread_policy", []string{"isolate", "require"}, "no guest has processors of its own"},
-	{"hw:emulator_threads_policy", "", []string{"isolate", "share"}, "no guest has processors of its own"},
-	{"hw:cpu_realtime", "hw_cpu_realtime", yes, "no guest has processors of its own"},
+	{"hw:cpu_realtime", "hw_cpu_realtime", yes, "no guest comes before its host's own work"},
 	{"", "hw_firmware_type", []string{"uefi"}, "guests have a BIOS"},
 	{"os:secure_boot", "os_secure_boot", []string{"required"}, "guests have a BIOS"},
 	{"hw:tpm_version", "hw_tpm_version", nil, "there are no trusted platform modules"},
@@ -61,3 +58,6 @@ func PageKiB(specs, hardware map[string]string) int {
 	}
 	return 0
 }
+
+// PageSizes are the sizes in KiB of pages that are not the ordinary ones, in the order of Load.PagesMiB.
+var PageSizes = [2]int{2 << 10, 1 << 20}

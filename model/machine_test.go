@@ -15,9 +15,10 @@ func TestUnoffered(t *testing.T) {
 	}{
 		{nil, nil, ""},
 		{m{"hw:cpu_policy": "shared", "hw:cpu_thread_policy": "prefer", "hw:mem_encryption": "False"}, m{"hw_firmware_type": "bios", "os_secure_boot": "optional"}, ""},
-		{m{"hw:cpu_policy": " Mixed "}, nil, "hw:cpu_policy=Mixed: "},
-		{nil, m{"hw_cpu_policy": "dedicated"}, "hw_cpu_policy=dedicated: "},
-		{m{"hw_cpu_policy": "dedicated"}, m{"hw:cpu_policy": "dedicated"}, ""}, // an image's name in a flavor says nothing
+		{m{"hw:cpu_policy": "dedicated"}, nil, ""},
+		{m{"hw:cpu_realtime": " Yes "}, nil, "hw:cpu_realtime=Yes: "},
+		{nil, m{"hw_cpu_realtime": "true"}, "hw_cpu_realtime=true: "},
+		{m{"hw_firmware_type": "uefi"}, m{"hw:tpm_version": "2.0"}, ""}, // an image's name in a flavor says nothing
 		{m{"hw:tpm_version": "2.0"}, nil, "hw:tpm_version=2.0: "},
 		{m{"hw:mem_encryption": "1"}, nil, "hw:mem_encryption=1: "},
 		{nil, m{"os_secure_boot": "required"}, "os_secure_boot=required: "},

@@ -1,6 +1,9 @@
 package model
 
-import "time"
+import (
+	"slices"
+	"time"
+)
 
 // Flavor is a size of server.
 type Flavor struct {
@@ -170,14 +173,39 @@ func (s *Server) rootGiB(f *Flavor) int {
 	return disk + f.Ephemeral + (f.SwapMiB+1023)/1024
 }
 
-// Taken gives what a server takes of a host, vCPUs, MiB of memory and GiB of disk: of both hosts of a move, with the flavor that
-// it has there.
-func (s *Server) Taken(host ID) (vcpus, memoryMiB, diskGiB int) {
+// Load is what a server takes of a host.
+type Load struct {
+	VCPUs              int // processors that it shares with others
+	PCPUs              int // CPUs of the host for it alone
+	MemoryMiB, DiskGiB int
+	PagesMiB           [2]int // of the memory, what is in pages of PageSizes
+}
+
+// Taken gives what a server takes of a host: of both hosts of a move, with the flavor that it has there.
+func (s *Server) Taken(host ID) Load {
 	f := &s.Flavor
 	if s.Move != nil {
 		f = s.Move.On(host, f)
 	}
-	return f.VCPUs, f.MemoryMiB, s.rootGiB(f)
+	return s.load(f)
+}
+
+// Load gives what a server with its own flavor takes of a host.
+func (s *Server) Load() Load { return s.load(&s.Flavor) }
+
+func (s *Server) load(f *Flavor) Load {
+	l := Load{VCPUs: f.VCPUs, MemoryMiB: f.MemoryMiB, DiskGiB: s.rootGiB(f)}
+	if len(f.ExtraSpecs)+len(s.Image.Hardware) == 0 {
+		return l
+	}
+	// What no server can have is refused before there is one.
+	p, _ := ProcessorsOf(f.VCPUs, f.ExtraSpecs, s.Image.Hardware)
+	l.VCPUs, l.PCPUs = f.VCPUs-len(p.Dedicated), p.Own()
+	if kib := PageKiB(f.ExtraSpecs, s.Image.Hardware); kib > 0 {
+		page := kib >> 10
+		l.PagesMiB[slices.Index(PageSizes[:], kib)] = (f.MemoryMiB + page - 1) / page * page
+	}
+	return l
 }
 
 // Spent gives what a server takes of its project's quota, vCPUs and MiB of memory; one that is being resized may end with either flavor.

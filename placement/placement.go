@@ -33,25 +33,39 @@ func (r Ratios) WithDefaults() Ratios {
 	return r
 }
 
-// Size is what a server takes of a host.
+// Size is what a server takes of a host, or a host has.
 type Size struct {
 	VCPUs, MemoryMiB, DiskGiB int
+	PCPUs                     int    // CPUs for one server alone; VCPUs are the others
+	PagesMiB                  [2]int // memory in pages of model.PageSizes
 }
 
 // Add gives the sum.
 func (s Size) Add(o Size) Size {
-	return Size{s.VCPUs + o.VCPUs, s.MemoryMiB + o.MemoryMiB, s.DiskGiB + o.DiskGiB}
+	return Size{s.VCPUs + o.VCPUs, s.MemoryMiB + o.MemoryMiB, s.DiskGiB + o.DiskGiB, s.PCPUs + o.PCPUs, [2]int{s.PagesMiB[0] + o.PagesMiB[0], s.PagesMiB[1] + o.PagesMiB[1]}}
+}
+
+func sizeOf(l model.Load) Size {
+	return Size{l.VCPUs, l.MemoryMiB, l.DiskGiB, l.PCPUs, l.PagesMiB}
+}
+
+// CapacityOf gives what a host has, before over-commit.
+func CapacityOf(c *model.HostCapacity) Size {
+	s := Size{VCPUs: c.SharedCPUs(), MemoryMiB: c.MemoryMiB, DiskGiB: c.DiskGiB, PCPUs: len(c.Dedicated)}
+	for i, kib := range model.PageSizes {
+		s.PagesMiB[i] = c.HugePagesMiB(kib)
+	}
+	return s
 }
 
 // SizeOf gives what a server takes. A flavour without a disk takes the image's size; a server that boots from a volume, none.
 func SizeOf(s *model.Server) Size {
-	return Size{s.Flavor.VCPUs, s.Flavor.MemoryMiB, model.RootGiB(s)}
+	return sizeOf(s.Load())
 }
 
 // SizeOn gives what a server takes of a host: of both hosts of a move, with the flavor that it has there.
 func SizeOn(s *model.Server, host model.ID) Size {
-	vcpus, memory, disk := s.Taken(host)
-	return Size{vcpus, memory, disk}
+	return sizeOf(s.Taken(host))
 }
 
 // Host is a candidate.
@@ -66,7 +80,7 @@ type Host struct {
 	Hypervisor     string              // QEMU, LXC; "": it has not said
 	Features       []string            // of its processors, as libvirt names them, sorted
 	Aggregates     []map[string]string // the metadata of each aggregate that it is in
-	HugePagesMiB   func(kib int) int   // memory in pages of a size that are not the ordinary ones; nil: none
+	Threads        int                 // of a core, of those that are kept for single servers; 0: as 1
 }
 
 // limit gives what may be promised of the host in all.
@@ -78,6 +92,7 @@ func Limit(capacity Size, r Ratios) Size {
 		VCPUs:     int(float64(capacity.VCPUs) * r.VCPU),
 		MemoryMiB: int(float64(max(0, capacity.MemoryMiB-r.ReservedMiB)) * r.Memory),
 		DiskGiB:   int(float64(capacity.DiskGiB) * r.Disk),
+		PCPUs:     capacity.PCPUs, PagesMiB: capacity.PagesMiB, // there are no more of these than there are
 	}
 }
 
@@ -92,6 +107,11 @@ type Request struct {
 	Wish    Wish
 }
 
+// pages gives which of model.PageSizes the memory is in, -1 for ordinary pages.
+func (s *Size) pages() int {
+	return slices.IndexFunc(s.PagesMiB[:], func(mib int) bool { return mib > 0 })
+}
+
 // Constraint is a reason to refuse a host.
 type Constraint string
 
@@ -104,19 +124,21 @@ const (
 	Zone         Constraint = "zone"
 	Architecture Constraint = "architecture"
 	VCPUs        Constraint = "vcpus"
+	PCPUs        Constraint = "pcpus"
 	Memory       Constraint = "memory"
 	Disk         Constraint = "disk"
 )
 
 // constraints are all of them, in the order in which a refusal counts them up.
-var constraints = []Constraint{AskedHost, ExcludedHost, Down, Disabled, Zone, Architecture, Hypervisor, Machine, Pages, Trait, Aggregate, Tenant, Hint, Group,
-	VCPUs, Memory, Disk, Reach, Bandwidth}
+var constraints = []Constraint{AskedHost, ExcludedHost, Down, Disabled, Zone, Architecture, Hypervisor, Machine, Threads, Trait, Aggregate, Tenant, Hint, Group,
+	VCPUs, PCPUs, Pages, Memory, Disk, Reach, Bandwidth}
 
 // words are what a tenant may read of a constraint.
 var words = map[Constraint]string{
 	AskedHost: "it is not the host asked for", ExcludedHost: "it could not start the server", Down: "it is down", Disabled: "it is disabled",
-	Zone: "it is in another availability zone", Architecture: "it has another architecture", VCPUs: "it has too few vCPUs free",
-	Memory: "it has too little memory free", Disk: "it has too little disk free",
+	Zone: "it is in another availability zone", Architecture: "it has another architecture", VCPUs: "it has too few vCPUs free", PCPUs: "it has too few CPUs free that are kept for single servers",
+	Threads: "its cores run several threads each, which the flavor or the image does not allow",
+	Memory:  "it has too little memory free", Disk: "it has too little disk free",
 	Hypervisor: "it has another hypervisor than the image is for", Trait: "its processors have not the traits asked for", Aggregate: "it is in no aggregate that the flavor asks for",
 	Machine: "it does not offer what the flavor or the image asks of the machine", Pages: "it has too little memory in pages of the size asked for",
 	Tenant: "it is kept for other projects", Hint: "a scheduler hint forbids it", Group: "the server group's policy forbids it",
@@ -243,8 +265,12 @@ func (p *Pool) refuse(h *Host, req *Request) Constraint {
 	switch {
 	// One server is never promised more CPUs or memory than the host has: over-commit is
 	// for the sum of many.
-	case h.Used.VCPUs+req.VCPUs > limit.VCPUs || req.VCPUs > h.Capacity.VCPUs:
+	case req.VCPUs > 0 && (h.Used.VCPUs+req.VCPUs > limit.VCPUs || req.VCPUs > h.Capacity.VCPUs):
 		return VCPUs
+	case h.Used.PCPUs+req.PCPUs > limit.PCPUs && req.PCPUs > 0:
+		return PCPUs
+	case req.pages() >= 0 && h.Used.PagesMiB[req.pages()]+req.PagesMiB[req.pages()] > limit.PagesMiB[req.pages()]:
+		return Pages
 	case h.Used.MemoryMiB+req.MemoryMiB > limit.MemoryMiB || req.MemoryMiB > h.Capacity.MemoryMiB:
 		return Memory
 	case h.Used.DiskGiB+req.DiskGiB > limit.DiskGiB:
@@ -280,9 +306,11 @@ func (p *Pool) detail(h *Host, req *Request, c Constraint) string {
 	case Architecture:
 		return fmt.Sprintf("it is %s, the image is for %s", h.Arch, req.Arch)
 	case Pages:
-		kib := model.PageKiB(req.Wish.Specs, req.Wish.Hardware)
-		return fmt.Sprintf("wants %d MiB in pages of %d KiB; the host has %d MiB in such pages", req.MemoryMiB, kib, h.pages(kib))
-	case Hypervisor, Machine, Trait, Aggregate, Tenant, Hint, Group:
+		i := req.pages()
+		return fmt.Sprintf("wants %d MiB in pages of %d KiB; %d of %d MiB in such pages promised", req.PagesMiB[i], model.PageSizes[i], h.Used.PagesMiB[i], limit.PagesMiB[i])
+	case PCPUs:
+		return fmt.Sprintf("wants %d CPUs for itself; %d of %d that are kept for single servers promised", req.PCPUs, h.Used.PCPUs, limit.PCPUs)
+	case Hypervisor, Machine, Threads, Trait, Aggregate, Tenant, Hint, Group:
 		return p.why(h, &req.Wish, c)
 	case VCPUs:
 		return amount("vCPUs", req.VCPUs, h.Used.VCPUs, limit.VCPUs, h.Capacity.VCPUs, h.Capacity.VCPUs, p.ratios.VCPU)

@@ -12,6 +12,7 @@ import (
 const (
 	Hypervisor Constraint = "hypervisor"
 	Machine    Constraint = "machine"
+	Threads    Constraint = "threads"
 	Pages      Constraint = "huge_pages"
 	Trait      Constraint = "trait"
 	Aggregate  Constraint = "aggregate"
@@ -28,8 +29,10 @@ type Wish struct {
 	// HW_CPU_X86_<FEATURE>) and aggregate_instance_extra_specs:<key>, which an aggregate of the host must have as metadata.
 	Specs map[string]string
 	// Hardware are the image's properties that say what machine it wants. What these and Specs ask for and no host offers
-	// (model.Unoffered) is refused, and memory in huge pages only a host with enough of them may promise.
+	// (model.Unoffered) is refused.
 	Hardware map[string]string
+	// Isolate: the siblings of a CPU that it has for itself must run nothing; see model.Processors.
+	Isolate bool
 	// Same and Different are the ids of hosts of the servers that the hints same_host and different_host name.
 	Same, Different []string
 	HasSame         bool // there is a hint same_host, though its servers may have no host
@@ -78,13 +81,6 @@ func (p *Pool) join(h *Host, g *ServerGroup) {
 	p.groups[g.ID].Hosts[h.ID]++
 }
 
-func (h *Host) pages(kib int) int {
-	if h.HugePagesMiB == nil {
-		return 0
-	}
-	return h.HugePagesMiB(kib)
-}
-
 // likes is how much a soft policy is for a host.
 func (p *Pool) likes(h *Host, g *ServerGroup) int {
 	if g == nil {
@@ -103,15 +99,11 @@ func (p *Pool) likes(h *Host, g *ServerGroup) int {
 // forbids gives the first constraint of a wish that the host does not meet.
 func (p *Pool) forbids(h *Host, req *Request) Constraint {
 	w := &req.Wish
-	if len(w.Specs)+len(w.Hardware) > 0 {
-		if model.Unoffered(w.Specs, w.Hardware) != "" {
-			return Machine
-		}
-		if kib := model.PageKiB(w.Specs, w.Hardware); kib > 0 && h.pages(kib) < req.MemoryMiB {
-			return Pages
-		}
-	}
 	switch {
+	case len(w.Specs)+len(w.Hardware) > 0 && model.Unoffered(w.Specs, w.Hardware) != "":
+		return Machine
+	case w.Isolate && h.Threads > 1:
+		return Threads
 	case w.Hypervisor != "" && !strings.EqualFold(w.Hypervisor, h.Hypervisor), w.Hypervisor == "" && h.Hypervisor == Containers:
 		return Hypervisor
 	case len(w.Specs) > 0 && lacks(h, w.Specs) != "":
@@ -152,6 +144,8 @@ func (p *Pool) why(h *Host, w *Wish, c Constraint) string {
 		return fmt.Sprintf("it runs %s, the image is for %s", h.Hypervisor, w.Hypervisor)
 	case Machine:
 		return model.Unoffered(w.Specs, w.Hardware)
+	case Threads:
+		return fmt.Sprintf("CPU thread policy isolate; its cores have %d threads", h.Threads)
 	case Trait:
 		return "the flavor's " + lacks(h, w.Specs)
 	case Aggregate:

@@ -20,7 +20,7 @@ func TestWishes(t *testing.T) {
 	}
 	paged := func(h *placement.Host) {
 		plain(h)
-		h.HugePagesMiB = func(kib int) int { return map[int]int{2048: 2}[kib] }
+		h.Capacity.PagesMiB, h.Used.PagesMiB, h.Capacity.PCPUs, h.Used.PCPUs, h.Threads = [2]int{10, 0}, [2]int{8, 0}, 6, 3, 2
 	}
 	kept := func(h *placement.Host) {
 		plain(h)
@@ -34,38 +34,43 @@ func TestWishes(t *testing.T) {
 		shape func(*placement.Host)
 		wish  placement.Wish
 		want  placement.Constraint
+		more  placement.Size
 	}{
-		"none":                      {plain, placement.Wish{}, ""},
-		"hypervisor":                {plain, placement.Wish{Hypervisor: "qemu"}, ""},
-		"other hypervisor":          {plain, placement.Wish{Hypervisor: "lxc"}, placement.Hypervisor},
-		"a container":               {boxes, placement.Wish{Hypervisor: "lxc"}, ""},
-		"no container":              {boxes, placement.Wish{}, placement.Hypervisor},
-		"a machine for containers":  {boxes, placement.Wish{Hypervisor: "qemu"}, placement.Hypervisor},
-		"trait":                     {plain, placement.Wish{Specs: map[string]string{"trait:HW_CPU_X86_AVX2": "required"}}, ""},
-		"trait with a dot":          {plain, placement.Wish{Specs: map[string]string{"trait:HW_CPU_X86_SSE42": "required"}}, ""},
-		"trait that is not there":   {plain, placement.Wish{Specs: map[string]string{"trait:HW_CPU_X86_AVX512F": "required"}}, placement.Trait},
-		"trait of something else":   {plain, placement.Wish{Specs: map[string]string{"trait:STORAGE_DISK_SSD": "required"}}, placement.Trait},
-		"forbidden trait":           {plain, placement.Wish{Specs: map[string]string{"trait:HW_CPU_X86_AVX2": "forbidden"}}, placement.Trait},
-		"forbidden, not there":      {plain, placement.Wish{Specs: map[string]string{"trait:HW_CPU_X86_AVX512F": "forbidden"}}, ""},
-		"aggregate":                 {plain, placement.Wish{Specs: map[string]string{"aggregate_instance_extra_specs:ssd": "true"}}, ""},
-		"one of several":            {plain, placement.Wish{Specs: map[string]string{"aggregate_instance_extra_specs:rack": "<or> 6 <or> 7"}}, ""},
-		"aggregate of another kind": {plain, placement.Wish{Specs: map[string]string{"aggregate_instance_extra_specs:ssd": "no"}}, placement.Aggregate},
-		"unknown spec":              {plain, placement.Wish{Specs: map[string]string{"hw:cpu_policy": "shared"}}, ""},
-		"kept for it":               {kept, placement.Wish{Project: "blue"}, ""},
-		"kept for others":           {kept, placement.Wish{Project: "green"}, placement.Tenant},
-		"processors of its own":     {plain, placement.Wish{Specs: map[string]string{"hw:cpu_policy": "dedicated"}}, placement.Machine},
-		"firmware of an image":      {plain, placement.Wish{Hardware: map[string]string{"hw_firmware_type": "uefi"}}, placement.Machine},
-		"a machine that all offer":  {plain, placement.Wish{Specs: map[string]string{"hw:cpu_policy": "shared", "hw:mem_page_size": "small"}, Hardware: map[string]string{"hw_firmware_type": "bios"}}, ""},
-		"huge pages":                {paged, placement.Wish{Specs: map[string]string{"hw:mem_page_size": "2MB"}, Hardware: map[string]string{"hw_mem_page_size": "1GB"}}, ""},
-		"huge pages of an image":    {paged, placement.Wish{Hardware: map[string]string{"hw_mem_page_size": "1GB"}}, placement.Pages},
-		"huge pages of no host":     {plain, placement.Wish{Specs: map[string]string{"hw:mem_page_size": "large"}}, placement.Pages},
-		"same host":                 {plain, placement.Wish{HasSame: true, Same: []string{"id-a"}}, ""},
-		"same as nobody":            {plain, placement.Wish{HasSame: true}, placement.Hint},
-		"different host":            {plain, placement.Wish{Different: []string{"id-a"}}, placement.Hint},
+		"none":                         {plain, placement.Wish{}, "", placement.Size{}},
+		"hypervisor":                   {plain, placement.Wish{Hypervisor: "qemu"}, "", placement.Size{}},
+		"other hypervisor":             {plain, placement.Wish{Hypervisor: "lxc"}, placement.Hypervisor, placement.Size{}},
+		"a container":                  {boxes, placement.Wish{Hypervisor: "lxc"}, "", placement.Size{}},
+		"no container":                 {boxes, placement.Wish{}, placement.Hypervisor, placement.Size{}},
+		"a machine for containers":     {boxes, placement.Wish{Hypervisor: "qemu"}, placement.Hypervisor, placement.Size{}},
+		"trait":                        {plain, placement.Wish{Specs: map[string]string{"trait:HW_CPU_X86_AVX2": "required"}}, "", placement.Size{}},
+		"trait with a dot":             {plain, placement.Wish{Specs: map[string]string{"trait:HW_CPU_X86_SSE42": "required"}}, "", placement.Size{}},
+		"trait that is not there":      {plain, placement.Wish{Specs: map[string]string{"trait:HW_CPU_X86_AVX512F": "required"}}, placement.Trait, placement.Size{}},
+		"trait of something else":      {plain, placement.Wish{Specs: map[string]string{"trait:STORAGE_DISK_SSD": "required"}}, placement.Trait, placement.Size{}},
+		"forbidden trait":              {plain, placement.Wish{Specs: map[string]string{"trait:HW_CPU_X86_AVX2": "forbidden"}}, placement.Trait, placement.Size{}},
+		"forbidden, not there":         {plain, placement.Wish{Specs: map[string]string{"trait:HW_CPU_X86_AVX512F": "forbidden"}}, "", placement.Size{}},
+		"aggregate":                    {plain, placement.Wish{Specs: map[string]string{"aggregate_instance_extra_specs:ssd": "true"}}, "", placement.Size{}},
+		"one of several":               {plain, placement.Wish{Specs: map[string]string{"aggregate_instance_extra_specs:rack": "<or> 6 <or> 7"}}, "", placement.Size{}},
+		"aggregate of another kind":    {plain, placement.Wish{Specs: map[string]string{"aggregate_instance_extra_specs:ssd": "no"}}, placement.Aggregate, placement.Size{}},
+		"unknown spec":                 {plain, placement.Wish{Specs: map[string]string{"hw:cpu_policy": "shared"}}, "", placement.Size{}},
+		"kept for it":                  {kept, placement.Wish{Project: "blue"}, "", placement.Size{}},
+		"kept for others":              {kept, placement.Wish{Project: "green"}, placement.Tenant, placement.Size{}},
+		"firmware of an image":         {plain, placement.Wish{Hardware: map[string]string{"hw_firmware_type": "uefi"}}, placement.Machine, placement.Size{}},
+		"a machine that all offer":     {plain, placement.Wish{Specs: map[string]string{"hw:cpu_policy": "shared", "hw:mem_page_size": "small"}, Hardware: map[string]string{"hw_firmware_type": "bios"}}, "", placement.Size{}},
+		"same host":                    {plain, placement.Wish{HasSame: true, Same: []string{"id-a"}}, "", placement.Size{}},
+		"same as nobody":               {plain, placement.Wish{HasSame: true}, placement.Hint, placement.Size{}},
+		"different host":               {plain, placement.Wish{Different: []string{"id-a"}}, placement.Hint, placement.Size{}},
+		"huge pages":                   {paged, placement.Wish{}, "", placement.Size{PagesMiB: [2]int{2, 0}}},
+		"huge pages that others have":  {paged, placement.Wish{}, placement.Pages, placement.Size{PagesMiB: [2]int{4, 0}}},
+		"huge pages of another size":   {paged, placement.Wish{}, placement.Pages, placement.Size{PagesMiB: [2]int{0, 1}}},
+		"huge pages of no host":        {plain, placement.Wish{}, placement.Pages, placement.Size{PagesMiB: [2]int{2, 0}}},
+		"CPUs of its own":              {paged, placement.Wish{}, "", placement.Size{PCPUs: 3}},
+		"CPUs that others have":        {paged, placement.Wish{}, placement.PCPUs, placement.Size{PCPUs: 4}},
+		"CPUs that no host keeps":      {plain, placement.Wish{}, placement.PCPUs, placement.Size{PCPUs: 1}},
+		"threads that nobody else has": {paged, placement.Wish{Isolate: true}, placement.Threads, placement.Size{PCPUs: 1}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			p := placement.NewPool(placement.Ratios{}, []*placement.Host{host("a", c.shape)})
-			_, err := p.Place(placement.Request{Size: size, Wish: c.wish})
+			_, err := p.Place(placement.Request{Size: size.Add(c.more), Wish: c.wish})
 			var r *placement.Refusal
 			switch {
 			case c.want == "" && err != nil:

@@ -10,8 +10,11 @@ const countKind Kind = "-count"
 // Sum is what the rows that an index finds under a value come to.
 type Sum struct {
 	Rows    int
-	Amounts [3]int // in the order that Summed's function gives them
+	Amounts Amounts // in the order that Summed's function gives them
 }
+
+// Amounts are what a Summed index adds up, at most so many of a row.
+type Amounts [6]int
 
 func (s Sum) add(o Sum, sign int) Sum {
 	s.Rows += sign * o.Rows

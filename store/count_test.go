@@ -21,11 +21,11 @@ type crate struct {
 var crates = store.Define("crate", func(r *crate) string { return r.ID },
 	store.Counted("owner", func(r *crate) []string { return []string{r.Owner} }),
 	store.Counted("label", func(r *crate) []string { return r.Labels }),
-	store.Summed("load", func(r *crate) []string { return r.Labels }, func(r *crate, label string) [3]int {
+	store.Summed("load", func(r *crate) []string { return r.Labels }, func(r *crate, label string) store.Amounts {
 		if label == "x" {
-			return [3]int{r.Weight, 0, 1} // what is told apart by the value
+			return store.Amounts{r.Weight, 0, 1} // what is told apart by the value
 		}
-		return [3]int{r.Weight, 1}
+		return store.Amounts{r.Weight, 1}
 	}),
 	store.By("plain", func(r *crate) []string { return []string{r.Owner} }))
 
@@ -62,9 +62,9 @@ func wrongCount(r store.Reader) error {
 		if got := crates.Count(r, "label", l); got != want["label/"+l] {
 			return fmt.Errorf("label %q: counted %d, there are %d", l, got, want["label/"+l])
 		}
-		sum := store.Sum{Rows: want["label/"+l], Amounts: [3]int{want["load/"+l], want["label/"+l]}}
+		sum := store.Sum{Rows: want["label/"+l], Amounts: store.Amounts{want["load/"+l], want["label/"+l]}}
 		if l == "x" {
-			sum.Amounts = [3]int{want["load/"+l], 0, want["label/"+l]}
+			sum.Amounts = store.Amounts{want["load/"+l], 0, want["label/"+l]}
 		}
 		if got := crates.Sum(r, "load", l); got != sum {
 			return fmt.Errorf("label %q: added up to %v, it is %v", l, got, sum)

@@ -18,7 +18,7 @@ type Index[T any] struct {
 	// Counted: how many rows it finds under a value is kept, so that Count costs one look.
 	Counted bool
 	// Amounts, where it is not nil, gives what a row adds to the amounts that are kept for one of its values; see Sum.
-	Amounts func(row *T, value string) [3]int
+	Amounts func(row *T, value string) Amounts
 }
 
 // Table is a typed set of rows. Make one with Define and keep it in a package variable
@@ -48,7 +48,7 @@ func Counted[T any](name string, keys func(*T) []string) Option[T] {
 
 // Summed adds an index for whose values amounts of the rows are kept added up, with the number of rows: for what is asked
 // of all rows of a host or a project with every new one. amounts gives what a row adds under one of its values.
-func Summed[T any](name string, keys func(*T) []string, amounts func(row *T, value string) [3]int) Option[T] {
+func Summed[T any](name string, keys func(*T) []string, amounts func(row *T, value string) Amounts) Option[T] {
 	return func(t *Table[T]) { t.indexes = append(t.indexes, Index[T]{Name: name, Keys: keys, Amounts: amounts}) }
 }
 

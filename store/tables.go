@@ -93,9 +93,9 @@ var (
 
 	Servers = Define("server", func(r *model.Server) string { return r.ID },
 		// project adds up what quotas limit: vCPUs and MiB of memory.
-		Summed("project", func(r *model.Server) []string { return []string{r.ProjectID} }, func(r *model.Server, _ string) [3]int {
+		Summed("project", func(r *model.Server) []string { return []string{r.ProjectID} }, func(r *model.Server, _ string) Amounts {
 			vcpus, mib := r.Spent()
-			return [3]int{vcpus, mib}
+			return Amounts{vcpus, mib}
 		}),
 		// host finds what a host must know of: also what is on its way there, and what left it and may come back. It adds up
 		// what they take of it: vCPUs, MiB of memory, GiB of disk.
@@ -109,9 +109,9 @@ var (
 				}
 			}
 			return out
-		}, func(r *model.Server, host string) [3]int {
-			vcpus, mib, gib := r.Taken(host)
-			return [3]int{vcpus, mib, gib}
+		}, func(r *model.Server, host string) Amounts {
+			l := r.Taken(host)
+			return Amounts{l.VCPUs, l.MemoryMiB, l.DiskGiB, l.PCPUs, l.PagesMiB[0], l.PagesMiB[1]}
 		}),
 		By("group", func(r *model.Server) []string { return some(r.GroupID) }),
 		By("moving", func(r *model.Server) []string {
@@ -171,11 +171,11 @@ var (
 	Volumes = Define("volume", func(r *model.Volume) string { return r.ID },
 		Counted("project", func(r *model.Volume) []string { return []string{r.ProjectID} }),
 		// host adds up the GiB that local volumes take of it.
-		Summed("host", func(r *model.Volume) []string { return r.Hosts() }, func(r *model.Volume, _ string) [3]int {
+		Summed("host", func(r *model.Volume) []string { return r.Hosts() }, func(r *model.Volume, _ string) Amounts {
 			if !r.In(model.EngineLocal) {
-				return [3]int{}
+				return Amounts{}
 			}
-			return [3]int{r.SizeGiB}
+			return Amounts{r.SizeGiB}
 		}),
 		By("state", func(r *model.Volume) []string { return []string{r.Status.State} }),
 		By("type", func(r *model.Volume) []string {

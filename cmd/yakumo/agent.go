@@ -27,6 +27,7 @@ type agentCmd struct {
 	Accelerator   string        `help:"auto (probe by really starting a guest), kvm or tcg." default:"auto" enum:"auto,kvm,tcg"`
 	CPUModel      string        `name:"cpu-model" help:"libvirt's name of the CPU model that guests get; default: the host's, or Nehalem in software."`
 	Emulator      string        `help:"The QEMU that runs guests, an absolute path; default: libvirt's choice. A guest that runs gets it when it next starts." type:"path"`
+	DedicatedCPUs string        `name:"dedicated-cpus" help:"CPUs of this host, such as 2-7,9, that are kept for guests that have CPUs for themselves (hw:cpu_policy=dedicated); all other guests run on the rest. Default: none are kept, and such guests run elsewhere."`
 	AutoConverge  bool          `help:"Slow a guest down that moves live and changes its memory faster than it can be copied." default:"true" negatable:""`
 	PostCopy      bool          `help:"Let a guest that moves live and is told to complete (or takes 15 minutes) run on the other host before all of its memory is there. If the way breaks then, the guest is lost as by a power cut."`
 	OVSDB         string        `name:"ovsdb" help:"Open vSwitch's database." default:"unix:/run/openvswitch/db.sock"`

@@ -321,6 +321,10 @@ func newAgentRole(c *agentCmd, log *slog.Logger, metrics *prometheus.Registry) (
 	if err != nil {
 		return nil, err
 	}
+	dedicated, err := parseDedicated(c.DedicatedCPUs, c.Hypervisor, onlineCPUs)
+	if err != nil {
+		return nil, err
+	}
 	for _, d := range []string{c.DataDir, filepath.Join(c.DataDir, "guests")} {
 		if err := os.MkdirAll(d, 0o711); err != nil {
 			return nil, err
@@ -356,7 +360,7 @@ func newAgentRole(c *agentCmd, log *slog.Logger, metrics *prometheus.Registry) (
 	if err != nil {
 		return nil, err
 	}
-	r.agent, err = agent.New(agent.Config{Dir: c.DataDir, Quarantine: c.Quarantine, Engines: engines, Relay: relay, Hypervisor: r.guests, Datapath: r.switch_, Taps: taps, Disks: disks, TunnelIP: tunnel, Channel: at, Providers: providers, Bandwidth: bandwidth,
+	r.agent, err = agent.New(agent.Config{Dir: c.DataDir, Quarantine: c.Quarantine, Engines: engines, Relay: relay, Hypervisor: r.guests, Datapath: r.switch_, Taps: taps, Disks: disks, TunnelIP: tunnel, Channel: at, Providers: providers, Bandwidth: bandwidth, Dedicated: dedicated,
 		Keeper: c.keepLeases, HostName: c.HostName, Zone: "nova", Version: version, Metadata: env.MetadataListener, Metadata6: env.MetadataListener6(), DNS: env.DNSListener(), DNS6: env.DNSListener6(), Resolvers: c.DNSForward, NoDisplay: !c.Display, Emulator: c.Emulator, PostCopy: c.PostCopy, KeepPace: !c.AutoConverge, Metrics: metrics, Log: log,
 		Link: func(h link.Handler) agent.Link {
 			r.link = link.NewClient(link.ClientConfig{Servers: c.Servers, Dir: c.DataDir, Version: version, Handler: h, Log: log})

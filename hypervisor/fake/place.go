@@ -34,3 +34,22 @@ func (d *Driver) Devices(ctx context.Context, id string) ([]hypervisor.Place, er
 	}
 	return out, nil
 }
+
+var _ hypervisor.Pinner = (*Driver)(nil)
+
+// CPUs implements hypervisor.Pinner.
+func (d *Driver) CPUs(ctx context.Context, id string) (hypervisor.HostCPUs, error) {
+	if err := d.h.enter(ctx, Devices, id); err != nil {
+		return hypervisor.HostCPUs{}, err
+	}
+	d.h.mu.Lock()
+	defer d.h.mu.Unlock()
+	g := d.h.guests[id]
+	switch {
+	case g == nil:
+		return hypervisor.HostCPUs{}, hypervisor.NotFound(id)
+	case g.on():
+		return g.live.CPUs, nil
+	}
+	return g.spec.CPUs, nil
+}

@@ -340,6 +340,9 @@ func testSpecs(t *testing.T, h Host) {
 			t.Errorf("%s=%s is refused with %q", spec, bad, text)
 		}
 	}
+	own := h.Guest(t)
+	own.Specs = map[string]string{"hw:cpu_policy": "dedicated"} // and it is given none
+	wantKind(t, d.Ensure(ctx, own), fault.Invalid)
 	g := h.Guest(t)
 	g.VCPUs = 4
 	g.Specs = map[string]string{

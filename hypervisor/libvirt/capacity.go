@@ -2,6 +2,7 @@ package libvirt
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"fmt"
 	"os/exec"
@@ -68,14 +69,24 @@ func (d *Driver) capacity(ctx context.Context) (hypervisor.Capacity, error) {
 	if c.CPUModel == "" {
 		c.CPUModel = node.model
 	}
-	for _, p := range host.Pages { // of each cell; all hosts have the ordinary ones of 4 KiB
-		if p.Unit == "KiB" && p.Size > 4 && p.N > 0 {
-			if c.HugePages == nil {
-				c.HugePages = map[int]int{}
+	for _, cell := range host.Cells {
+		for _, p := range cell.Pages { // all hosts have the ordinary ones of 4 KiB
+			if p.Unit == "KiB" && p.Size > 4 && p.N > 0 {
+				if c.HugePages == nil {
+					c.HugePages = map[int]int{}
+				}
+				c.HugePages[p.Size] += p.N
 			}
-			c.HugePages[p.Size] += p.N
+		}
+		for _, x := range cell.CPUs {
+			siblings, ok := numbers(x.Siblings)
+			if !ok || !slices.Contains(siblings, x.ID) {
+				siblings = []int{x.ID} // it does not say: a core of its own
+			}
+			c.CPUs = append(c.CPUs, hypervisor.CPU{ID: x.ID, Node: cell.ID, Siblings: siblings})
 		}
 	}
+	slices.SortFunc(c.CPUs, func(a, b hypervisor.CPU) int { return cmp.Compare(a.ID, b.ID) })
 	c.CPUFeatures = make([]string, 0, len(host.CPU.Features))
 	for _, f := range host.CPU.Features {
 		c.CPUFeatures = append(c.CPUFeatures, f.Name)

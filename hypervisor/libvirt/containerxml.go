@@ -78,6 +78,8 @@ func checkContainer(g hypervisor.Guest) error {
 		return err
 	}
 	switch {
+	case len(g.CPUs.Pins) > 0:
+		return fault.New(fault.Invalid, "Guest %s cannot be run: a container has no CPUs for itself.", g.ID)
 	case len(g.Disks) != 1:
 		return fault.New(fault.Invalid, "Guest %s cannot be run: a container has one disk, and no volumes, config drive, ephemeral or swap disks.", g.ID)
 	case g.Disks[0].Network != nil || g.Disks[0].Format != "raw" || g.Disks[0].Device == "cdrom":

@@ -23,8 +23,9 @@ type domainXML struct {
 	Metadata   *metadataXML `xml:"metadata"`
 	Memory     sizeXML      `xml:"memory"`
 	Backing    *backingXML  `xml:"memoryBacking"`
-	VCPU       int          `xml:"vcpu"`
+	VCPU       vcpuXML      `xml:"vcpu"`
 	CPUTune    *cpuTuneXML  `xml:"cputune"`
+	NUMATune   *numaTuneXML `xml:"numatune"`
 	Sysinfo    sysinfoXML   `xml:"sysinfo"`
 	OS         osXML        `xml:"os"`
 	Features   featuresXML  `xml:"features"`
@@ -328,7 +329,7 @@ func domain(g hypervisor.Guest, p platform) domainXML {
 			ConsoleLog: g.ConsoleLog, ConsoleLogBytes: g.ConsoleLogBytes,
 		}}},
 		Memory: sizeXML{Unit: "MiB", N: g.MemoryMiB},
-		VCPU:   g.VCPUs,
+		VCPU:   vcpuXML{N: g.VCPUs},
 		// cloud-init finds the OpenStack metadata service by this product name alone.
 		Sysinfo: sysinfoXML{Type: "smbios", System: []entryXML{
 			{"manufacturer", "Yakumo"}, {"product", "OpenStack Compute"}, {"serial", serial},
@@ -362,6 +363,7 @@ func domain(g hypervisor.Guest, p platform) domainXML {
 	tuning, _ := g.Tuning() // which has been checked
 	d.Devices = devices(tuned(g, tuning), p)
 	d.tune(tuning)
+	d.pin(g.CPUs, len(tuning.Cells))
 	for _, n := range g.NICs {
 		d.Metadata.Guest.Ports = append(d.Metadata.Guest.Ports, portXML{ID: n.ID, MAC: strings.ToLower(n.MAC), Tap: n.Tap})
 	}
@@ -610,11 +612,18 @@ type hostXML struct {
 			Name string `xml:"name,attr"`
 		} `xml:"feature"`
 	} `xml:"host>cpu"`
-	Pages []struct {
-		Unit string `xml:"unit,attr"`
-		Size int    `xml:"size,attr"`
-		N    int    `xml:",chardata"`
-	} `xml:"host>topology>cells>cell>pages"`
+	Cells []struct {
+		ID    int `xml:"id,attr"`
+		Pages []struct {
+			Unit string `xml:"unit,attr"`
+			Size int    `xml:"size,attr"`
+			N    int    `xml:",chardata"`
+		} `xml:"pages"`
+		CPUs []struct {
+			ID       int    `xml:"id,attr"`
+			Siblings string `xml:"siblings,attr"`
+		} `xml:"cpus>cpu"`
+	} `xml:"host>topology>cells>cell"`
 	Guests []struct {
 		OSType string `xml:"os_type"`
 		Arch   struct {

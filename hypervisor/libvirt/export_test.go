@@ -81,3 +81,6 @@ func (d *Driver) Definition(ctx context.Context, id string) (string, error) {
 	}
 	return out.str(), out.err
 }
+
+// Numbers reads numbers of CPUs.
+func Numbers(text string) ([]int, bool) { return numbers(text) }

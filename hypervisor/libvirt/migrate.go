@@ -389,6 +389,9 @@ func elsewhere(running, there string, serials []string) (text string, copied []s
 	}
 	from.swap("title", to.first("title"))
 	from.swap("metadata", to.first("metadata"))
+	for _, name := range []string{"vcpu", "cputune", "numatune"} { // on which CPUs it runs there, and where its memory is
+		from.swap(name, to.first(name))
+	}
 	devices, theirs := from.first("devices"), to.first("devices")
 	devices.swap("emulator", theirs.first("emulator"))
 	left := slices.Clone(serials)

@@ -2,8 +2,6 @@ package libvirt
 
 import (
 	"slices"
-	"strconv"
-	"strings"
 
 	"yakumo/hypervisor"
 )
@@ -31,15 +29,6 @@ type cellXML struct {
 	Unit   string `xml:"unit,attr"`
 }
 
-// cpuSet writes numbers as libvirt reads them.
-func cpuSet(list []int) string {
-	out := make([]string, len(list))
-	for i, c := range list {
-		out[i] = strconv.Itoa(c)
-	}
-	return strings.Join(out, ",")
-}
-
 type backingXML struct {
 	Pages []pageXML `xml:"hugepages>page"`
 }
@@ -50,9 +39,11 @@ type pageXML struct {
 }
 
 type cpuTuneXML struct {
-	Shares int `xml:"shares,omitempty"`
-	Period int `xml:"period,omitempty"`
-	Quota  int `xml:"quota,omitempty"`
+	Shares   int        `xml:"shares,omitempty"`
+	Period   int        `xml:"period,omitempty"`
+	Quota    int        `xml:"quota,omitempty"`
+	Pins     []pinXML   `xml:"vcpupin"`
+	Emulator *cpuSetXML `xml:"emulatorpin"`
 }
 
 type ioTuneXML struct {
@@ -127,7 +118,7 @@ func (d *domainXML) tune(t hypervisor.Tuning) {
 		d.Backing = &backingXML{Pages: []pageXML{{t.HugePageKiB, "KiB"}}}
 	}
 	if t.CPUShares > 0 || t.CPUPeriod > 0 || t.CPUQuota > 0 {
-		d.CPUTune = &cpuTuneXML{t.CPUShares, t.CPUPeriod, t.CPUQuota}
+		d.CPUTune = &cpuTuneXML{Shares: t.CPUShares, Period: t.CPUPeriod, Quota: t.CPUQuota}
 	}
 	v := &d.Devices
 	if t.Watchdog != "" {

@@ -5,11 +5,17 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
+	"reflect"
+	"slices"
 	"strings"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"yakumo/hypervisor"
 	"yakumo/hypervisor/hypertest"
+	"yakumo/hypervisor/libvirt"
 	"yakumo/hypervisor/libvirt/libvirttest"
 )
 
@@ -26,8 +32,17 @@ func TestSpecs(t *testing.T) {
 		"quota:disk_read_iops_sec": "111", "quota:disk_write_bytes_sec": "22222222", "hw_rng:rate_bytes": "333", "hw_rng:rate_period": "44",
 		"hw:numa_nodes": "2", "hw:boot_menu": "true", "hw_machine_type": "pc-q35-7.0", "hw_qemu_guest_agent": "yes",
 	}
+	own, others := cpusHere(t)
+	g.CPUs = hypervisor.HostCPUs{Pins: map[int]int{2: own}, Shared: others, Emulator: others}
 	if err := errors.Join(d.Ensure(ctx, g), d.Start(ctx, g.ID)); err != nil {
 		t.Fatal(err)
+	}
+	wantPinned(t, h.GuestPID(t, g.Name), "CPU 2/", own, others)
+	if got, err := d.CPUs(ctx, g.ID); err != nil || !reflect.DeepEqual(got, g.CPUs) {
+		t.Errorf("libvirt has it on %+v, %v, want %+v", got, err, g.CPUs)
+	}
+	if c, err := d.Capacity(ctx); err != nil || !slices.ContainsFunc(c.CPUs, func(c hypervisor.CPU) bool { return c.ID == own && slices.Contains(c.Siblings, own) }) {
+		t.Errorf("the host has the CPUs %+v, %v", c.CPUs, err)
 	}
 	cmdline, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", h.GuestPID(t, g.Name)))
 	if err != nil {
@@ -67,12 +82,61 @@ func TestSpecs(t *testing.T) {
 		}
 	}
 
-	g.Specs = map[string]string{"hw_rng:allowed": "False", "hw:mem_page_size": "small"}
+	g.Specs, g.CPUs = map[string]string{"hw_rng:allowed": "False", "hw:mem_page_size": "small"}, hypervisor.HostCPUs{}
 	if err := errors.Join(d.Stop(ctx, g.ID, 0), d.Ensure(ctx, g), d.Start(ctx, g.ID)); err != nil {
 		t.Fatal(err)
 	}
 	cmdline, err = os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", h.GuestPID(t, g.Name)))
 	if err != nil || bytes.Contains(cmdline, []byte("virtio-rng")) || bytes.Contains(cmdline, []byte("watchdog")) {
 		t.Errorf("%v: QEMU was told %s", err, cmdline)
+	}
+}
+
+// cpusHere gives the last CPU that this process may run on, and the others (the same where there is one alone).
+func cpusHere(t *testing.T) (own int, others []int) {
+	t.Helper()
+	var set unix.CPUSet
+	if err := unix.SchedGetaffinity(0, &set); err != nil {
+		t.Fatal(err)
+	}
+	for c := range 1024 {
+		if set.IsSet(c) {
+			others = append(others, c)
+		}
+	}
+	if own = others[len(others)-1]; len(others) > 1 {
+		others = others[:len(others)-1]
+	}
+	return own, others
+}
+
+// wantPinned looks, thread by thread, that the one with the name runs on its own CPU alone and the others stay off it.
+func wantPinned(t *testing.T, pid int, name string, own int, others []int) {
+	t.Helper()
+	tasks, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	seen := false
+	for _, task := range tasks {
+		comm, err := os.ReadFile(filepath.Join(task, "comm"))
+		status, err2 := os.ReadFile(filepath.Join(task, "status"))
+		if err != nil || err2 != nil {
+			continue // it has ended
+		}
+		_, rest, _ := strings.Cut(string(status), "Cpus_allowed_list:")
+		allowed, _, _ := strings.Cut(rest, "\n")
+		list, ok := libvirt.Numbers(strings.TrimSpace(allowed))
+		mine := strings.HasPrefix(string(comm), name)
+		want := others
+		if mine {
+			want, seen = []int{own}, true
+		}
+		if !ok || !slices.Equal(list, want) {
+			t.Errorf("thread %s runs on %s, want %v", bytes.TrimSpace(comm), allowed, want)
+		}
+	}
+	if !seen {
+		t.Errorf("the guest has no thread %s", name)
 	}
 }

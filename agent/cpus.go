@@ -1,0 +1,293 @@
+package agent
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"sync"
+
+	"yakumo/fault"
+	"yakumo/hypervisor"
+	"yakumo/model"
+)
+
+// cpus divides the host's CPUs: those of Config.Dedicated are for guests that have CPUs for themselves, the others are for all
+// others. Which CPU is whose stands in the guests' progress, on disk before a guest has it; what is free is found from there each time.
+type cpus struct {
+	a *Agent
+
+	mu   sync.Mutex       // held from the look at what is free until it is kept who has it
+	host []hypervisor.CPU // all; nil: the hypervisor has not told yet
+}
+
+// ownCPUs are CPUs of the host that a guest has for itself.
+type ownCPUs struct {
+	Pins     map[int]int `json:"pins"`               // by virtual processor
+	Emulator []int       `json:"emulator,omitempty"` // one more, for its other threads
+	Nodes    []int       `json:"nodes,omitempty"`    // hypervisor.HostCPUs.Nodes
+}
+
+// list gives the CPUs, sorted.
+func (o *ownCPUs) list() []int {
+	if o == nil {
+		return nil
+	}
+	return slices.Sorted(slices.Values(append(slices.Collect(maps.Values(o.Pins)), o.Emulator...)))
+}
+
+// serves tells whether the CPUs are what is asked for, and all still kept for such.
+func (o *ownCPUs) serves(want model.Processors, kept []hypervisor.CPU) bool {
+	return o != nil && slices.Equal(slices.Sorted(maps.Keys(o.Pins)), want.Dedicated) && (want.Emulator == "isolate") == (len(o.Emulator) == 1) &&
+		!slices.ContainsFunc(o.list(), func(id int) bool {
+			return !slices.ContainsFunc(kept, func(c hypervisor.CPU) bool { return c.ID == id })
+		})
+}
+
+// processorsOf reads what a server asks of the host's CPUs.
+func processorsOf(row *model.HostServer) (model.Processors, error) {
+	p, wrong := model.ProcessorsOf(row.VCPUs, row.ExtraSpecs, row.Image.Hardware)
+	if wrong != "" {
+		return p, fault.New(fault.Invalid, "The server cannot run as its flavor or image asks: %s", wrong)
+	}
+	return p, nil
+}
+
+// learn keeps what the hypervisor said of the host's CPUs.
+func (c *cpus) learn(host []hypervisor.CPU) {
+	c.mu.Lock()
+	c.host = host
+	c.mu.Unlock()
+}
+
+// divided gives the CPUs that are kept for single guests, and the numbers of the others. The caller holds mu.
+func (c *cpus) divided(ctx context.Context) (kept []hypervisor.CPU, shared []int, err error) {
+	if len(c.a.cfg.Dedicated) == 0 {
+		return nil, nil, nil
+	}
+	if c.host == nil {
+		all, err := c.a.cfg.Hypervisor.Capacity(ctx)
+		if err != nil {
+			return nil, nil, fmt.Errorf("learn the host's CPUs: %w", err)
+		}
+		if c.host = all.CPUs; c.host == nil {
+			return nil, nil, fault.New(fault.Unavailable, "The hypervisor does not tell which CPUs the host has.")
+		}
+	}
+	kept, shared = divide(c.host, c.a.cfg.Dedicated)
+	return kept, shared, nil
+}
+
+// divide parts a host's CPUs into those that are kept and the numbers of the others. What is to be kept and is not there counts for nothing.
+func divide(host []hypervisor.CPU, dedicated []int) (kept []hypervisor.CPU, shared []int) {
+	for _, x := range host {
+		if slices.Contains(dedicated, x.ID) {
+			kept = append(kept, x)
+		} else {
+			shared = append(shared, x.ID)
+		}
+	}
+	return kept, shared
+}
+
+// of gives the CPUs that a guest with this progress runs on.
+func (c *cpus) of(ctx context.Context, row *model.HostServer, own *ownCPUs) (hypervisor.HostCPUs, error) {
+	want, err := processorsOf(row)
+	if err != nil {
+		return hypervisor.HostCPUs{}, err
+	}
+	c.mu.Lock()
+	_, shared, err := c.divided(ctx)
+	c.mu.Unlock()
+	if err != nil {
+		return hypervisor.HostCPUs{}, err
+	}
+	h := hypervisor.HostCPUs{Shared: shared}
+	if own == nil || len(own.Pins) == 0 {
+		return h, nil
+	}
+	h.Pins, h.Nodes = own.Pins, own.Nodes
+	switch pins := slices.Sorted(maps.Values(own.Pins)); {
+	case len(own.Emulator) > 0:
+		h.Emulator = own.Emulator
+	case want.Emulator == "share" && len(shared) > 0:
+		h.Emulator = shared
+	case len(pins) < row.VCPUs:
+		h.Emulator = slices.Sorted(slices.Values(slices.Concat(pins, shared)))
+	default:
+		h.Emulator = pins
+	}
+	return h, nil
+}
+
+// assign sees to it that a guest that is not on has the CPUs for itself that it asks for, and keeps which. Those that it has it keeps.
+func (c *cpus) assign(ctx context.Context, row *model.HostServer, p *progress) error {
+	want, err := processorsOf(row)
+	if err != nil {
+		return err
+	}
+	if len(want.Dedicated) == 0 && p.CPUs == nil {
+		return nil
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(want.Dedicated) == 0 { // it was rebuilt, or resized
+		p.CPUs = nil
+		return c.a.keep(row.ID, p)
+	}
+	kept, _, err := c.divided(ctx)
+	if err != nil || p.CPUs.serves(want, kept) {
+		return err
+	}
+	if _, ok := c.a.cfg.Hypervisor.(hypervisor.Pinner); !ok {
+		return fault.New(fault.Invalid, "The hypervisor cannot give a guest CPUs for itself.")
+	}
+	taken, leaving, err := c.taken(ctx, row.ID)
+	if err != nil {
+		return err
+	}
+	cells, err := cellsOf(row, want)
+	if err != nil {
+		return err
+	}
+	without := func(used map[int]bool) (out []hypervisor.CPU) {
+		for _, x := range kept {
+			if !used[x.ID] {
+				out = append(out, x)
+			}
+		}
+		return out
+	}
+	free := without(taken)
+	own, ok := choose(free, cells, want.Emulator == "isolate", nodesOf(c.host))
+	if !ok {
+		maps.DeleteFunc(taken, func(id int, _ bool) bool { return leaving[id] })
+		if len(without(taken)) >= want.Own() {
+			return fmt.Errorf("CPUs of guests that are about to be gone from here: %w", errWaiting)
+		}
+		return fault.New(fault.Conflict, "The server asks for %d CPUs for itself, and %d of the %d that the host keeps for such are free.", want.Own(), len(free), len(kept))
+	}
+	p.CPUs = &own
+	if err := c.a.keep(row.ID, p); err != nil {
+		return err
+	}
+	c.a.log.Info("a guest has CPUs for itself", "server", row.ID, "cpus", own.list(), "request_id", row.RequestID)
+	return nil
+}
+
+// taken gives the CPUs that other guests have for themselves, and of these, those whose guests are on their way out.
+func (c *cpus) taken(ctx context.Context, but model.ID) (taken, leaving map[int]bool, err error) {
+	taken, leaving = map[int]bool{}, map[int]bool{}
+	note := func(id model.ID, list []int) {
+		row := c.a.ledger.server(id)
+		for _, x := range list {
+			taken[x] = true
+			if row == nil || row.Deleted {
+				leaving[x] = true
+			}
+		}
+	}
+	all := c.a.ledger.allProgress()
+	for id, p := range all {
+		if id != but && !p.Unwired { // else its guest is gone
+			note(id, p.CPUs.list())
+		}
+	}
+	for _, id := range c.a.guests.ids() { // what is here, and the ledger was lost that knew it
+		if id == but || all[id] != nil && !c.unknown(id, all[id]) {
+			continue
+		}
+		own, err := c.seen(ctx, id)
+		if err != nil {
+			return nil, nil, err
+		}
+		note(id, own.list())
+	}
+	return taken, leaving, nil
+}
+
+// unknown tells whether a server that asks for CPUs for itself may have some that its progress does not tell of.
+func (c *cpus) unknown(id model.ID, p *progress) bool {
+	row := c.a.ledger.server(id)
+	if p.CPUs != nil || row == nil {
+		return false
+	}
+	want, wrong := model.ProcessorsOf(row.VCPUs, row.ExtraSpecs, row.Image.Hardware)
+	return wrong == "" && len(want.Dedicated) > 0
+}
+
+// seen gives the CPUs that a guest has for itself by its definition; none where there is no such guest any more.
+func (c *cpus) seen(ctx context.Context, id model.ID) (*ownCPUs, error) {
+	own := &ownCPUs{Pins: map[int]int{}}
+	pinner, ok := c.a.cfg.Hypervisor.(hypervisor.Pinner)
+	if !ok {
+		return own, nil
+	}
+	h, err := pinner.CPUs(ctx, id)
+	if fault.Is(err, fault.NotFound) {
+		return own, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("learn which CPUs guest %s has: %w", id, err)
+	}
+	if h.Pins != nil {
+		own.Pins, own.Nodes = h.Pins, h.Nodes
+		// One that is isolated is neither a virtual processor's nor shared.
+		if len(h.Emulator) == 1 && !slices.Contains(slices.Collect(maps.Values(h.Pins)), h.Emulator[0]) && slices.Contains(c.a.cfg.Dedicated, h.Emulator[0]) {
+			own.Emulator = h.Emulator
+		}
+	}
+	return own, nil
+}
+
+// adopt is for a guest that is here while its progress was lost: what it has, it has.
+func (c *cpus) adopt(ctx context.Context, row *model.HostServer, p *progress, power hypervisor.Power) error {
+	if power == hypervisor.Absent || !c.unknown(row.ID, p) {
+		return nil
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	own, err := c.seen(ctx, row.ID)
+	if err != nil {
+		return err
+	}
+	p.CPUs = own
+	return c.a.keep(row.ID, p)
+}
+
+// cellsOf gives the virtual processors of each of the guest's NUMA cells that are to have CPUs for themselves.
+func cellsOf(row *model.HostServer, want model.Processors) ([][]int, error) {
+	t, err := hypervisor.Guest{ID: row.ID, VCPUs: row.VCPUs, MemoryMiB: row.MemoryMiB, Specs: specsOf(row)}.Tuning()
+	if err != nil {
+		return nil, err
+	}
+	if len(t.Cells) == 0 {
+		return [][]int{want.Dedicated}, nil
+	}
+	var cells [][]int
+	for _, cell := range t.Cells {
+		cells = append(cells, slices.DeleteFunc(slices.Clone(cell.CPUs), func(v int) bool { return !slices.Contains(want.Dedicated, v) }))
+	}
+	return cells, nil
+}
+
+// told are the CPUs that are kept for single guests, as the host's facts.
+func (c *cpus) told() []model.HostCPU {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	kept, _ := divide(c.host, c.a.cfg.Dedicated)
+	var out []model.HostCPU
+	for _, x := range kept {
+		out = append(out, model.HostCPU{ID: x.ID, Node: x.Node, Siblings: x.Siblings})
+	}
+	return out
+}
+
+// inventory gives the CPUs that a guest has for itself as the hypervisor has it.
+func (c *cpus) inventory(ctx context.Context, id model.ID) ([]int, error) {
+	if len(c.a.cfg.Dedicated) == 0 {
+		return nil, nil
+	}
+	own, err := c.seen(ctx, id)
+	return own.list(), err
+}
