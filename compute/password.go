@@ -76,10 +76,7 @@ const passwordLimit = 5 * time.Minute
 
 // unanswered gives servers whose password somebody began to change who will not end it.
 func (p *Sweeper) unanswered(snap store.Snapshot) (out []*model.Server) {
-	for s := range store.Servers.List(snap, "phase", string(model.PhaseReady)) {
-		if s.Status.Task != TaskPassword {
-			continue
-		}
+	for s := range store.Servers.List(snap, "task", TaskPassword) {
 		if a := actionOf(snap, s.ID, s.Status.Action); a == nil || p.c.now().Sub(a.StartedAt) > passwordLimit {
 			out = append(out, s)
 		}

@@ -128,6 +128,7 @@ var (
 			return out
 		}),
 		By("phase", func(r *model.Server) []string { return []string{string(r.Status.Phase)} }),
+		By("task", func(r *model.Server) []string { return some(r.Status.Task) }),
 		// image finds what must keep an image's bytes: a server's disk may be made of another than it is shown with.
 		By("image", func(r *model.Server) []string {
 			out := some(r.ImageID)
