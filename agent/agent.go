@@ -44,14 +44,19 @@ type Link interface {
 
 // Taps makes the host's network devices. Names are those of tapName.
 type Taps interface {
+	Devices
+	// MTU is that of the device that holds addr, in bytes.
+	MTU(ctx context.Context, addr netip.Addr) (int, error)
+}
+
+// Devices are the part of Taps that is another for each kind of guests.
+type Devices interface {
 	// Ensure makes a persistent tap device of this name that is up and has this MTU in bytes.
 	Ensure(ctx context.Context, name string, mtu int) error
 	// Remove deletes a tap device; absent is success.
 	Remove(ctx context.Context, name string) error
 	// List gives the tap devices whose names begin with prefix.
 	List(ctx context.Context, prefix string) ([]string, error)
-	// MTU is that of the device that holds addr, in bytes.
-	MTU(ctx context.Context, addr netip.Addr) (int, error)
 }
 
 // DiskMaker makes guests' disks.

@@ -34,17 +34,6 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// containerTaps are a container host's Taps, as the program puts them together.
-type containerTaps struct {
-	container.Veths
-	kernel KernelTaps
-}
-
-// MTU implements Taps.
-func (t containerTaps) MTU(ctx context.Context, addr netip.Addr) (int, error) {
-	return t.kernel.MTU(ctx, addr)
-}
-
 // containerInit gets an address by DHCP, asks the metadata service for its name, and pings the other container until it answers.
 const containerInit = `#!/bin/sh
 trap 'exit 0' PWR
@@ -137,7 +126,7 @@ func TestContainer(t *testing.T) {
 		HashAlgo: "sha512", HashValue: hex.EncodeToString(sum[:]),
 	}
 	lk.blobs[img.BlobID] = data
-	taps := containerTaps{Veths: container.Veths{Netns: "/run/netns/" + ns}, kernel: KernelTaps{Netns: "/run/netns/" + ns}}
+	taps := DeviceTaps{Devices: container.Veths{Netns: "/run/netns/" + ns}, Kernel: KernelTaps{Netns: "/run/netns/" + ns}}
 
 	// run starts an agent; stop ends it, with its drivers, as a kill would: containers are not told.
 	run := func() (a *Agent, hv *libvirt.Containers, stop func()) {

@@ -20,6 +20,17 @@ type KernelTaps struct {
 	Netns string
 }
 
+// DeviceTaps are Taps whose devices another makes.
+type DeviceTaps struct {
+	Devices
+	Kernel KernelTaps
+}
+
+// MTU implements Taps.
+func (d DeviceTaps) MTU(ctx context.Context, addr netip.Addr) (int, error) {
+	return d.Kernel.MTU(ctx, addr)
+}
+
 // Ensure implements Taps.
 //
 // The device has one queue: a guest's QEMU must open it with the flags it was made with

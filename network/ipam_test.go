@@ -126,6 +126,40 @@ func TestAddresses(t *testing.T) {
 	})
 }
 
+// TestLastAddress: of a pool of three of which one was asked for, two are picked, then none; one that is free again is picked.
+func TestLastAddress(t *testing.T) {
+	s, n := storetest.New(t), unlimited()
+	w := makeNetwork(t, s, n)
+	sub := makeSubnet(t, s, n, w, network.SubnetSpec{CIDR: netip.MustParsePrefix("10.20.0.0/26"), Pools: &[]model.AddrRange{{Start: addr("10.20.0.27"), End: addr("10.20.0.29")}}})
+	create := func(asked ...network.AddressSpec) (*model.Port, error) {
+		return act(t.Context(), s, func(tx *store.Tx) (*model.Port, error) {
+			spec := network.PortSpec{NetworkID: w.ID}
+			if len(asked) > 0 {
+				spec.FixedIPs = &asked
+			}
+			return n.CreatePort(tx, owner, spec)
+		})
+	}
+	middle, err := create(network.AddressSpec{Address: addr("10.20.0.28")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if _, err := create(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := create(); fault.CodeOf(err) != "IpAddressGenerationFailure" {
+		t.Fatalf("a fourth of three: %v", err)
+	}
+	if _, err := s.Update(t.Context(), func(tx *store.Tx) error { return n.DeletePort(tx, owner, middle.ID) }); err != nil {
+		t.Fatal(err)
+	}
+	if p, err := create(); err != nil || p.FixedIPs[0].Address != addr("10.20.0.28") || p.FixedIPs[0].SubnetID != sub.ID {
+		t.Errorf("the one that is free: %+v, %v", p, err)
+	}
+}
+
 // TestTwoServersOneSubnet: two servers fill a /28 at once; thirteen ports get the
 // thirteen addresses and the others are refused.
 func TestTwoServersOneSubnet(t *testing.T) {

@@ -23,8 +23,6 @@ test=(
   python3-openstackclient       # the stock client
   etcd-server                   # a real external etcd for the store's tests
   libvirt-clients               # virsh, beside which a benchmark moves a guest
-  tcpdump
-  keepalived                    # VRRP between guests
   keepalived                    # VRRP between guests
   ceph-mon ceph-osd ceph-common qemu-block-extra   # a small Ceph for volumes
   mmdebstrap                    # the Debian guest image of the nightly test

@@ -277,22 +277,11 @@ type guestDriver interface {
 	io.Closer
 }
 
-// vethTaps are the devices of a host of containers.
-type vethTaps struct {
-	container.Veths
-	kernel agent.KernelTaps
-}
-
-// MTU implements agent.Taps.
-func (t vethTaps) MTU(ctx context.Context, addr netip.Addr) (int, error) {
-	return t.kernel.MTU(ctx, addr)
-}
-
 // openGuests gives what runs guests, and what makes their network devices and disks.
 func openGuests(c *agentCmd, log *slog.Logger) (guestDriver, agent.Taps, agent.DiskMaker, error) {
 	if c.Hypervisor == "lxc" {
 		d, err := libvirt.NewContainers(libvirt.ContainerConfig{SocketPath: c.LibvirtSocket, GuestDir: c.DataDir, Log: log})
-		return d, vethTaps{}, container.Disks{}, err
+		return d, agent.DeviceTaps{Devices: container.Veths{}}, container.Disks{}, err
 	}
 	d, err := libvirt.New(libvirt.Config{SocketPath: c.LibvirtSocket, Accelerator: c.Accelerator, Emulator: c.Emulator, CPUModel: c.CPUModel, GuestDir: c.DataDir, Log: log})
 	return d, agent.KernelTaps{}, agent.QemuImg{}, err
