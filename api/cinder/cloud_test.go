@@ -1,21 +1,17 @@
 package cinder_test
 
 import (
-	"bytes"
 	"context"
-	"encoding/json"
-	"io"
 	"log/slog"
 	"net/http"
-	"net/http/httptest"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	"yakumo/api"
+	"yakumo/api/apitest"
 	"yakumo/api/cinder"
-	"yakumo/fault"
 	"yakumo/images"
 	"yakumo/images/files"
 	"yakumo/model"
@@ -26,33 +22,12 @@ import (
 	"yakumo/volume/volumetest"
 )
 
-// tokens is an Authenticator that knows its callers by their tokens.
-type tokens map[string]*api.Caller
-
-func (t tokens) Authenticate(_ context.Context, token string) (*api.Caller, error) {
-	if c, ok := t[token]; ok {
-		return c, nil
-	}
-	return nil, fault.New(fault.Unauthorized, "The request you have made requires authentication.")
-}
-
-// Projects of the tests, as Keystone writes ids.
+// Projects of the tests.
 const (
-	red   = "11111111111111111111111111111111"
-	blue  = "22222222222222222222222222222222"
-	staff = "33333333333333333333333333333333"
+	red   = apitest.Red
+	blue  = apitest.Blue
+	staff = apitest.Staff
 )
-
-func callers() tokens {
-	member := []string{"member", "reader"}
-	return tokens{
-		"red":        {UserID: "u1", ProjectID: red, RoleNames: member},
-		"red-reader": {UserID: "u2", ProjectID: red, RoleNames: []string{"reader"}},
-		"blue":       {UserID: "u4", ProjectID: blue, RoleNames: member},
-		"admin":      {UserID: "u5", ProjectID: staff, RoleNames: []string{"admin", "member", "reader"}, CloudAdmin: true},
-		"unscoped":   {UserID: "u7"},
-	}
-}
 
 // cloud is a server with the block storage service, its controllers and a host.
 type cloud struct {
@@ -66,7 +41,7 @@ type cloud struct {
 	mu    sync.Mutex
 }
 
-type object = map[string]any
+type object = apitest.Object
 
 func newCloud(t testing.TB) *cloud {
 	t.Helper()
@@ -80,7 +55,7 @@ func newCloud(t testing.TB) *cloud {
 	if err := c.v.Bootstrap(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	c.front, err = api.New(api.Config{Store: s, Auth: callers(), Log: quiet, Services: []api.Service{
+	c.front, err = api.New(api.Config{Store: s, Auth: apitest.Callers(), Log: quiet, Services: []api.Service{
 		cinder.New(cinder.Config{Volumes: c.v, Images: images.New(images.Config{Store: s, Blobs: blobs, Log: quiet})}),
 	}})
 	if err != nil {
@@ -139,37 +114,15 @@ type answer struct {
 // do makes a request; body nil: none, a string: as it is, else as JSON. version "" is 3.0.
 func (c *cloud) do(token, version, method, path string, body any) answer {
 	c.t.Helper()
-	var r io.Reader
-	switch b := body.(type) {
-	case nil:
-	case string:
-		r = strings.NewReader(b)
-	default:
-		j, err := json.Marshal(b)
-		if err != nil {
-			c.t.Fatal(err)
-		}
-		r = bytes.NewReader(j)
-	}
-	req := httptest.NewRequestWithContext(c.t.Context(), method, "http://c.test/volume/v3"+path, r)
-	if token != "" {
-		req.Header.Set("X-Auth-Token", token)
-	}
-	if r != nil {
-		req.Header.Set("Content-Type", "application/json")
+	var headers []string
+	if body != nil {
+		headers = append(headers, "Content-Type", "application/json")
 	}
 	if version != "" {
-		req.Header.Set("OpenStack-API-Version", "volume "+version)
+		headers = append(headers, "OpenStack-API-Version", "volume "+version)
 	}
-	w := httptest.NewRecorder()
-	c.front.ServeHTTP(w, req)
-	a := answer{status: w.Code, header: w.Header(), raw: w.Body.String()}
-	if len(a.raw) > 0 {
-		if err := json.Unmarshal([]byte(a.raw), &a.body); err != nil {
-			c.t.Fatalf("%s %s: %v in %s", method, path, err, a.raw)
-		}
-	}
-	return a
+	a := apitest.Do(c.t, c.front, token, method, "http://c.test/volume/v3"+path, body, headers...)
+	return answer{a.Status, a.Header, string(a.Raw), a.Body}
 }
 
 // want is do, and fails the test where the status is another.

@@ -1,57 +1,28 @@
 package neutron_test
 
 import (
-	"bytes"
-	"context"
-	"encoding/json"
 	"fmt"
-	"io"
 	"log/slog"
 	"net/http"
-	"net/http/httptest"
 	"net/netip"
 	"testing"
 
 	"yakumo/api"
+	"yakumo/api/apitest"
 	"yakumo/api/neutron"
-	"yakumo/fault"
 	"yakumo/model"
 	"yakumo/network"
 	"yakumo/store"
 	"yakumo/store/storetest"
 )
 
-// tokens is an Authenticator that knows its callers by their tokens.
-type tokens map[string]*api.Caller
-
-func (t tokens) Authenticate(_ context.Context, token string) (*api.Caller, error) {
-	if c, ok := t[token]; ok {
-		return c, nil
-	}
-	return nil, fault.New(fault.Unauthorized, "The request you have made requires authentication.")
-}
-
-// Projects of the tests, as Keystone writes ids.
+// Projects of the tests.
 const (
-	red   = "11111111111111111111111111111111"
-	blue  = "22222222222222222222222222222222"
-	staff = "33333333333333333333333333333333"
-	green = "44444444444444444444444444444444"
+	red   = apitest.Red
+	blue  = apitest.Blue
+	staff = apitest.Staff
+	green = apitest.Green
 )
-
-func callers() tokens {
-	member := []string{"member", "reader"}
-	return tokens{
-		"red":        {UserID: "u1", ProjectID: red, RoleNames: member},
-		"red-reader": {UserID: "u2", ProjectID: red, RoleNames: []string{"reader"}},
-		"red-admin":  {UserID: "u3", ProjectID: red, RoleNames: []string{"admin", "member", "reader"}},
-		"blue":       {UserID: "u4", ProjectID: blue, RoleNames: member},
-		"green":      {UserID: "u8", ProjectID: green, RoleNames: member},
-		"admin":      {UserID: "u5", ProjectID: staff, RoleNames: []string{"admin", "member", "reader"}, CloudAdmin: true},
-		"system":     {UserID: "u6", System: true, RoleNames: []string{"admin", "member", "reader"}, CloudAdmin: true},
-		"unscoped":   {UserID: "u7"},
-	}
-}
 
 // cloud is a server with nothing but the network service.
 type cloud struct {
@@ -70,7 +41,7 @@ func serve(t testing.TB, s *store.Store) *cloud {
 	t.Helper()
 	quiet := slog.New(slog.DiscardHandler)
 	n := network.New(network.Config{Log: quiet})
-	front, err := api.New(api.Config{Store: s, Auth: callers(), Services: []api.Service{neutron.New(neutron.Config{Network: n})}, Log: quiet})
+	front, err := api.New(api.Config{Store: s, Auth: apitest.Callers(), Services: []api.Service{neutron.New(neutron.Config{Network: n})}, Log: quiet})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -78,7 +49,7 @@ func serve(t testing.TB, s *store.Store) *cloud {
 }
 
 // object is a JSON object.
-type object = map[string]any
+type object = apitest.Object
 
 type answer struct {
 	status int
@@ -91,34 +62,8 @@ type answer struct {
 // names and values.
 func (c *cloud) do(token, method, path string, body any, opts ...string) answer {
 	c.t.Helper()
-	var r io.Reader
-	switch b := body.(type) {
-	case nil:
-	case string:
-		r = bytes.NewReader([]byte(b))
-	default:
-		enc, err := json.Marshal(b)
-		if err != nil {
-			c.t.Fatal(err)
-		}
-		r = bytes.NewReader(enc)
-	}
-	req := httptest.NewRequest(method, "/network"+path, r)
-	if token != "" {
-		req.Header.Set("X-Auth-Token", token)
-	}
-	for i := 0; i+1 < len(opts); i += 2 {
-		req.Header.Set(opts[i], opts[i+1])
-	}
-	w := httptest.NewRecorder()
-	c.front.ServeHTTP(w, req)
-	a := answer{status: w.Code, header: w.Header(), raw: w.Body.Bytes()}
-	if len(a.raw) > 0 {
-		if err := json.Unmarshal(a.raw, &a.body); err != nil {
-			c.t.Fatalf("%s %s answers %d with no JSON: %q", method, path, a.status, a.raw)
-		}
-	}
-	return a
+	a := apitest.Do(c.t, c.front, token, method, "/network"+path, body, opts...)
+	return answer{a.Status, a.Header, a.Raw, a.Body}
 }
 
 // must makes a request that has to answer with the status, and gives the body's one member.

@@ -1,14 +1,10 @@
 package nova_test
 
 import (
-	"bytes"
 	"context"
-	"encoding/json"
 	"fmt"
-	"io"
 	"log/slog"
 	"net/http"
-	"net/http/httptest"
 	"net/netip"
 	"strings"
 	"sync"
@@ -17,6 +13,7 @@ import (
 	"time"
 
 	"yakumo/api"
+	"yakumo/api/apitest"
 	"yakumo/api/neutron"
 	"yakumo/api/nova"
 	"yakumo/compute"
@@ -32,34 +29,12 @@ import (
 	"yakumo/volume"
 )
 
-// tokens is an Authenticator that knows its callers by their tokens.
-type tokens map[string]*api.Caller
-
-func (t tokens) Authenticate(_ context.Context, token string) (*api.Caller, error) {
-	if c, ok := t[token]; ok {
-		return c, nil
-	}
-	return nil, fault.New(fault.Unauthorized, "The request you have made requires authentication.")
-}
-
-// Projects of the tests, as Keystone writes ids.
+// Projects of the tests.
 const (
-	red   = "11111111111111111111111111111111"
-	blue  = "22222222222222222222222222222222"
-	staff = "33333333333333333333333333333333"
+	red   = apitest.Red
+	blue  = apitest.Blue
+	staff = apitest.Staff
 )
-
-func callers() tokens {
-	member := []string{"member", "reader"}
-	return tokens{
-		"red":        {UserID: "u1", ProjectID: red, RoleNames: member},
-		"red-reader": {UserID: "u2", ProjectID: red, RoleNames: []string{"reader"}},
-		"red-admin":  {UserID: "u3", ProjectID: red, RoleNames: []string{"admin", "member", "reader"}},
-		"blue":       {UserID: "u4", ProjectID: blue, RoleNames: member},
-		"admin":      {UserID: "u5", ProjectID: staff, RoleNames: []string{"admin", "member", "reader"}, CloudAdmin: true},
-		"unscoped":   {UserID: "u7"},
-	}
-}
 
 // cloud is a server with the compute and network services, its controllers and hosts.
 type cloud struct {
@@ -112,7 +87,7 @@ func serve(t testing.TB, s *store.Store) *cloud {
 		t.Fatal(err)
 	}
 	c := &cloud{t: t, store: s, compute: comp, volumes: vols, hosts: &hosts{by: map[model.ID]*computetest.Host{}}, wire: &computetest.Wire{}}
-	front, err := api.New(api.Config{Store: s, Auth: callers(), Log: quiet, Services: []api.Service{
+	front, err := api.New(api.Config{Store: s, Auth: apitest.Callers(), Log: quiet, Services: []api.Service{
 		neutron.New(neutron.Config{Network: n}),
 		nova.New(nova.Config{Compute: comp, Network: n, Volumes: vols, Images: images.New(images.Config{Store: s, Blobs: blobs, Log: quiet}), Hosts: c.hosts}),
 	}})
@@ -205,7 +180,7 @@ func (c *cloud) host(name string, opts ...func(*model.Host)) *computetest.Host {
 	return f
 }
 
-type object = map[string]any
+type object = apitest.Object
 
 type answer struct {
 	status int
@@ -223,38 +198,16 @@ func (c *cloud) do(token, method, path string, body any, opts ...string) answer 
 
 func (c *cloud) at(prefix, token, method, path string, body any, opts ...string) answer {
 	c.t.Helper()
-	var r io.Reader
-	switch b := body.(type) {
-	case nil:
-	case string:
-		r = bytes.NewReader([]byte(b))
-	default:
-		enc, err := json.Marshal(b)
-		if err != nil {
-			c.t.Fatal(err)
-		}
-		r = bytes.NewReader(enc)
-	}
-	req := httptest.NewRequest(method, prefix+path, r)
-	if token != "" {
-		req.Header.Set("X-Auth-Token", token)
-	}
+	var headers []string
 	for _, o := range opts {
 		if name, value, ok := strings.Cut(o, ":"); ok {
-			req.Header.Set(name, value)
+			headers = append(headers, name, value)
 		} else {
-			req.Header.Set("OpenStack-API-Version", "compute "+o)
+			headers = append(headers, "OpenStack-API-Version", "compute "+o)
 		}
 	}
-	w := httptest.NewRecorder()
-	c.front.ServeHTTP(w, req)
-	a := answer{status: w.Code, header: w.Header(), raw: w.Body.Bytes()}
-	if len(a.raw) > 0 {
-		if err := json.Unmarshal(a.raw, &a.body); err != nil {
-			c.t.Fatalf("%s %s answers %d with no JSON: %q", method, path, a.status, a.raw)
-		}
-	}
-	return a
+	a := apitest.Do(c.t, c.front, token, method, prefix+path, body, headers...)
+	return answer{a.Status, a.Header, a.Raw, a.Body}
 }
 
 // must makes a request that has to answer with the status, and gives the body's one member.
