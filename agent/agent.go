@@ -219,6 +219,7 @@ type Agent struct {
 	quarantine *quarantine
 	queue      *queue
 	uploads    *queue // of servers with copies to be sent
+	thaws      *queue // of servers that an earlier agent may have left frozen
 	meta       *metadataService
 	serials    *serials
 	names      *names
@@ -231,10 +232,12 @@ type Agent struct {
 	telling sync.Mutex // held from the making of a report until the link has it; before mu
 
 	mu    sync.Mutex
-	tries map[model.ID]*try               // servers that failed lately
-	saves map[model.ID]int                // images whose making has failed so often
-	sent  map[model.ID]model.ServerReport // newest report of each server
-	facts model.Host                      // as last told
+	tries map[model.ID]*try // servers that failed lately
+	saves map[model.ID]int  // images whose making has failed so often
+	// quiescing counts the copies under way for which a guest may be asked to stand still.
+	quiescing map[model.ID]int
+	sent      map[model.ID]model.ServerReport // newest report of each server
+	facts     model.Host                      // as last told
 }
 
 // New opens the state directory. Another agent on the same directory is an error.
@@ -255,7 +258,7 @@ func New(cfg Config) (*Agent, error) {
 	l.keep = cfg.Keep
 	a := &Agent{
 		cfg: cfg, log: cfg.Log, started: cfg.Now().UTC(), ledger: l, boots: make(chan struct{}, cfg.Boots), copying: make(chan struct{}, copiesAtOnce),
-		tries: map[model.ID]*try{}, saves: map[model.ID]int{}, sent: map[model.ID]model.ServerReport{},
+		tries: map[model.ID]*try{}, saves: map[model.ID]int{}, quiescing: map[model.ID]int{}, sent: map[model.ID]model.ServerReport{},
 	}
 	a.link = cfg.Link(a)
 	a.channel = channel.NewServer(channel.ServerConfig{Credentials: a.link, Log: cfg.Log})
@@ -281,6 +284,7 @@ func New(cfg Config) (*Agent, error) {
 	a.dns = newDNSService(a)
 	a.queue = newQueue(a.reconcile)
 	a.uploads = newQueue(a.upload)
+	a.thaws = newQueue(a.thaw)
 	a.metrics = newMetrics(a)
 	if cfg.Metrics != nil {
 		if err := cfg.Metrics.Register(a.metrics); err != nil {
@@ -342,6 +346,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	a.moves.ctx = ctx
 	a.queue.open(ctx)
 	a.uploads.open(ctx)
+	a.thaws.open(ctx)
 	wg.Go(func() { a.keeper.run(ctx) })
 	wg.Go(func() { a.guests.run(ctx) })
 	wg.Go(func() { a.leases.run(ctx) })
@@ -358,6 +363,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	wg.Wait()
 	a.queue.close()
 	a.uploads.close()
+	a.thaws.close()
 	a.moves.close()
 	a.captures.close()
 	return a.close()

@@ -279,19 +279,18 @@ func (v *volumeKeeper) snapshot(ctx context.Context, e block.Engine, volume, id 
 
 // copyOut has the hypervisor write what a running guest's volume holds to a file; false where no guest here has it.
 func (v *volumeKeeper) copyOut(ctx context.Context, volume model.ID, path string) (bool, error) {
-	c, ok := v.a.cfg.Hypervisor.(hypervisor.Copier)
-	if !ok {
+	if _, ok := v.a.cfg.Hypervisor.(hypervisor.Copier); !ok {
 		return false, nil
 	}
 	for _, server := range v.a.ledger.users(volume) {
 		if err := forget(path); err != nil {
 			return false, err
 		}
-		quiesce := hypervisor.QuiesceNever
-		if row := v.a.ledger.server(server); row != nil {
-			quiesce = quiesceOf(row)
+		row := v.a.ledger.server(server)
+		if row == nil {
+			continue // it has left meanwhile
 		}
-		err := c.CopyDisk(ctx, server, volume, path, quiesce)
+		err := v.a.copyDisk(ctx, row, volume, path)
 		if fault.Is(err, fault.NotFound) || fault.Is(err, fault.Conflict) {
 			continue
 		}

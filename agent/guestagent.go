@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"yakumo/fault"
@@ -41,13 +42,67 @@ func quiesceOf(row *model.HostServer) hypervisor.Quiesce {
 	return hypervisor.QuiesceNever
 }
 
-// thaw undoes what a copy that is wanted no more, and that died half-way, may have left.
-func (a *Agent) thaw(ctx context.Context, row *model.HostServer, power hypervisor.Power) {
-	h, ok := a.cfg.Hypervisor.(hypervisor.GuestAgent)
-	if !ok || quiesceOf(row) == hypervisor.QuiesceNever || power != hypervisor.Running {
-		return
+// copyDisk copies a disk of a guest that is on. That its file systems may stand still is kept while that is so: an agent that dies
+// in between leaves them to the next one, which does not wait until somebody wants a copy again.
+func (a *Agent) copyDisk(ctx context.Context, row *model.HostServer, serial, path string) error {
+	c, ok := a.cfg.Hypervisor.(hypervisor.Copier)
+	if !ok {
+		return fault.New(fault.Invalid, "The hypervisor of this host cannot copy a running server's disk.")
 	}
-	if err := h.Thaw(ctx, row.ID); err != nil && !fault.Is(err, fault.Unavailable) && !fault.Is(err, fault.NotImplemented) {
+	quiesce := quiesceOf(row)
+	if quiesce == hypervisor.QuiesceNever {
+		return c.CopyDisk(ctx, row.ID, serial, path, quiesce)
+	}
+	if err := a.thawLeft(ctx, row.ID); err != nil && !errors.Is(err, errWaiting) {
 		a.log.Warn("a guest's file systems may be frozen", "server", row.ID, "err", err)
 	}
+	a.mu.Lock()
+	a.quiescing[row.ID]++
+	a.mu.Unlock()
+	err := a.ledger.note(row.ID, func(p *progress) { p.Frozen = true })
+	if err == nil {
+		err = c.CopyDisk(ctx, row.ID, serial, path, quiesce)
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.quiescing[row.ID]--; a.quiescing[row.ID] > 0 {
+		return err
+	}
+	delete(a.quiescing, row.ID)
+	return errors.Join(err, a.ledger.note(row.ID, func(p *progress) { p.Frozen = false }))
+}
+
+// thaw lets a guest's file systems be written again that an earlier agent may have left frozen, as soon as it answers.
+func (a *Agent) thaw(ctx context.Context, id model.ID) time.Duration {
+	err := a.thawLeft(ctx, id)
+	switch {
+	case err == nil || ctx.Err() != nil || errors.Is(err, errWaiting): // the next look at the server asks again
+		return 0
+	}
+	a.log.Warn("a guest's file systems may be frozen; they are thawed later", "server", id, "err", err)
+	return a.cfg.Repeat.Max
+}
+
+// thawLeft is errWaiting for a guest that is held, and so keeps what it had.
+func (a *Agent) thawLeft(ctx context.Context, id model.ID) error {
+	a.mu.Lock()
+	ours := a.quiescing[id] > 0
+	a.mu.Unlock()
+	h, ok := a.cfg.Hypervisor.(hypervisor.GuestAgent)
+	if p, _ := a.ledger.progressOf(id); !p.Frozen || ours || !ok {
+		return nil
+	}
+	switch power, known := a.guests.state(id); {
+	case !known, power == hypervisor.Paused, power == hypervisor.Suspended:
+		return errWaiting
+	case power == hypervisor.Running:
+		err := h.Thaw(ctx, id)
+		if fault.Is(err, fault.Unavailable) || ctx.Err() != nil {
+			return err
+		}
+		if err != nil { // another try would be refused, too
+			a.log.Warn("a guest's file systems may be frozen", "server", id, "err", err)
+		}
+	}
+	return a.ledger.note(id, func(p *progress) { p.Frozen = false })
 }

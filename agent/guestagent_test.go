@@ -2,12 +2,15 @@ package agent
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
+	"fmt"
 	"os"
 	"path/filepath"
 	"testing"
 
 	"yakumo/fault"
+	"yakumo/hypervisor"
 	"yakumo/hypervisor/fake"
 	"yakumo/model"
 )
@@ -104,6 +107,61 @@ func TestQuiescedImage(t *testing.T) {
 			r := g.settles(t, model.PowerRunning)
 			if failed := r.Saved[0].Fault != nil; failed != tc.fails || g.host.Quiesced(g.s.ID) != tc.quiesced {
 				t.Errorf("%+v, quiesced %d times", r.Saved[0], g.host.Quiesced(g.s.ID))
+			}
+		})
+	}
+}
+
+// freezer dies while it copies a disk: the guest's file systems stay frozen
+type freezer struct {
+	*fake.Driver
+	host *fake.Host
+	died chan struct{}
+}
+
+func (f freezer) CopyDisk(ctx context.Context, id, _, _ string, q hypervisor.Quiesce) error {
+	if q != hypervisor.QuiesceNever {
+		f.host.Freeze(id)
+	}
+	f.died <- struct{}{}
+	<-ctx.Done()
+	return ctx.Err()
+}
+
+// TestThawedByTheNextAgent: an agent that dies between the freezing and the thawing of a guest leaves that to the next one, which does
+// it whether or not the copy is wanted any more, and does not wait until that is made anew.
+func TestThawedByTheNextAgent(t *testing.T) {
+	for _, wanted := range []bool{true, false} {
+		t.Run(fmt.Sprint("wanted:", wanted), func(t *testing.T) {
+			g := newStage(t, fake.Behaviour{}, withAgent)
+			g.a.stop(t)
+			f := freezer{fake.New(fake.Config{Host: g.host}), g.host, make(chan struct{}, 8)}
+			g.a = g.world.start(t, func(c *Config) { c.Hypervisor = f })
+			image := model.NewID()
+			g.want(t, func(s *model.HostServer) { s.Saving = []model.ID{image} })
+			<-f.died
+			if err := g.a.ledger.close(); err != nil { // what is done from here on is not kept: kill -9
+				t.Fatal(err)
+			}
+			g.a.cancel()
+			<-g.a.ended
+			if err := g.a.dp.Close(); err != nil {
+				t.Fatal(err)
+			}
+			if !g.host.Frozen(g.s.ID) {
+				t.Fatal("the guest is not frozen")
+			}
+			// The next one copies for ever, and freezes nothing.
+			f.host = fake.NewHost(fake.HostConfig{})
+			g.a = g.world.start(t, func(c *Config) { c.Hypervisor = f })
+			if wanted {
+				<-f.died
+			} else {
+				g.want(t, func(s *model.HostServer) { s.Saving = nil })
+			}
+			waitFor(t, "a guest that is thawed", func() bool { return !g.host.Frozen(g.s.ID) })
+			if !wanted {
+				waitFor(t, "that to be kept", func() bool { p, _ := g.a.ledger.progressOf(g.s.ID); return !p.Frozen })
 			}
 		})
 	}

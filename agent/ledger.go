@@ -81,12 +81,14 @@ type progress struct {
 	// Sizes are those in GiB of volumes that the guest is known to see; Reopening tells that it may be held while one is exchanged for a larger one.
 	Sizes     map[model.ID]int     `json:"sizes,omitempty"`
 	Reopening bool                 `json:"reopening,omitempty"`
-	Saved     []model.UploadReport `json:"saved,omitempty"`   // images of its disk, made or begun
-	BootID    string               `json:"boot_id,omitempty"` // the host's, when it was started
-	Fault     *model.Fault         `json:"fault,omitempty"`   // why Generation could not be served
-	Steps     []model.StepAt       `json:"steps,omitempty"`
-	Unwired   bool                 `json:"unwired,omitempty"` // deleted, and its guest is gone: its ports must go
-	Gone      bool                 `json:"gone,omitempty"`    // nothing is left
+	Saved     []model.UploadReport `json:"saved,omitempty"` // images of its disk, made or begun
+	// Frozen tells that its file systems may stand still for a copy.
+	Frozen  bool           `json:"frozen,omitempty"`
+	BootID  string         `json:"boot_id,omitempty"` // the host's, when it was started
+	Fault   *model.Fault   `json:"fault,omitempty"`   // why Generation could not be served
+	Steps   []model.StepAt `json:"steps,omitempty"`
+	Unwired bool           `json:"unwired,omitempty"` // deleted, and its guest is gone: its ports must go
+	Gone    bool           `json:"gone,omitempty"`    // nothing is left
 
 	// Move is what is said of the host's part of the move that the server is in.
 	Move *model.MoveReport `json:"move,omitempty"`

@@ -26,9 +26,6 @@ func savingFile(image model.ID) string { return "saving-" + image + ".qcow2" }
 func (a *Agent) saveImages(ctx context.Context, row *model.HostServer, p *progress, power hypervisor.Power) error {
 	for _, u := range p.Saved {
 		if !slices.Contains(row.Saving, u.ID) {
-			if !u.Done && u.Fault == nil {
-				a.thaw(ctx, row, power)
-			}
 			if err := a.dropSaving(row.ID, u.ID); err != nil {
 				return err
 			}
@@ -90,11 +87,7 @@ func (a *Agent) copyRoot(ctx context.Context, row *model.HostServer, image model
 		if power != hypervisor.Running && power != hypervisor.Paused {
 			return a.cfg.Disks.Flatten(ctx, tmp, filepath.Join(a.dir(row.ID), a.diskFile()))
 		}
-		c, ok := a.cfg.Hypervisor.(hypervisor.Copier)
-		if !ok {
-			return fault.New(fault.Invalid, "The hypervisor of this host cannot copy a running server's disk.")
-		}
-		return c.CopyDisk(ctx, row.ID, row.ID, tmp, quiesceOf(row))
+		return a.copyDisk(ctx, row, row.ID, tmp)
 	})
 	if err == nil {
 		a.log.Info("a server's disk is copied", "server", row.ID, "image", image, "took", time.Since(began))

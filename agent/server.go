@@ -209,6 +209,9 @@ func (a *Agent) converge(ctx context.Context, row *model.HostServer) error {
 		}
 		a.ports.look(a.portRows(row.ID, row))
 	}
+	if p.Frozen {
+		a.thaws.add(row.ID)
+	}
 	if err := a.cpus.adopt(ctx, row, &p, power); err != nil {
 		return err
 	}

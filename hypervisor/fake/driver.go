@@ -114,6 +114,7 @@ type guest struct {
 
 	passwords map[string]string // by user
 	quiesced  int
+	frozen    bool
 	// run counts starts, so that a timer of an earlier run does nothing to a later one.
 	run     int
 	off     chan struct{} // closed when the current run ends

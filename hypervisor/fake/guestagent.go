@@ -42,15 +42,35 @@ func (d *Driver) SetPassword(ctx context.Context, id, user, password string) err
 	return nil
 }
 
-// Thaw implements hypervisor.GuestAgent: a guest here is frozen for no time.
+// Thaw implements hypervisor.GuestAgent: a guest here is frozen for no time, but by Freeze.
 func (d *Driver) Thaw(ctx context.Context, id string) error {
 	if err := d.h.enter(ctx, Thaw, id); err != nil {
 		return err
 	}
 	d.h.mu.Lock()
 	defer d.h.mu.Unlock()
-	_, err := d.h.attended(id)
+	g, err := d.h.attended(id)
+	if err == nil {
+		g.frozen = false
+	}
 	return err
+}
+
+// Freeze leaves a guest's file systems frozen, as a driver does that dies within CopyDisk.
+func (h *Host) Freeze(id string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if g := h.guests[id]; g != nil {
+		g.frozen = true
+	}
+}
+
+// Frozen tells whether Freeze was called since the guest was thawed.
+func (h *Host) Frozen(id string) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	g := h.guests[id]
+	return g != nil && g.frozen
 }
 
 // quiesce counts the copies that were made with still file systems.
