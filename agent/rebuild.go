@@ -66,7 +66,10 @@ func (a *Agent) rebuild(ctx context.Context, row *model.HostServer, p *progress,
 // started only once that is kept.
 func (a *Agent) rescue(ctx context.Context, row *model.HostServer, p *progress, power *hypervisor.Power) error {
 	want, have := row.Rescue, p.Rescue
-	if want == nil && have == nil || want != nil && have != nil && want.Revision == have.Revision {
+	if want == nil && have == nil {
+		return a.dropRescue(row.ID) // an agent may have died that had made it and not kept that
+	}
+	if want != nil && have != nil && want.Revision == have.Revision {
 		return nil
 	}
 	if want != nil {
@@ -92,10 +95,18 @@ func (a *Agent) rescue(ctx context.Context, row *model.HostServer, p *progress, 
 		if err := a.turnOff(ctx, row, power); err != nil {
 			return err
 		}
-		if err := os.Remove(filepath.Join(a.dir(row.ID), rescueFile)); err != nil && !errors.Is(err, os.ErrNotExist) {
-			return fmt.Errorf("remove the rescue disk: %w", err)
+		if err := a.dropRescue(row.ID); err != nil {
+			return err
 		}
 	}
 	p.Rescue, p.Started, p.Fault = want, false, nil
 	return a.keep(row.ID, p)
+}
+
+// dropRescue removes the disk that a guest is rescued from.
+func (a *Agent) dropRescue(server model.ID) error {
+	if err := os.Remove(filepath.Join(a.dir(server), rescueFile)); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("remove the rescue disk: %w", err)
+	}
+	return nil
 }
