@@ -151,18 +151,16 @@ func TestThawedByTheNextAgent(t *testing.T) {
 			if !g.host.Frozen(g.s.ID) {
 				t.Fatal("the guest is not frozen")
 			}
-			// The next one copies for ever, and freezes nothing.
-			f.host = fake.NewHost(fake.HostConfig{})
-			g.a = g.world.start(t, func(c *Config) { c.Hypervisor = f })
-			if wanted {
+			if wanted { // the next one copies for ever, and freezes nothing
+				f.host = fake.NewHost(fake.HostConfig{})
+				g.a = g.world.start(t, func(c *Config) { c.Hypervisor = f })
 				<-f.died
 			} else {
+				g.a = g.world.start(t, nil)
 				g.want(t, func(s *model.HostServer) { s.Saving = nil })
+				waitFor(t, "that nothing may be frozen", func() bool { p, _ := g.a.ledger.progressOf(g.s.ID); return !p.Frozen })
 			}
 			waitFor(t, "a guest that is thawed", func() bool { return !g.host.Frozen(g.s.ID) })
-			if !wanted {
-				waitFor(t, "that to be kept", func() bool { p, _ := g.a.ledger.progressOf(g.s.ID); return !p.Frozen })
-			}
 		})
 	}
 }

@@ -2,7 +2,8 @@
 # Installs the Debian packages that Yakumo needs and that are missing here.
 #
 #   scripts/deps.sh run    what a host, a server or a lab needs
-#   scripts/deps.sh test   the same, and what the tests need (stock clients, tools)
+#   scripts/deps.sh rbd    the same, and what a host with volumes in Ceph needs
+#   scripts/deps.sh test   run and rbd, and what the tests need (stock clients, tools)
 #
 # It says what it installs, stays silent when there is nothing to do, and never
 # starts a system-wide daemon: a lab brings its own, in namespaces of its own.
@@ -19,17 +20,24 @@ run=(
   novnc                         # the page for guests' screens
   cpio zstd syslinux syslinux-common mtools dosfstools fdisk e2fsprogs util-linux kmod
 )
+rbd=(
+  ceph-common                   # the engine's tools
+  qemu-block-extra              # QEMU's driver
+)
 test=(
   python3-openstackclient       # the stock client
   etcd-server                   # a real external etcd for the store's tests
   libvirt-clients               # virsh, beside which a benchmark moves a guest
   keepalived                    # VRRP between guests
-  ceph-mon ceph-osd ceph-common qemu-block-extra   # a small Ceph for volumes
+  "${rbd[@]}" ceph-mon ceph-osd # a small Ceph for volumes
   mmdebstrap                    # the Debian guest image of the nightly test
 )
 
 want=("${run[@]}")
-[ "${1:-run}" = test ] && want+=("${test[@]}")
+case ${1:-run} in
+  rbd) want+=("${rbd[@]}") ;;
+  test) want+=("${test[@]}") ;;
+esac
 
 missing=()
 for p in "${want[@]}"; do
