@@ -71,7 +71,10 @@ type HostInfo struct {
 	Servers        int               `json:"servers"`
 	Ports          int               `json:"ports"`
 	Capacity       struct {
-		VCPUs       int    `json:"vcpus"`
+		VCPUs     int `json:"vcpus"`
+		Dedicated []struct {
+			ID int `json:"id"`
+		} `json:"dedicated"`
 		MemoryMiB   int    `json:"memory_mib"`
 		DiskGiB     int    `json:"disk_gib"`
 		Accelerator string `json:"accelerator"`
@@ -106,7 +109,12 @@ func (c *Client) Hosts(ctx context.Context) ([]HostInfo, error) {
 func HostTable(hosts []HostInfo) [][]string {
 	rows := [][]string{{"NAME", "STATE", "ZONE", "TUNNEL", "VCPUS", "MEMORY", "DISK", "ACCEL", "SERVERS", "PORTS", "VERSION"}}
 	for _, h := range hosts {
-		rows = append(rows, []string{h.Name, h.State(), h.Zone, h.TunnelIP, strconv.Itoa(h.Capacity.VCPUs), strconv.Itoa(h.Capacity.MemoryMiB) + " MiB",
+		n := len(h.Capacity.Dedicated)
+		cpus := strconv.Itoa(h.Capacity.VCPUs - n)
+		if n > 0 {
+			cpus += "+" + strconv.Itoa(n) // that are kept for single guests
+		}
+		rows = append(rows, []string{h.Name, h.State(), h.Zone, h.TunnelIP, cpus, strconv.Itoa(h.Capacity.MemoryMiB) + " MiB",
 			strconv.Itoa(h.Capacity.DiskGiB) + " GiB", h.Capacity.Accelerator, strconv.Itoa(h.Servers), strconv.Itoa(h.Ports), h.Version})
 	}
 	return rows

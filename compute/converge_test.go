@@ -58,8 +58,11 @@ func (w *world) problem(snap store.Snapshot) string {
 	}
 	for h := range store.Hosts.All(snap) {
 		u := used[h.ID]
-		if u.VCPUs > 16*h.Capacity.VCPUs || u.MemoryMiB > int(1.5*float64(h.Capacity.MemoryMiB-512)) || u.DiskGiB > h.Capacity.DiskGiB {
+		if u.VCPUs > 16*h.Capacity.VCPUs || u.MemoryMiB > int(1.5*float64(h.Capacity.MemoryMiB-512)) || u.DiskGiB > h.Capacity.DiskGiB || u.PCPUs > len(h.Capacity.Dedicated) {
 			return fmt.Sprintf("host %s is promised %+v of %+v", h.Name, u, h.Capacity)
+		}
+		if sum, _ := compute.Used(snap, h.ID); sum != u {
+			return fmt.Sprintf("host %s: its servers take %+v, the sum is %+v", h.Name, u, sum)
 		}
 	}
 	// Each guest is on its server's host and on no other.
@@ -123,8 +126,10 @@ func TestEverythingConverges(t *testing.T) {
 		}
 	}
 	for _, l := range []string{"a", "b", "c"} {
-		w.host(l, failsOn(l), func(h *model.Host) { h.Capacity.MemoryMiB = 512 + 512 }) // 6 tiny servers each
+		w.host(l, failsOn(l), kept(3), func(h *model.Host) { h.Capacity.MemoryMiB = 512 + 512 }) // 6 tiny servers each
 	}
+	own := w.flavor
+	own.VCPUs, own.ExtraSpecs = 2, map[string]string{"hw:cpu_policy": "dedicated"} // one on each
 	var names = []string{"web", "web", "web", "fail a", "fail ab", "fail abc"}
 	acts := w.acts()
 	acts["shelve"] = func(tx *store.Tx, sc compute.Scope, id model.ID) (*model.Server, error) {
@@ -164,7 +169,8 @@ func TestEverythingConverges(t *testing.T) {
 			switch act {
 			case "create":
 				name := rapid.SampledFrom(names).Draw(rt, "name")
-				ids = append(ids, w.create(func(n *compute.NewServer) { n.Name = name }).ID)
+				f := rapid.SampledFrom([]*model.Flavor{&w.flavor, &w.flavor, &own}).Draw(rt, "flavor")
+				ids = append(ids, w.create(func(n *compute.NewServer) { n.Name, n.Flavor = name, f }).ID)
 			case "stop":
 				ok(act, w.do(w.c.Stop, pick()))
 			case "start":

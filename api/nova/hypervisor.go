@@ -92,7 +92,7 @@ func hypervisorBrief(c *api.Context, snap store.Snapshot, h *model.Host) object 
 	return object{"id": hostNumber(c, h), "hypervisor_hostname": h.Name, "state": upDown(store.HostUp(snap, h)), "status": enabled(h)}
 }
 
-// totals are what a host has and what is promised of it.
+// totals are what a host has and what is promised of it. Its CPUs are those that servers share: Nova's API tells of no others.
 type totals struct {
 	vcpus, vcpusUsed, memory, memoryUsed, disk, diskUsed, guests int
 	leastDisk                                                    int
@@ -101,7 +101,7 @@ type totals struct {
 func (d *dialect) totalsOf(snap store.Snapshot, h *model.Host) totals {
 	used, n := compute.Used(snap, h.ID)
 	t := totals{
-		vcpus: h.Capacity.VCPUs, vcpusUsed: used.VCPUs, memory: h.Capacity.MemoryMiB, memoryUsed: used.MemoryMiB + d.c.Ratios().ReservedMiB,
+		vcpus: h.Capacity.SharedCPUs(), vcpusUsed: used.VCPUs, memory: h.Capacity.MemoryMiB, memoryUsed: used.MemoryMiB + d.c.Ratios().ReservedMiB,
 		disk: h.Capacity.DiskGiB, diskUsed: used.DiskGiB, guests: n,
 	}
 	t.leastDisk = min(h.Capacity.DiskFreeGiB, t.disk-t.diskUsed)
