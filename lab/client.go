@@ -1,6 +1,7 @@
 package lab
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -92,8 +93,21 @@ func addresses(s *servers.Server) []string {
 	return out
 }
 
-// WriteClientFiles writes openrc and clouds.yaml with the administrator's credentials.
+// WriteClientFiles writes openrc and clouds.yaml with the administrator's credentials, into a folder that is made where it is not there.
 func (l *Lab) WriteClientFiles(dir string) error {
+	dir, err := filepath.Abs(dir)
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	if !slices.Contains(l.cfg.Files, dir) { // first: what is written is to be found again
+		l.cfg.Files = append(l.cfg.Files, dir)
+		if err := l.save(); err != nil {
+			return err
+		}
+	}
 	c := l.Credentials()
 	openrc := fmt.Sprintf(`# An administrator's credentials for the lab in %s; use: . %s
 export OS_AUTH_URL=%s
@@ -121,11 +135,18 @@ clouds:
 	return errors.Join(writeFile(filepath.Join(dir, "openrc"), []byte(openrc)), writeFile(filepath.Join(dir, "clouds.yaml"), []byte(clouds)))
 }
 
-// RemoveClientFiles removes what WriteClientFiles wrote.
-func RemoveClientFiles(dir string) error {
-	for _, f := range []string{"openrc", "clouds.yaml"} {
-		if err := os.Remove(filepath.Join(dir, f)); err != nil && !errors.Is(err, os.ErrNotExist) {
-			return err
+// RemoveClientFiles removes what WriteClientFiles wrote, and no other lab's; also where the lab could not be read, from the folder above it.
+func (l *Lab) RemoveClientFiles() error {
+	for _, dir := range append([]string{filepath.Dir(l.cfg.Dir)}, l.cfg.Files...) {
+		for _, f := range []string{"openrc", "clouds.yaml"} {
+			path := filepath.Join(dir, f)
+			b, err := os.ReadFile(path)
+			if err == nil && bytes.Contains(b, []byte("the lab in "+l.cfg.Dir+";")) {
+				err = os.Remove(path)
+			}
+			if err != nil && !errors.Is(err, os.ErrNotExist) {
+				return err
+			}
 		}
 	}
 	return nil

@@ -41,6 +41,8 @@ type Config struct {
 	Containers int `json:"containers,omitempty"`
 	// Underlay are the underlay addresses of hosts that were renumbered, by host.
 	Underlay map[string]string `json:"underlay,omitempty"`
+	// Files are the folders that WriteClientFiles has written to, absolute.
+	Files []string `json:"files,omitempty"`
 	// ServerArgs and AgentArgs are added to the commands, for tests.
 	ServerArgs []string `json:"server_args,omitempty"`
 	AgentArgs  []string `json:"agent_args,omitempty"`
@@ -114,6 +116,9 @@ func New(cfg Config) (*Lab, error) {
 		}
 		if cfg.Emulator == "" {
 			cfg.Emulator = old.cfg.Emulator
+		}
+		if cfg.Files == nil {
+			cfg.Files = old.cfg.Files
 		}
 		if cfg.Underlay == nil {
 			cfg.Underlay = old.cfg.Underlay

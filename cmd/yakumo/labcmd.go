@@ -30,7 +30,7 @@ type labUp struct {
 	Containers int      `help:"How many of the hosts, the last ones, run containers instead of virtual machines; a lab keeps what it was made with."`
 	Emulator   string   `help:"The QEMU that guests run on, an absolute path; default: libvirt's choice; a lab keeps what it was made with." type:"path"`
 	API        string   `help:"Loopback address and port of the API." default:"127.0.0.1:8780"`
-	Files      string   `help:"Where openrc and clouds.yaml are written; default: the folder above the lab's." type:"path"`
+	Files      string   `help:"Where openrc and clouds.yaml are written, and removed from by down; made where it is not there; default: the folder above the lab's." type:"path"`
 	AgentArgs  []string `help:"Arguments added to each agent's command." hidden:"" sep:"none"`
 }
 
@@ -41,12 +41,15 @@ func (c *labUp) Run(ctx context.Context, l *labCmd) error {
 	if err != nil {
 		return err
 	}
-	if err := lb.Up(ctx); err != nil {
-		return err
-	}
 	files := c.Files
 	if files == "" {
 		files = filepath.Dir(lb.Dir())
+	}
+	if err := os.MkdirAll(files, 0o755); err != nil { // no lab is begun whose files have no place
+		return err
+	}
+	if err := lb.Up(ctx); err != nil {
+		return err
 	}
 	if err := lb.WriteClientFiles(files); err != nil {
 		return err
@@ -67,7 +70,7 @@ func (c *labDown) Run(l *labCmd) error {
 	if err := lb.Down(); err != nil {
 		return err
 	}
-	return lab.RemoveClientFiles(filepath.Dir(l.Dir))
+	return lb.RemoveClientFiles()
 }
 
 type labStatus struct {
