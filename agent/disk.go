@@ -42,6 +42,14 @@ func (q QemuImg) Flatten(ctx context.Context, path, from string) error {
 	return nil
 }
 
+// Unpack makes a raw file at path of what the qcow2 from holds.
+func (q QemuImg) Unpack(ctx context.Context, path, from string) error {
+	if err := q.run(ctx, "convert", "-q", "-f", "qcow2", "-O", "raw", from, path); err != nil {
+		return fmt.Errorf("copy disk %s: %w", from, err)
+	}
+	return nil
+}
+
 func (q QemuImg) run(ctx context.Context, args ...string) error {
 	name := q.Path
 	if name == "" {

@@ -131,6 +131,13 @@ func (v *volumeKeeper) fill(ctx context.Context, e block.Engine, row *model.Host
 		}
 		defer release()
 		from = block.Source{File: path, Format: row.Image.Format}
+	case row.Backup != nil && row.Backup.Format == model.BackupChunks:
+		path, err := v.assemble(ctx, *row.Backup)
+		if err != nil {
+			return err
+		}
+		defer os.Remove(path)
+		from = block.Source{File: path, Format: "raw"}
 	case row.Backup != nil:
 		path, err := v.download(ctx, *row.Backup)
 		if err != nil {
@@ -331,7 +338,7 @@ func (v *volumeKeeper) sweep() {
 	}
 }
 
-// download fetches a backup. Its bytes are checked by what reads them: a stream that breaks off is an error.
+// download fetches a backup of the older form, a qcow2. Its bytes are checked by what reads them: a stream that breaks off is an error.
 func (v *volumeKeeper) download(ctx context.Context, b model.HostBlob) (path string, err error) {
 	if !isFileName(b.ID) || !isFileName(b.BlobID) {
 		return "", fault.New(fault.Invalid, "Backup %s could not be found.", b.ID)
@@ -365,34 +372,13 @@ func (v *volumeKeeper) upload(ctx context.Context, e block.Engine, row *model.Ho
 	if !isFileName(b.ID) {
 		return out, fault.New(fault.Invalid, "%q is no id.", b.ID)
 	}
-	path := v.scratch(b.ID)
-	err := forget(path)
+	send := v.sendFile
+	if b.Format == model.BackupChunks {
+		send = v.sendBackup
+	}
+	n, err := send(ctx, e, row.ID, b)
 	if err == nil {
-		err = e.Export(ctx, row.ID, b.SnapshotID, b.Format, path)
-	}
-	if fault.Is(err, fault.Conflict) && b.SnapshotID == "" && b.Format == "qcow2" {
-		if copied, cerr := v.copyOut(ctx, row.ID, path); copied || cerr != nil {
-			err = cerr
-		}
-	}
-	var f *os.File
-	if err == nil {
-		f, err = os.Open(path)
-	}
-	if err == nil {
-		defer f.Close()
-		var st os.FileInfo
-		if st, err = f.Stat(); err == nil {
-			kind := link.UploadImage
-			if b.Backup {
-				kind = link.UploadBackup
-			}
-			out.Bytes = st.Size()
-			err = v.a.link.Upload(ctx, kind, b.ID, out.Bytes, f)
-		}
-	}
-	if err = errors.Join(err, forget(path)); err == nil {
-		out.Done = true
+		out.Done, out.Bytes = true, n
 		return out, nil
 	}
 	if kind := fault.KindOf(err); kind == fault.Unavailable || kind == fault.Internal && !v.last(row.ID, row.Generation) {
@@ -403,8 +389,40 @@ func (v *volumeKeeper) upload(ctx context.Context, e block.Engine, row *model.Ho
 	if !ok {
 		text = "The volume could not be sent to the image store."
 	}
-	out.Bytes, out.Fault = 0, &model.Fault{Code: 500, Message: text, Details: err.Error(), At: v.a.now()}
+	out.Fault = &model.Fault{Code: 500, Message: text, Details: err.Error(), At: v.a.now()}
 	return out, nil
+}
+
+// sendFile sends a file of what a volume, or a snapshot of it, holds, and gives its length.
+func (v *volumeKeeper) sendFile(ctx context.Context, e block.Engine, volume model.ID, b model.HostBlob) (int64, error) {
+	path := v.scratch(b.ID)
+	if err := forget(path); err != nil {
+		return 0, err
+	}
+	defer forget(path)
+	err := e.Export(ctx, volume, b.SnapshotID, b.Format, path)
+	if fault.Is(err, fault.Conflict) && b.SnapshotID == "" && b.Format == "qcow2" {
+		if copied, cerr := v.copyOut(ctx, volume, path); copied || cerr != nil {
+			err = cerr
+		}
+	}
+	if err != nil {
+		return 0, err
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return 0, err
+	}
+	defer f.Close()
+	st, err := f.Stat()
+	if err != nil {
+		return 0, err
+	}
+	kind := link.UploadImage
+	if b.Backup {
+		kind = link.UploadBackup
+	}
+	return st.Size(), v.a.link.Upload(ctx, kind, b.ID, st.Size(), f)
 }
 
 // forget removes a file; absent is success.

@@ -104,7 +104,7 @@ func volumeRow(snap store.Snapshot, id, host model.ID) model.HostRow {
 	case from.BackupID != "":
 		r.Backup = &model.HostBlob{ID: from.BackupID, Backup: true}
 		if b, ok := store.VolumeBackups.Get(snap, from.BackupID); ok {
-			r.Backup.BlobID, r.Backup.Format = b.BlobID, backupFormat
+			r.Backup.BlobID, r.Backup.Format, r.Backup.Below = b.BlobID, cmp.Or(b.Format, oldBackup), below(snap, b, mostBelow)
 		}
 	}
 	for s := range store.VolumeSnapshots.List(snap, "volume", id) {
@@ -113,7 +113,7 @@ func volumeRow(snap store.Snapshot, id, host model.ID) model.HostRow {
 	slices.SortFunc(r.Snapshots, func(a, b model.HostSnapshot) int { return cmp.Compare(a.ID, b.ID) })
 	for b := range store.VolumeBackups.List(snap, "volume", id) {
 		if b.State == "creating" && !b.Deleted {
-			r.Uploads = append(r.Uploads, model.HostBlob{ID: b.ID, BlobID: b.BlobID, SnapshotID: b.SnapshotID, Format: backupFormat, Backup: true})
+			r.Uploads = append(r.Uploads, model.HostBlob{ID: b.ID, BlobID: b.BlobID, SnapshotID: b.SnapshotID, Format: cmp.Or(b.Format, oldBackup), Backup: true, Below: below(snap, b, 1)})
 		}
 	}
 	r.Uploads = append(r.Uploads, v.Uploads...)
@@ -121,8 +121,27 @@ func volumeRow(snap store.Snapshot, id, host model.ID) model.HostRow {
 	return r
 }
 
-// backupFormat is what backups are kept as: holes cost nothing.
-const backupFormat = "qcow2"
+// oldBackup is what backups were kept as that do not say.
+const oldBackup = "qcow2"
+
+// mostBelow is more backups than any builds on.
+const mostBelow = 1 << 12
+
+// below gives the newest n backups that a backup builds on, the oldest first.
+func below(snap store.Snapshot, b *model.VolumeBackup, n int) []model.HostBlob {
+	var out []model.HostBlob
+	for len(out) < n && b.ParentID != "" {
+		parent, ok := store.VolumeBackups.Get(snap, b.ParentID)
+		if !ok {
+			out = append(out, model.HostBlob{ID: b.ParentID, Backup: true}) // which the host cannot find either
+			break
+		}
+		out = append(out, model.HostBlob{ID: parent.ID, BlobID: parent.BlobID, Format: cmp.Or(parent.Format, oldBackup), Backup: true})
+		b = parent
+	}
+	slices.Reverse(out)
+	return out
+}
 
 // disksOf gives the volumes of a server as its host needs them.
 func disksOf(snap store.Snapshot, s *model.Server) []model.HostDisk {
@@ -203,13 +222,24 @@ func (c change) snapshotChanged(id model.ID, rs []*model.VolumeSnapshot) {
 	}
 }
 
-// backupChanged marks the volumes whose rows name a backup: that which it is made of, and those filled from it.
+// backupChanged marks the volumes whose rows name a backup: that which it is made of, those filled from it, and those of backups that build on it.
 func (c change) backupChanged(id model.ID, rs []*model.VolumeBackup) {
 	for _, b := range rs {
 		c.volume(b.VolumeID)
 	}
-	for v := range store.Volumes.List(c.now, "backup", id) {
-		c.volume(v.ID)
+	seen := map[model.ID]bool{}
+	for wait := []model.ID{id}; len(wait) > 0; wait = wait[1:] {
+		if seen[wait[0]] {
+			continue
+		}
+		seen[wait[0]] = true
+		for v := range store.Volumes.List(c.now, "backup", wait[0]) {
+			c.volume(v.ID)
+		}
+		for b := range store.VolumeBackups.List(c.now, "parent", wait[0]) {
+			c.volume(b.VolumeID)
+			wait = append(wait, b.ID)
+		}
 	}
 }
 

@@ -49,7 +49,7 @@ func volumeActions(c cloud, hosts []model.ID) map[string]func(*rapid.T) {
 		},
 		"put backup": func(rt *rapid.T) {
 			n := rapid.IntRange(1, 2).Draw(rt, "n")
-			b := &model.VolumeBackup{Meta: model.Meta{ID: fmt.Sprintf("b%d", n)}, VolumeID: vols[n], BlobID: fmt.Sprint("blob", rapid.IntRange(1, 2).Draw(rt, "blob")),
+			b := &model.VolumeBackup{Meta: model.Meta{ID: fmt.Sprintf("b%d", n)}, VolumeID: vols[n], BlobID: fmt.Sprint("blob", rapid.IntRange(1, 2).Draw(rt, "blob")), ParentID: rapid.SampledFrom([]string{"", fmt.Sprintf("b%d", n-1)}).Draw(rt, "parent"),
 				State: rapid.SampledFrom([]string{"creating", "available"}).Draw(rt, "state")}
 			c.do(func(tx *store.Tx) error { return store.VolumeBackups.Put(tx, b) })
 		},

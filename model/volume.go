@@ -144,7 +144,14 @@ type VolumeBackup struct {
 	Zone     string            `json:"zone,omitempty"`
 	Metadata map[string]string `json:"metadata,omitempty"`
 	DataAt   time.Time         `json:"data_at"` // when the bytes were as they are in it
+	// ParentID is the backup that it builds on, keeping what differs; "": it is whole.
+	ParentID ID `json:"parent_id,omitempty"`
+	// Format is BackupChunks; "" is qcow2, of clouds of before: whole, and nothing builds on it.
+	Format string `json:"format,omitempty"`
 }
+
+// BackupChunks is the form of backups: pieces by their digests (package block/chunk).
+const BackupChunks = "chunks"
 
 // VolumeType is a kind of volume that an administrator offers.
 type VolumeType struct {
@@ -264,8 +271,10 @@ type HostBlob struct {
 	ID         ID     `json:"id"`                    // of the backup or image that it belongs to
 	BlobID     ID     `json:"blob_id,omitempty"`     // chosen by whoever asks for it
 	SnapshotID ID     `json:"snapshot_id,omitempty"` // upload: of this snapshot; "": of the volume
-	Format     string `json:"format,omitempty"`      // qcow2 or raw
+	Format     string `json:"format,omitempty"`      // qcow2, raw, or of a backup BackupChunks
 	Backup     bool   `json:"backup,omitempty"`      // it is of a backup, not of an image
+	// Below are the backups that it builds on, the oldest first; of one that is to be made, the newest of them alone.
+	Below []HostBlob `json:"below,omitempty"`
 }
 
 // VolumeReport is what a host says of a volume.

@@ -213,6 +213,7 @@ var (
 
 	VolumeBackups = Define("volume_backup", func(r *model.VolumeBackup) string { return r.ID },
 		By("blob", func(r *model.VolumeBackup) []string { return some(r.BlobID) }),
+		By("parent", func(r *model.VolumeBackup) []string { return some(r.ParentID) }),
 		Counted("project", func(r *model.VolumeBackup) []string { return []string{r.ProjectID} }),
 		By("volume", func(r *model.VolumeBackup) []string { return []string{r.VolumeID} }))
 

@@ -2,6 +2,7 @@ package volume
 
 import (
 	"cmp"
+	"time"
 
 	"yakumo/fault"
 	"yakumo/model"
@@ -28,21 +29,15 @@ type NewBackup struct {
 
 // CreateBackup copies a volume to the image store.
 //
-// Errors: fault.NotFound; fault.Invalid for another state, and for an incremental backup, which is not made;
-// fault.OverQuota.
+// An incremental one keeps what differs from the newest that there is.
+//
+// Errors: fault.NotFound; fault.Invalid for another state, and for an incremental backup where there is none to build on; fault.OverQuota.
 func (v *Volumes) CreateBackup(tx *store.Tx, sc Scope, n NewBackup) (*model.VolumeBackup, error) {
 	var out *model.VolumeBackup
 	_, err := v.change(tx, sc, n.VolumeID, true, func(x *model.Volume) error {
 		at := v.now()
 		state := x.Status.State
 		switch {
-		case n.Incremental:
-			for b := range store.VolumeBackups.List(tx, "volume", x.ID) {
-				if b.State == Available {
-					return fault.New(fault.Invalid, "Invalid backup: Incremental backups are not made by this cloud; make a full one.")
-				}
-			}
-			return fault.New(fault.Invalid, "Invalid backup: No backups available to do an incremental backup.")
 		case n.SnapshotID != "":
 			s, err := GetSnapshot(tx, sc, n.SnapshotID)
 			if err != nil {
@@ -63,6 +58,15 @@ func (v *Volumes) CreateBackup(tx *store.Tx, sc Scope, n NewBackup) (*model.Volu
 		if state != Available && state != InUse {
 			return fault.New(fault.Invalid, "Invalid volume: Volume to be backed up must be available or in-use, but the current status is \"%s\".", state)
 		}
+		parent := model.ID("")
+		if n.Incremental {
+			b, err := newest(tx, x.ID, n.SnapshotID != "", at)
+			if err != nil {
+				return err
+			}
+			tx.Mark(sourceMark(b.ID))
+			parent = b.ID
+		}
 		if err := metadataFits(n.Metadata); err != nil {
 			return err
 		}
@@ -70,7 +74,7 @@ func (v *Volumes) CreateBackup(tx *store.Tx, sc Scope, n NewBackup) (*model.Volu
 			return err
 		}
 		out = &model.VolumeBackup{Meta: model.NewMeta(x.ProjectID, n.Name, v.now()), VolumeID: x.ID, SnapshotID: n.SnapshotID, SizeGiB: x.SizeGiB,
-			Container: cmp.Or(n.Container, "volumebackups"), State: Creating, UserID: sc.UserID, Zone: cmp.Or(n.Zone, x.Zone), Metadata: cloneMap(n.Metadata), DataAt: at}
+			Container: cmp.Or(n.Container, "volumebackups"), State: Creating, UserID: sc.UserID, Zone: cmp.Or(n.Zone, x.Zone), Metadata: cloneMap(n.Metadata), DataAt: at, ParentID: parent, Format: model.BackupChunks}
 		out.Description = n.Description
 		if n.SnapshotID == "" {
 			x.Status.State = BackingUp
@@ -78,6 +82,43 @@ func (v *Volumes) CreateBackup(tx *store.Tx, sc Scope, n NewBackup) (*model.Volu
 		return store.VolumeBackups.Put(tx, out)
 	})
 	return out, err
+}
+
+// maxChain is how many backups one may build on: they are told to a host in one row.
+const maxChain = 1000
+
+// newest gives the backup that the next incremental one of a volume builds on: the newest, where before is set of what was before the time at.
+func newest(r store.Reader, volume model.ID, before bool, at time.Time) (*model.VolumeBackup, error) {
+	var out *model.VolumeBackup
+	for b := range store.VolumeBackups.List(r, "volume", volume) {
+		fits := b.State == Available && b.Format == model.BackupChunks && b.BlobID != "" && (!before || b.DataAt.Before(at))
+		if fits && (out == nil || b.DataAt.After(out.DataAt)) {
+			out = b
+		}
+	}
+	if out == nil {
+		return nil, fault.New(fault.Invalid, "Invalid backup: No backups available to do an incremental backup.")
+	}
+	n, b := 1, out
+	for ; b.ParentID != ""; n++ {
+		parent, ok := store.VolumeBackups.Get(r, b.ParentID)
+		if !ok {
+			return nil, fault.New(fault.Invalid, "Invalid backup: Backup %s, on which %s builds, is gone. Make a full one.", b.ParentID, b.ID)
+		}
+		b = parent
+	}
+	if n >= maxChain {
+		return nil, fault.New(fault.Invalid, "Invalid backup: %d backups build on each other, as many as may. Make a full one.", n)
+	}
+	return out, nil
+}
+
+// Dependent tells whether other backups build on a backup.
+func Dependent(r store.Reader, id model.ID) bool {
+	for range store.VolumeBackups.List(r, "parent", id) {
+		return true
+	}
+	return false
 }
 
 func (v *Volumes) changeBackup(tx *store.Tx, sc Scope, id model.ID, f func(*model.VolumeBackup) error) (*model.VolumeBackup, error) {
@@ -122,6 +163,9 @@ func (v *Volumes) DeleteBackup(tx *store.Tx, sc Scope, id model.ID, force bool) 
 		return fault.New(fault.Invalid, "Invalid backup: Backup status must be available or error")
 	}
 	tx.Guard(sourceMark(id))
+	if Dependent(tx, id) {
+		return fault.New(fault.Invalid, "Invalid backup: Incremental backups exist for this backup.")
+	}
 	for x := range store.Volumes.List(tx, "backup", id) {
 		if x.Status.State == Creating || x.Status.State == RestoringBackup {
 			return fault.New(fault.Invalid, "Invalid backup: Backup %s is being restored.", id)

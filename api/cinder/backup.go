@@ -105,15 +105,15 @@ func backupShort(c *api.Context, x *model.VolumeBackup) object {
 	return object{"id": x.ID, "name": orNull(x.Name), "links": links(c, "backups/"+x.ID)}
 }
 
-func backupShown(c *api.Context, _ store.Reader, x *model.VolumeBackup) object {
+func backupShown(c *api.Context, r store.Reader, x *model.VolumeBackup) object {
 	o := backupShort(c, x)
 	reason := any(nil)
 	if x.Fault != nil {
 		reason = x.Fault.Message
 	}
 	for k, v := range (object{"status": x.State, "size": x.SizeGiB, "object_count": 1, "availability_zone": x.Zone, "container": x.Container, "created_at": stamp(x.CreatedAt),
-		"updated_at": changed(&x.Meta), "description": orNull(x.Description), "fail_reason": reason, "volume_id": x.VolumeID, "is_incremental": false,
-		"has_dependent_backups": false, "snapshot_id": orNull(x.SnapshotID), "data_timestamp": stamp(x.DataAt)}) {
+		"updated_at": changed(&x.Meta), "description": orNull(x.Description), "fail_reason": reason, "volume_id": x.VolumeID, "is_incremental": x.ParentID != "",
+		"has_dependent_backups": volume.Dependent(r, x.ID), "snapshot_id": orNull(x.SnapshotID), "data_timestamp": stamp(x.DataAt)}) {
 		o[k] = v
 	}
 	if at(c, 43) {

@@ -227,9 +227,18 @@ func TestSnapshotsAndBackups(t *testing.T) {
 	c.until("red", "/volumes/"+v, "volume.status", "in-use")
 	c.want(202, "red", "", "POST", "/volumes/"+v+"/action", object{"os-detach": object{}})
 
-	if a := c.want(400, "red", "", "POST", "/backups", object{"backup": object{"volume_id": v, "incremental": true}}); !strings.Contains(a.raw, "Incremental backups are not made") {
+	more := c.want(202, "red", "", "POST", "/backups", object{"backup": object{"volume_id": v, "incremental": true, "force": true}}).str("backup.id")
+	if a := c.until("red", "/backups/"+more, "backup.status", "available"); a.get("backup.is_incremental") != true || a.get("backup.has_dependent_backups") != false {
 		t.Errorf("%s", a.raw)
 	}
+	if a := c.want(200, "red", "", "GET", "/backups/"+b, nil); a.get("backup.is_incremental") != false || a.get("backup.has_dependent_backups") != true {
+		t.Errorf("%s", a.raw)
+	}
+	if a := c.want(400, "red", "", "DELETE", "/backups/"+b, nil); !strings.Contains(a.raw, "Incremental backups exist for this backup.") {
+		t.Errorf("%s", a.raw)
+	}
+	c.want(202, "red", "", "DELETE", "/backups/"+more, nil)
+	c.gone("red", "/backups/"+more)
 	small := c.volume(nil)
 	c.want(202, "red", "", "POST", "/volumes/"+v+"/action", object{"os-extend": object{"new_size": 3}})
 	c.until("red", "/volumes/"+v, "volume.status", "available")

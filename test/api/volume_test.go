@@ -202,7 +202,12 @@ func stockCopies(s *stock) {
 	}
 	s.until("volume show $from", "status", "available")
 	s.until("volume backup show $backup", "status", "available")
-	s.refused("Incremental backups are not made", "volume backup create --incremental $v")
+	s.make("more", "volume backup create --incremental --name more $v")
+	s.until("volume backup show $more", "status", "available")
+	s.wants("volume backup show $more", "is_incremental=True", "has_dependent_backups=False")
+	s.wants("volume backup show $backup", "is_incremental=False", "has_dependent_backups=True")
+	s.refused("Incremental backups exist for this backup", "volume backup delete $backup")
+	s.do("volume backup delete $more")
 	s.do("volume backup delete $backup")
 	s.do("volume delete $from")
 	s.do("volume delete --purge $v")
