@@ -110,10 +110,13 @@ func TestMoveWithoutAnAnswer(t *testing.T) {
 	ctx, cancel := context.WithTimeout(context.Background(), hypertest.Deadline)
 	defer cancel()
 	g := a.Guest(t)
+	own, others := cpusHere(t)
+	g.CPUs = hypervisor.HostCPUs{Pins: map[int]int{0: own}, Emulator: others}
 	if err := errors.Join(from.Ensure(ctx, g), from.Start(ctx, g.ID)); err != nil {
 		t.Fatal(err)
 	}
 	twin := b.Twin(t, g)
+	twin.CPUs = hypervisor.HostCPUs{Pins: map[int]int{0: others[0]}, Emulator: []int{own}} // there it has others
 	r, err := to.Receive(ctx, twin)
 	if err != nil {
 		t.Fatal(err)
@@ -136,6 +139,7 @@ func TestMoveWithoutAnAnswer(t *testing.T) {
 	}
 	for s := range arrived {
 		if s.Power == hypervisor.Running {
+			wantPinned(t, b.GuestPID(t, twin.Name), "CPU 0/", others[0], []int{own})
 			break
 		}
 	}
