@@ -114,12 +114,3 @@ func fill(left []hypervisor.CPU, node, n int) (out []hypervisor.CPU) {
 	}
 	return out
 }
-
-// nodesOf counts a host's NUMA nodes.
-func nodesOf(host []hypervisor.CPU) int {
-	seen := map[int]bool{}
-	for _, c := range host {
-		seen[c.Node] = true
-	}
-	return len(seen)
-}

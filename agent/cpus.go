@@ -17,8 +17,10 @@ import (
 type cpus struct {
 	a *Agent
 
-	mu   sync.Mutex       // held from the look at what is free until it is kept who has it
-	host []hypervisor.CPU // all; nil: the hypervisor has not told yet
+	mu     sync.Mutex       // held from the look at what is free until it is kept who has it
+	kept   []hypervisor.CPU // for guests that have CPUs for themselves
+	shared []int            // the numbers of the others
+	nodes  int              // NUMA nodes of the host; 0: the hypervisor has not told yet
 }
 
 // ownCPUs are CPUs of the host that a guest has for itself.
@@ -44,63 +46,62 @@ func (o *ownCPUs) serves(want model.Processors, kept []hypervisor.CPU) bool {
 		})
 }
 
-// processorsOf reads what a server asks of the host's CPUs.
-func processorsOf(row *model.HostServer) (model.Processors, error) {
-	p, wrong := model.ProcessorsOf(row.VCPUs, row.ExtraSpecs, row.Image.Hardware)
-	if wrong != "" {
-		return p, fault.New(fault.Invalid, "The server cannot run as its flavor or image asks: %s", wrong)
-	}
-	return p, nil
+// processorsOf reads what a server asks of the host's CPUs. What cannot be is refused before there is such a server; one that is older than
+// that rule shares.
+func processorsOf(row *model.HostServer) model.Processors {
+	p, _ := model.ProcessorsOf(row.VCPUs, row.ExtraSpecs, row.Image.Hardware)
+	return p
 }
 
 // learn keeps what the hypervisor said of the host's CPUs.
 func (c *cpus) learn(host []hypervisor.CPU) {
 	c.mu.Lock()
-	c.host = host
-	c.mu.Unlock()
+	defer c.mu.Unlock()
+	c.divide(host)
 }
 
-// divided gives the CPUs that are kept for single guests, and the numbers of the others. The caller holds mu.
-func (c *cpus) divided(ctx context.Context) (kept []hypervisor.CPU, shared []int, err error) {
-	if len(c.a.cfg.Dedicated) == 0 {
-		return nil, nil, nil
-	}
-	if c.host == nil {
-		all, err := c.a.cfg.Hypervisor.Capacity(ctx)
-		if err != nil {
-			return nil, nil, fmt.Errorf("learn the host's CPUs: %w", err)
-		}
-		if c.host = all.CPUs; c.host == nil {
-			return nil, nil, fault.New(fault.Unavailable, "The hypervisor does not tell which CPUs the host has.")
-		}
-	}
-	kept, shared = divide(c.host, c.a.cfg.Dedicated)
-	return kept, shared, nil
-}
-
-// divide parts a host's CPUs into those that are kept and the numbers of the others. What is to be kept and is not there counts for nothing.
-func divide(host []hypervisor.CPU, dedicated []int) (kept []hypervisor.CPU, shared []int) {
+// divide parts the host's CPUs. What is to be kept and is not there counts for nothing. The caller holds mu.
+func (c *cpus) divide(host []hypervisor.CPU) {
+	nodes := map[int]bool{}
+	c.kept, c.shared = nil, nil
 	for _, x := range host {
-		if slices.Contains(dedicated, x.ID) {
-			kept = append(kept, x)
+		nodes[x.Node] = true
+		if slices.Contains(c.a.cfg.Dedicated, x.ID) {
+			c.kept = append(c.kept, x)
 		} else {
-			shared = append(shared, x.ID)
+			c.shared = append(c.shared, x.ID)
 		}
 	}
-	return kept, shared
+	c.nodes = len(nodes)
+}
+
+// known sees to it that the host's CPUs are divided, where any are to be kept. The caller holds mu.
+func (c *cpus) known(ctx context.Context) error {
+	if len(c.a.cfg.Dedicated) == 0 || c.nodes > 0 {
+		return nil
+	}
+	all, err := c.a.cfg.Hypervisor.Capacity(ctx)
+	if err != nil {
+		return fmt.Errorf("learn the host's CPUs: %w", err)
+	}
+	if c.divide(all.CPUs); c.nodes == 0 {
+		return fault.New(fault.Unavailable, "The hypervisor does not tell which CPUs the host has.")
+	}
+	return nil
 }
 
 // of gives the CPUs that a guest with this progress runs on.
 func (c *cpus) of(ctx context.Context, row *model.HostServer, own *ownCPUs) (hypervisor.HostCPUs, error) {
-	want, err := processorsOf(row)
-	if err != nil {
-		return hypervisor.HostCPUs{}, err
-	}
+	want := processorsOf(row)
 	c.mu.Lock()
-	_, shared, err := c.divided(ctx)
+	err := c.known(ctx)
+	shared := c.shared
 	c.mu.Unlock()
 	if err != nil {
 		return hypervisor.HostCPUs{}, err
+	}
+	if len(c.a.cfg.Dedicated) == 0 {
+		shared = nil // on any
 	}
 	h := hypervisor.HostCPUs{Shared: shared}
 	if own == nil || len(own.Pins) == 0 {
@@ -122,10 +123,7 @@ func (c *cpus) of(ctx context.Context, row *model.HostServer, own *ownCPUs) (hyp
 
 // assign sees to it that a guest that is not on has the CPUs for itself that it asks for, and keeps which. Those that it has it keeps.
 func (c *cpus) assign(ctx context.Context, row *model.HostServer, p *progress) error {
-	want, err := processorsOf(row)
-	if err != nil {
-		return err
-	}
+	want := processorsOf(row)
 	if len(want.Dedicated) == 0 && p.CPUs == nil {
 		return nil
 	}
@@ -135,8 +133,7 @@ func (c *cpus) assign(ctx context.Context, row *model.HostServer, p *progress) e
 		p.CPUs = nil
 		return c.a.keep(row.ID, p)
 	}
-	kept, _, err := c.divided(ctx)
-	if err != nil || p.CPUs.serves(want, kept) {
+	if err := c.known(ctx); err != nil || p.CPUs.serves(want, c.kept) {
 		return err
 	}
 	if _, ok := c.a.cfg.Hypervisor.(hypervisor.Pinner); !ok {
@@ -151,7 +148,7 @@ func (c *cpus) assign(ctx context.Context, row *model.HostServer, p *progress) e
 		return err
 	}
 	without := func(used map[int]bool) (out []hypervisor.CPU) {
-		for _, x := range kept {
+		for _, x := range c.kept {
 			if !used[x.ID] {
 				out = append(out, x)
 			}
@@ -159,13 +156,13 @@ func (c *cpus) assign(ctx context.Context, row *model.HostServer, p *progress) e
 		return out
 	}
 	free := without(taken)
-	own, ok := choose(free, cells, want.Emulator == "isolate", nodesOf(c.host))
+	own, ok := choose(free, cells, want.Emulator == "isolate", c.nodes)
 	if !ok {
 		maps.DeleteFunc(taken, func(id int, _ bool) bool { return leaving[id] })
 		if len(without(taken)) >= want.Own() {
 			return fmt.Errorf("CPUs of guests that are about to be gone from here: %w", errWaiting)
 		}
-		return fault.New(fault.Conflict, "The server asks for %d CPUs for itself, and %d of the %d that the host keeps for such are free.", want.Own(), len(free), len(kept))
+		return fault.New(fault.Conflict, "The server asks for %d CPUs for itself, and %d of the %d that the host keeps for such are free.", want.Own(), len(free), len(c.kept))
 	}
 	p.CPUs = &own
 	if err := c.a.keep(row.ID, p); err != nil {
@@ -212,8 +209,7 @@ func (c *cpus) unknown(id model.ID, p *progress) bool {
 	if p.CPUs != nil || row == nil {
 		return false
 	}
-	want, wrong := model.ProcessorsOf(row.VCPUs, row.ExtraSpecs, row.Image.Hardware)
-	return wrong == "" && len(want.Dedicated) > 0
+	return len(processorsOf(row).Dedicated) > 0
 }
 
 // seen gives the CPUs that a guest has for itself by its definition; none where there is no such guest any more.
@@ -275,9 +271,8 @@ func cellsOf(row *model.HostServer, want model.Processors) ([][]int, error) {
 func (c *cpus) told() []model.HostCPU {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	kept, _ := divide(c.host, c.a.cfg.Dedicated)
 	var out []model.HostCPU
-	for _, x := range kept {
+	for _, x := range c.kept {
 		out = append(out, model.HostCPU{ID: x.ID, Node: x.Node, Siblings: x.Siblings})
 	}
 	return out

@@ -199,10 +199,7 @@ func (in *instance) metaData(version string) ([]byte, error) {
 		d.Devices = &list
 	}
 	if since("2020-10-14") {
-		own := []int{}
-		if p, err := processorsOf(in.row); err == nil {
-			own = append(own, p.Dedicated...)
-		}
+		own := append([]int{}, processorsOf(in.row).Dedicated...)
 		d.DedicatedCPUs = &own
 	}
 	if in.row.PublicKey != "" {

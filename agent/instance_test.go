@@ -6,6 +6,7 @@ import (
 	"maps"
 	"net/http/httptest"
 	"net/netip"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -78,7 +79,7 @@ func TestPassword(t *testing.T) {
 // before, and the config drive has the same.
 func TestVersionsHaveWhatTheyHad(t *testing.T) {
 	in := &instance{seed: []byte("seed"), row: &model.HostServer{ID: model.NewID(), Name: "a", ProjectID: "p", Zone: "z", UserData: "aGk=", LaunchIndex: 3,
-		Reservation: "r-abc", VendorData: json.RawMessage(`{"proxy":"http://x"}`)}}
+		VCPUs: 2, ExtraSpecs: map[string]string{"hw:cpu_policy": "mixed", "hw:cpu_dedicated_mask": "1"}, Reservation: "r-abc", VendorData: json.RawMessage(`{"proxy":"http://x"}`)}}
 	members := map[string]string{"random_seed": "2013-04-04", "project_id": "2015-10-15", "devices": "2016-06-30", "dedicated_cpus": "2020-10-14"}
 	files := map[string]string{"meta_data.json": "2012-08-10", "user_data": "2012-08-10", "password": "2013-04-04", "vendor_data.json": "2013-10-17",
 		"network_data.json": "2015-10-15", "vendor_data2.json": "2016-10-06"}
@@ -105,6 +106,9 @@ func TestVersionsHaveWhatTheyHad(t *testing.T) {
 			if _, there := doc[name]; there != (v.name == "latest" || v.name >= since) {
 				t.Errorf("%s: meta_data.json has %v", v.name, slices.Sorted(maps.Keys(doc)))
 			}
+		}
+		if own, there := doc["dedicated_cpus"]; there && !reflect.DeepEqual(own, []any{1.0}) {
+			t.Errorf("%s: its own CPUs are %v", v.name, own)
 		}
 		if doc["launch_index"] != 3.0 || doc["availability_zone"] != "z" {
 			t.Errorf("%s: %v", v.name, doc)
