@@ -93,6 +93,11 @@ func (v *Volumes) ResetSnapshot(tx *store.Tx, id model.ID, state string) (*model
 		if s.Deleted {
 			return fault.New(fault.Invalid, "Invalid snapshot: Snapshot %s is being deleted.", s.ID)
 		}
+		switch state {
+		case Available, Creating, Deleting, Errored, ErrorDeleting:
+		default:
+			return fault.New(fault.Invalid, "Invalid input for field/attribute status. Value: %s. Must specify a valid status.", clip(state))
+		}
 		s.State = state
 		return nil
 	})

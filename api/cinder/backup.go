@@ -1,9 +1,7 @@
 package cinder
 
 import (
-	"cmp"
 	"net/http"
-	"strconv"
 	"strings"
 
 	"yakumo/api"
@@ -13,100 +11,26 @@ import (
 )
 
 func (d *dialect) backupRoutes(route adder) {
-	l := backupListing()
-	route(http.MethodGet, "/backups", api.Reader, 0, func(c *api.Context) error {
-		snap := c.Snapshot()
-		return l.answer(c, snap, owned(c, snap, store.VolumeBackups), func(c *api.Context, _ store.Reader, x *model.VolumeBackup) object { return backupShort(c, x) })
-	})
-	route(http.MethodGet, "/backups/detail", api.Reader, 0, func(c *api.Context) error {
-		snap := c.Snapshot()
-		return l.answer(c, snap, owned(c, snap, store.VolumeBackups), l.show)
-	})
+	(&copies[model.VolumeBackup]{one: "backup", all: "backups", table: store.VolumeBackups, get: volume.GetBackup, short: backupShort, full: backupShown,
+		about: func(b *model.VolumeBackup) about {
+			return about{&b.Meta, b.State, b.VolumeID, b.UserID, b.SizeGiB, b.Metadata}
+		},
+		renamed: 9, metadata: 43, update: d.v.UpdateBackup, remove: d.v.DeleteBackup, reset: d.v.ResetBackup, resets: []string{"os-reset_status"},
+	}).routes(route)
 	route(http.MethodPost, "/backups", api.Member, 0, d.createBackup)
-	route(http.MethodGet, "/backups/{id}", api.Reader, 0, func(c *api.Context) error {
-		snap := c.Snapshot()
-		b, err := volume.GetBackup(snap, scope(c), c.Param("id"))
-		if err != nil {
-			return err
-		}
-		return c.JSON(http.StatusOK, object{"backup": backupShown(c, snap, b)})
-	})
-	route(http.MethodPut, "/backups/{id}", api.Member, 9, func(c *api.Context) error {
-		b, err := read(c, "backup")
-		if err != nil {
-			return err
-		}
-		u := volume.Update{Name: b.optional("name"), Description: b.optional("description")}
-		if at(c, 43) {
-			u.Metadata = b.strings("metadata")
-		}
-		if b.err() != nil {
-			return b.err()
-		}
-		x, err := update(c, func(tx *store.Tx) (*model.VolumeBackup, error) {
-			return d.v.UpdateBackup(tx, scope(c), c.Param("id"), u)
-		})
-		if err != nil {
-			return err
-		}
-		return c.JSON(http.StatusOK, object{"backup": backupShort(c, x)})
-	})
-	route(http.MethodDelete, "/backups/{id}", api.Member, 0, func(c *api.Context) error {
-		if err := do(c, func(tx *store.Tx) error { return d.v.DeleteBackup(tx, scope(c), c.Param("id"), false) }); err != nil {
-			return err
-		}
-		return c.Empty(http.StatusAccepted)
-	})
 	route(http.MethodPost, "/backups/{id}/restore", api.Member, 0, d.restore)
-	route(http.MethodPost, "/backups/{id}/action", api.Member, 0, d.backupAction)
 	for _, method := range []string{http.MethodGet, http.MethodPost} {
 		path := map[string]string{http.MethodGet: "/backups/{id}/export_record", http.MethodPost: "/backups/import_record"}[method]
 		route(method, path, api.Admin, 0, func(*api.Context) error { return notOffered("Moving the record of a backup between clouds") })
 	}
 }
 
-func backupListing() *listing[model.VolumeBackup] {
-	return &listing[model.VolumeBackup]{name: "backups", meta: func(x *model.VolumeBackup) *model.Meta { return &x.Meta }, show: backupShown,
-		number: func(x *model.VolumeBackup, name string) (int64, bool) {
-			switch name {
-			case "size":
-				return int64(x.SizeGiB), true
-			case "created_at":
-				return x.CreatedAt.UnixMicro(), true
-			}
-			return 0, false
-		},
-		field: func(_ store.Reader, x *model.VolumeBackup, name string) (string, bool) {
-			switch name {
-			case "id":
-				return x.ID, true
-			case "name":
-				return x.Name, true
-			case "status":
-				return x.State, true
-			case "volume_id":
-				return x.VolumeID, true
-			case "project_id":
-				return x.ProjectID, true
-			case "size":
-				return strconv.Itoa(x.SizeGiB), true
-			case "created_at":
-				return x.CreatedAt.UTC().Format("2006-01-02T15:04:05.000000"), true
-			}
-			if k, ok := strings.CutPrefix(name, "metadata:"); ok {
-				return x.Metadata[k], true
-			}
-			return "", false
-		},
-	}
-}
-
-func backupShort(c *api.Context, x *model.VolumeBackup) object {
+func backupShort(c *api.Context, _ store.Reader, x *model.VolumeBackup) object {
 	return object{"id": x.ID, "name": orNull(x.Name), "links": links(c, "backups/"+x.ID)}
 }
 
 func backupShown(c *api.Context, r store.Reader, x *model.VolumeBackup) object {
-	o := backupShort(c, x)
+	o := backupShort(c, r, x)
 	reason := any(nil)
 	if x.Fault != nil {
 		reason = x.Fault.Message
@@ -154,7 +78,7 @@ func (d *dialect) createBackup(c *api.Context) error {
 	if err != nil {
 		return err
 	}
-	return c.JSON(http.StatusAccepted, object{"backup": backupShort(c, x)})
+	return c.JSON(http.StatusAccepted, object{"backup": backupShort(c, c.Snapshot(), x)})
 }
 
 func (d *dialect) restore(c *api.Context) error {
@@ -174,44 +98,4 @@ func (d *dialect) restore(c *api.Context) error {
 		return err
 	}
 	return c.JSON(http.StatusAccepted, object{"restore": object{"backup_id": c.Param("id"), "volume_id": x.ID, "volume_name": x.Name}})
-}
-
-func (d *dialect) backupAction(c *api.Context) error {
-	o, err := readAll(c)
-	if err != nil {
-		return err
-	}
-	x, err := volume.GetBackup(c.Snapshot(), scope(c), c.Param("id"))
-	if err != nil {
-		return err
-	}
-	if len(o) != 1 {
-		return badRequest("Malformed request body")
-	}
-	for name, v := range o {
-		switch name {
-		case "os-reset_status":
-			if err := adminOnly(c, "volume_extension:backup_admin_actions:reset_status"); err != nil {
-				return err
-			}
-			b := &body{o: object{name: v}}
-			in := b.inner(name)
-			state := in.needed("status")
-			if err := cmp.Or(b.err(), in.err()); err != nil {
-				return err
-			}
-			err = do(c, func(tx *store.Tx) error { _, err := d.v.ResetBackup(tx, x.ID, state); return err })
-		case "os-force_delete":
-			if err := adminOnly(c, "volume_extension:backup_admin_actions:force_delete"); err != nil {
-				return err
-			}
-			err = do(c, func(tx *store.Tx) error { return d.v.DeleteBackup(tx, scope(c), x.ID, true) })
-		default:
-			return badRequest("There is no such action: %s", api.Clip(name))
-		}
-	}
-	if err != nil {
-		return err
-	}
-	return c.Empty(http.StatusAccepted)
 }
