@@ -40,7 +40,10 @@ func Run(t *testing.T, fresh func(t *testing.T) World) {
 		"Make": testMake, "MakeFromFile": testMakeFromFile, "Snapshots": testSnapshots, "Open": testOpen, "Grow": testGrow,
 		"Fill": testFill, "Remove": testRemove, "CutOff": testCutOff, "Together": testTogether, "Refusals": testRefusals,
 	} {
-		t.Run(name, func(t *testing.T) { test(t, fresh(t)) })
+		t.Run(name, func(t *testing.T) {
+			t.Parallel() // much of what they do is to wait for other programs
+			test(t, fresh(t))
+		})
 	}
 }
 

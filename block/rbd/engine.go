@@ -7,6 +7,7 @@ package rbd
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -15,6 +16,7 @@ import (
 	"os/exec"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"yakumo/block"
@@ -26,12 +28,18 @@ type Config struct {
 	Pool string // exists, and is initialised for RBD
 	Conf string // path of ceph.conf
 	User string // without "client."; its key is found by Conf
+	// Forgets is after how long the cluster forgets a client that was killed while it had an image open; default: Ceph's own 30 s, and a little.
+	Forgets time.Duration
 }
 
 // Engine implements block.Engine, Filler and Meter.
 type Engine struct {
 	cfg   Config
 	turns block.Turns
+
+	mu    sync.Mutex
+	way   block.Access // to the cluster, as it was found at asked
+	asked time.Time
 }
 
 var (
@@ -53,6 +61,7 @@ func Open(cfg Config) (*Engine, error) {
 			return nil, fault.New(fault.Invalid, "A pool, a configuration file and a user are needed, without %q.", ":@,")
 		}
 	}
+	cfg.Forgets = cmp.Or(cfg.Forgets, 35*time.Second)
 	return &Engine{cfg: cfg}, nil
 }
 
@@ -251,12 +260,9 @@ func (e *Engine) watched(ctx context.Context, id string) (bool, error) {
 	return len(s.Watchers) > 0, err
 }
 
-// forgotten is after how long a cluster forgets a client that was killed while it had an image open: its default of 30 s, and a little.
-const forgotten = 35 * time.Second
-
 // unwatched waits until nobody has the image open, for as long as it may only seem so; then it is Conflict.
 func (e *Engine) unwatched(ctx context.Context, id string) error {
-	for end := time.Now().Add(forgotten); ; {
+	for end := time.Now().Add(e.cfg.Forgets); ; {
 		watched, err := e.watched(ctx, id)
 		if err != nil || !watched {
 			return err
@@ -339,7 +345,30 @@ func (e *Engine) Open(ctx context.Context, id string) (block.Access, error) {
 		return block.Access{}, err
 	}
 	defer leave()
-	a := block.Access{Pool: e.cfg.Pool, Image: prefix + id, User: e.cfg.User, Everywhere: true}
+	a, err := e.cluster(ctx)
+	a.Pool, a.Image, a.User, a.Everywhere = e.cfg.Pool, prefix+id, e.cfg.User, true
+	return a, err
+}
+
+// wayLasts is for how long it is believed how the cluster is reached: a guest needs one of the monitors, and to ask takes two programs that are slow to start.
+const wayLasts = time.Minute
+
+// cluster gives the monitors, and the user's key.
+func (e *Engine) cluster(ctx context.Context) (block.Access, error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if time.Since(e.asked) < wayLasts {
+		return e.way, nil
+	}
+	a, err := e.ways(ctx)
+	if err == nil {
+		e.way, e.asked = a, time.Now()
+	}
+	return a, err
+}
+
+func (e *Engine) ways(ctx context.Context) (block.Access, error) {
+	var a block.Access
 	out, err := run(ctx, "ceph", "--conf", e.cfg.Conf, "--id", e.cfg.User, "--connect-timeout", "10", "auth", "print-key", "client."+e.cfg.User)
 	if err != nil {
 		return a, err

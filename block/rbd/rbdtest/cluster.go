@@ -131,5 +131,5 @@ keyring = DIR/osd/keyring
 	daemon("ceph-osd", "-i", "0")
 	ceph("", "osd", "pool", "create", "volumes", "8")
 	run("", "rbd", "-c", conf, "pool", "init", "volumes")
-	return rbd.Config{Pool: "volumes", Conf: conf, User: "admin"}
+	return rbd.Config{Pool: "volumes", Conf: conf, User: "admin", Forgets: 15 * time.Second}
 }
