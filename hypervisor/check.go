@@ -36,6 +36,9 @@ func (g Guest) Check() error {
 	if g.Emulator != "" && !goodPath(g.Emulator) {
 		return invalid(g, "the emulator's path %q is not absolute and clean", g.Emulator)
 	}
+	if g.NVRAM != "" && !goodPath(g.NVRAM) {
+		return invalid(g, "the path %q of its firmware's variables is not absolute and clean", g.NVRAM)
+	}
 	if g.ConsoleLogBytes < 0 {
 		return invalid(g, "the console log's bound is negative")
 	}
@@ -71,6 +74,9 @@ func (g Guest) Check() error {
 	t, err := g.Tuning()
 	if err != nil {
 		return err
+	}
+	if t.UEFI != (g.NVRAM != "") {
+		return invalid(g, "there is a file for variables of a UEFI firmware without such, or the firmware without the file")
 	}
 	return g.CPUs.check(g, t)
 }

@@ -42,6 +42,10 @@ type Guest struct {
 
 	Serial string // SMBIOS system serial number; empty for the ID
 
+	// NVRAM is the absolute path of the file that keeps the variables of a UEFI firmware (see Tuning), which the driver makes where it is not
+	// there; empty where the guest has a BIOS. It outlives the guest like its disks do.
+	NVRAM string
+
 	Emulator string // absolute path of the program that runs it on this host; empty for the hypervisor's own choice
 
 	CPUs HostCPUs // of the host, that it runs on
@@ -171,6 +175,9 @@ type Capacity struct {
 
 	CPUs      []CPU       // in the order of their numbers; nil: not known
 	HugePages map[int]int // pages that are not the ordinary ones, by their size in KiB
+
+	UEFI       bool // guests can have a UEFI firmware
+	SecureBoot bool // that firmware can be one that starts what is signed only
 
 	HypervisorType    string // "QEMU", "LXC"; as Nova names it
 	HypervisorVersion int    // major*1000000 + minor*1000 + release

@@ -15,6 +15,8 @@ type Tuning struct {
 	Cells                   []Cell // of its memory, in order; nil: one for all, and not told of
 	Machine                 string // a kind of q35 by QEMU's name; "": the driver's choice
 	BootMenu                bool   // the firmware offers a choice
+	UEFI                    bool   // the firmware is UEFI and not a BIOS
+	SecureBoot              Secure // of UEFI
 	HugePageKiB             int    // size of the memory's pages; 0: the host's ordinary ones
 	Watchdog                string // what a watchdog does that was not fed: reset, poweroff, pause, none; "": there is none
 	DiskBus                 string // of disks that name none: virtio, scsi, sata; "": the driver's choice
@@ -30,6 +32,16 @@ type Tuning struct {
 	// In and Out bound each card as the guest sees directions; kB a second, Burst in kB; 0: no bound.
 	In, Out Rate
 }
+
+// Secure says whether a UEFI firmware starts only what is signed by whom it trusts: Microsoft's keys are enrolled.
+type Secure string
+
+// The kinds of secure boot, as Nova names them.
+const (
+	SecureOff      Secure = ""         // as "disabled"
+	SecureRequired Secure = "required" // a host that cannot do it does not start the guest
+	SecureOptional Secure = "optional" // as required where the host can do it, else off
+)
 
 // Cell is a NUMA cell of a guest.
 type Cell struct {
@@ -62,6 +74,7 @@ func (g Guest) Tuning() (Tuning, error) {
 	}
 	t.Agent = r.flag("hw_qemu_guest_agent")
 	r.choice("hw:cpu_policy", "shared", "dedicated", "mixed") // Guest.CPUs says what comes of it
+	t.UEFI, t.SecureBoot = r.firmware()
 	t.HugePageKiB, t.BootMenu, t.Machine, t.Cells = r.pages(), r.flag("hw:boot_menu"), r.machine(), r.cells()
 	r.topology(&t)
 	for _, name := range diskLimits {

@@ -27,6 +27,10 @@ func TestTuning(t *testing.T) {
 		{4, map[string]string{"hw:numa_nodes": "2", "hw:numa_cpus.0": "0-3,^1", "hw:numa_mem.0": "70", "hw:numa_cpus.1": "1", "hw:numa_mem.1": "30"},
 			Tuning{Cells: []Cell{{[]int{0, 2, 3}, 70}, {[]int{1}, 30}}}},
 		{1, map[string]string{"hw_machine_type": "pc-q35-7.2", "hw_qemu_guest_agent": "on"}, Tuning{Machine: "pc-q35-7.2", Agent: true}},
+		{1, map[string]string{"hw_firmware_type": "bios", "os_secure_boot": "optional", "os:secure_boot": "optional"}, Tuning{}},
+		{1, map[string]string{"hw_firmware_type": "uefi", "os_secure_boot": "optional"}, Tuning{UEFI: true, SecureBoot: SecureOptional}},
+		{1, map[string]string{"hw_firmware_type": "uefi", "os:secure_boot": "required"}, Tuning{UEFI: true, SecureBoot: SecureRequired}},
+		{1, map[string]string{"hw_firmware_type": "uefi", "os:secure_boot": "disabled", "os_secure_boot": "disabled"}, Tuning{UEFI: true}},
 		{2, map[string]string{"hw:mem_page_size": "large", "hw_watchdog_action": "pause"}, Tuning{HugePageKiB: 2048, Watchdog: "pause"}},
 		{2, map[string]string{"hw:mem_page_size": "1GB", "hw_rng:allowed": "false"}, Tuning{HugePageKiB: 1 << 20, NoRandom: true}},
 		{2, map[string]string{"hw:mem_page_size": "2048", "hw:watchdog_action": "reset", "hw_watchdog_action": "pause"}, Tuning{HugePageKiB: 2048, Watchdog: "reset"}},
@@ -47,6 +51,8 @@ func TestTuning(t *testing.T) {
 		{"hw:numa_nodes": "2", "hw:numa_cpus.0": "0-1", "hw:numa_mem.0": "50", "hw:numa_cpus.1": "2,4", "hw:numa_mem.1": "50"},
 		{"hw:numa_nodes": "2", "hw:numa_cpus.0": "0-1", "hw:numa_mem.0": "50", "hw:numa_cpus.1": "2,3", "hw:numa_mem.1": "51"},
 		{"hw_machine_type": "pc"}, {"hw:boot_menu": "maybe"}, {"hw_qemu_guest_agent": "perhaps"},
+		{"hw_firmware_type": "UEFI"}, {"hw_firmware_type": "uefi", "os_secure_boot": "perhaps"}, {"os:secure_boot": "required"},
+		{"hw_firmware_type": "uefi", "os_secure_boot": "optional", "os:secure_boot": "required"},
 	} {
 		if got, err := (Guest{VCPUs: 4, MemoryMiB: 100, Specs: specs}).Tuning(); !fault.Is(err, fault.Invalid) {
 			t.Errorf("%v: %+v, %v", specs, got, err)

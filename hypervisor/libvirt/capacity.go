@@ -59,6 +59,12 @@ func (d *Driver) capacity(ctx context.Context) (hypervisor.Capacity, error) {
 		if c.Accelerator, err = d.accelerator(ctx); err != nil {
 			return c, err
 		}
+		if c.UEFI, err = d.hasFirmware(ctx, false); err != nil {
+			return c, err
+		}
+		if c.SecureBoot, err = d.hasFirmware(ctx, true); err != nil {
+			return c, err
+		}
 	}
 	c.VCPUs, c.MemoryMiB = node.cpus, int(node.memoryKiB>>10)
 	c.Cells, c.Sockets, c.Cores, c.Threads = node.cells, node.sockets, node.cores, node.threads

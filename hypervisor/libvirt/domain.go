@@ -85,13 +85,16 @@ type entryXML struct {
 }
 
 type osXML struct {
-	Type struct {
+	Firmware string `xml:"firmware,attr,omitempty"`
+	Type     struct {
 		Arch    string `xml:"arch,attr"`
 		Machine string `xml:"machine,attr"`
 		Value   string `xml:",chardata"`
 	} `xml:"type"`
-	BootMenu *enableXML `xml:"bootmenu"`
-	SMBIOS   modeXML    `xml:"smbios"`
+	Features *firmwareXML `xml:"firmware"`
+	NVRAM    string       `xml:"nvram,omitempty"`
+	BootMenu *enableXML   `xml:"bootmenu"`
+	SMBIOS   *modeXML     `xml:"smbios"`
 }
 
 type modeXML struct {
@@ -289,6 +292,7 @@ type platform struct {
 	accelerator string // "kvm" or "tcg"
 	cpuModel    string // a CPU model of libvirt; empty for the accelerator's default
 	sparePorts  int    // PCIe root ports for devices that are plugged in later
+	secureBoot  bool   // the host can do that; not asked for where it does not matter
 }
 
 // tcgModel is the processor that guests see without hardware virtualisation: the least one with
@@ -341,7 +345,7 @@ func domain(g hypervisor.Guest, p platform) domainXML {
 		OnPoweroff: "destroy", OnReboot: "restart", OnCrash: "destroy",
 	}
 	d.OS.Type.Arch, d.OS.Type.Machine, d.OS.Type.Value = "x86_64", "q35", "hvm"
-	d.OS.SMBIOS.Mode = "sysinfo"
+	d.OS.SMBIOS = &modeXML{"sysinfo"}
 	model := p.cpuModel
 	if p.accelerator == "kvm" {
 		d.Type = "kvm"
@@ -364,6 +368,10 @@ func domain(g hypervisor.Guest, p platform) domainXML {
 	d.Devices = devices(tuned(g, tuning), p)
 	d.tune(tuning)
 	d.pin(g.CPUs, len(tuning.Cells))
+	if tuning.UEFI {
+		d.OS.uefi(tuning.SecureBoot == hypervisor.SecureRequired || tuning.SecureBoot == hypervisor.SecureOptional && p.secureBoot)
+		d.OS.NVRAM = g.NVRAM
+	}
 	for _, n := range g.NICs {
 		d.Metadata.Guest.Ports = append(d.Metadata.Guest.Ports, portXML{ID: n.ID, MAC: strings.ToLower(n.MAC), Tap: n.Tap})
 	}

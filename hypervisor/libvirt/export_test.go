@@ -84,3 +84,15 @@ func (d *Driver) Definition(ctx context.Context, id string) (string, error) {
 
 // Numbers reads numbers of CPUs.
 func Numbers(text string) ([]int, bool) { return numbers(text) }
+
+// DefinitionOf gives the definition of g, on a host that is able to boot securely or not.
+func DefinitionOf(g hypervisor.Guest, secure bool) (string, error) {
+	text, _, err := definition(g, platform{accelerator: "tcg", secureBoot: secure})
+	return text, err
+}
+
+// Elsewhere gives a running guest's definition as that of another host, there.
+func Elsewhere(running, there string) (string, error) {
+	text, _, err := elsewhere(running, there, nil)
+	return text, err
+}

@@ -64,6 +64,7 @@ const (
 	procDomainGetInfo      = 16
 	procGetHostname        = 59
 	procAuthList           = 66
+	procDomainToNative     = 136 // CONNECT_DOMAIN_XML_TO_NATIVE
 	procSecretDefine       = 142 // SECRET_DEFINE_XML
 	procSecretSetValue     = 144
 	procGetLibVersion      = 157

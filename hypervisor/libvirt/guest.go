@@ -17,7 +17,7 @@ func (d *Driver) Ensure(ctx context.Context, g hypervisor.Guest) error {
 	if err := g.Check(); err != nil {
 		return err
 	}
-	p, err := d.platform(ctx)
+	p, err := d.platform(ctx, g)
 	if err == nil {
 		err = d.secrets(ctx, g)
 	}
@@ -63,10 +63,16 @@ func (d *Driver) ensure(ctx context.Context, g hypervisor.Guest, text, digest st
 	return nil
 }
 
-// platform gives what definitions depend on beside guests.
-func (d *Driver) platform(ctx context.Context) (platform, error) {
-	accel, err := d.accelerator(ctx)
-	return platform{accelerator: accel, cpuModel: d.cfg.CPUModel, sparePorts: max(d.cfg.SparePorts, 0)}, err
+// platform gives what the definition of g depends on beside g.
+func (d *Driver) platform(ctx context.Context, g hypervisor.Guest) (p platform, err error) {
+	p = platform{cpuModel: d.cfg.CPUModel, sparePorts: max(d.cfg.SparePorts, 0)}
+	if p.accelerator, err = d.accelerator(ctx); err != nil {
+		return p, err
+	}
+	if t, _ := g.Tuning(); t.SecureBoot == hypervisor.SecureOptional { // which has been checked
+		p.secureBoot, err = d.hasFirmware(ctx, true)
+	}
+	return p, err
 }
 
 // stored reads the metadata of the definition that the next start takes.
@@ -103,9 +109,9 @@ func (d *Driver) Remove(ctx context.Context, id string) error {
 	if !mine {
 		return nil
 	}
-	// With what belongs to the domain: VIR_DOMAIN_UNDEFINE_MANAGED_SAVE, _SNAPSHOTS_METADATA,
-	// _NVRAM and _CHECKPOINTS_METADATA.
-	const everything = 1 | 2 | 4 | 16
+	// With what libvirt keeps of the domain, and without what is the guest's own: VIR_DOMAIN_UNDEFINE_MANAGED_SAVE,
+	// _SNAPSHOTS_METADATA, _KEEP_NVRAM and _CHECKPOINTS_METADATA.
+	const everything = 1 | 2 | 8 | 16
 	_, err = d.ask(ctx, slow, procDomainDestroy, new(encoder).dom(ref).u32(0))
 	if err == nil || hasCode(err, codeOperationInvalid) { // it ran, or it did not
 		_, err = d.ask(ctx, slow, procDomainUndefine, new(encoder).dom(ref).u32(everything))

@@ -318,7 +318,7 @@ func (d *Driver) holdBack(ctx context.Context, id string, ref domainRef, err err
 
 // migration makes the parameters of a move that do not depend on sockets, and tells whether the guest runs while its memory is copied.
 func (d *Driver) migration(ctx context.Context, ref domainRef, to hypervisor.Passage) (p *params, live bool, err error) {
-	form, err := d.platform(ctx)
+	form, err := d.platform(ctx, to.Guest)
 	if err != nil {
 		return nil, false, err
 	}
@@ -391,6 +391,13 @@ func elsewhere(running, there string, serials []string) (text string, copied []s
 	from.swap("metadata", to.first("metadata"))
 	for _, name := range []string{"vcpu", "cputune", "numatune"} { // on which CPUs it runs there, and where its memory is
 		from.swap(name, to.first(name))
+	}
+	if variables := from.first("os").first("nvram"); variables != nil {
+		its := to.first("os").first("nvram")
+		if its == nil {
+			return "", nil, fault.New(fault.Invalid, "The guest has a UEFI firmware, which the other host's definition lacks.")
+		}
+		variables.text = its.text
 	}
 	devices, theirs := from.first("devices"), to.first("devices")
 	devices.swap("emulator", theirs.first("emulator"))

@@ -162,7 +162,7 @@ func (d *Driver) Plug(ctx context.Context, g hypervisor.Guest) error {
 	if err := g.Check(); err != nil {
 		return err
 	}
-	p, err := d.platform(ctx)
+	p, err := d.platform(ctx, g)
 	if err == nil {
 		err = d.secrets(ctx, g)
 	}
