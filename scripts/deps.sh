@@ -13,12 +13,13 @@ run=(
   openvswitch-switch            # ovs-vswitchd, ovsdb-server
   libvirt-daemon libvirt-daemon-driver-qemu libvirt-daemon-driver-lxc   # one libvirtd a host
   qemu-system-x86 qemu-utils    # guests, qemu-img
+  ovmf                          # UEFI firmware of guests
   iproute2 iptables dmidecode ethtool ca-certificates curl
   # what the guest image yakumo-mini is made from
   linux-image-cloud-amd64 busybox-static dropbear-bin iperf3 netcat-openbsd ncat tcpdump
   openssh-client openssh-sftp-server iputils-ping
   novnc                         # the page for guests' screens
-  cpio zstd syslinux syslinux-common mtools dosfstools fdisk e2fsprogs util-linux kmod
+  cpio zstd syslinux syslinux-common systemd-boot-efi mtools dosfstools fdisk e2fsprogs util-linux kmod
 )
 rbd=(
   ceph-common                   # the engine's tools

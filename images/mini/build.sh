@@ -18,7 +18,7 @@ umask 022
 
 packages=(
   busybox-static bash dash dropbear-bin openssh-client openssh-sftp-server curl ca-certificates ncat netcat-openbsd iperf3 tcpdump
-  iputils-ping iproute2 util-linux e2fsprogs kmod syslinux syslinux-common
+  iputils-ping iproute2 util-linux e2fsprogs kmod syslinux syslinux-common systemd-boot-efi
 )
 # Everything that the image holds: the programs, each installed as usr/bin/NAME with the libraries it is linked to.
 programs=(
@@ -143,14 +143,15 @@ chmod 4755 "$root/usr/bin/sudo" "$root/usr/bin/ping" # after chown, which clears
 
 # The disk: a FAT partition for the boot loader, then the root, which grows at boot. Sizes in MiB.
 boot=20 size=$((112 + 32 * (${#extra[@]} > 0)))
-cat >"$work/syslinux.cfg" <<'CFG'
+options="console=tty0 console=ttyS0,115200 quiet panic=10 no_timer_check mitigations=off random.trust_cpu=on"
+cat >"$work/syslinux.cfg" <<CFG
 DEFAULT mini
 PROMPT 0
 TIMEOUT 0
 LABEL mini
   KERNEL /vmlinuz
   INITRD /initrd.zst
-  APPEND console=tty0 console=ttyS0,115200 quiet panic=10 no_timer_check mitigations=off random.trust_cpu=on
+  APPEND $options
 CFG
 cp "/boot/vmlinuz-$kernel" "$work/vmlinuz"
 touch -d @$date "$work"/{vmlinuz,initrd.zst,syslinux.cfg}
@@ -159,6 +160,13 @@ truncate -s ${boot}M "$work/boot.fat"
 mkfs.vfat -F 16 --invariant -i 59414b55 "$work/boot.fat" >/dev/null
 mcopy -m -i "$work/boot.fat" "$work/vmlinuz" "$work/initrd.zst" "$work/syslinux.cfg" ::/
 syslinux --install "$work/boot.fat"
+# The same for UEFI, which looks for EFI/BOOT/BOOTX64.EFI; syslinux's own crashes on some machines.
+mkdir -p "$work"/esp/{EFI/BOOT,loader/entries}
+cp /usr/lib/systemd/boot/efi/systemd-bootx64.efi "$work/esp/EFI/BOOT/BOOTX64.EFI"
+echo "timeout 0" >"$work/esp/loader/loader.conf"
+printf 'title mini\nlinux /vmlinuz\ninitrd /initrd.zst\noptions %s\n' "$options" >"$work/esp/loader/entries/mini.conf"
+find "$work/esp" -exec touch -d @$date {} +
+mcopy -s -m -i "$work/boot.fat" "$work"/esp/* ::/
 E2FSPROGS_FAKE_TIME=$date mke2fs -q -t ext4 -b 4096 -i 16384 -m 0 -J size=4 -L yakumo-mini -U 59414b55-4d55-4d49-4e49-000000000001 \
   -E hash_seed=59414b55-4d55-4d49-4e49-000000000002,lazy_itable_init=0,nodiscard,root_owner=0:0 \
   -d "$root" "$work/root.ext4" $((size - boot - 1))M >/dev/null

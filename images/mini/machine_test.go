@@ -322,6 +322,21 @@ func overlay(t *testing.T, base string, mib int) string {
 	return disk
 }
 
+// uefi gives the options of a machine whose firmware is UEFI (Debian's package ovmf).
+func uefi(t *testing.T) []string {
+	t.Helper()
+	const program, variables = "/usr/share/OVMF/OVMF_CODE_4M.fd", "/usr/share/OVMF/OVMF_VARS_4M.fd"
+	b, err := os.ReadFile(variables)
+	if err != nil {
+		t.Fatal(err)
+	}
+	own := filepath.Join(t.TempDir(), "variables")
+	if err := os.WriteFile(own, b, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return []string{"-drive", "if=pflash,format=raw,readonly=on,file=" + program, "-drive", "if=pflash,format=raw,file=" + own}
+}
+
 // configDrive makes a vfat config drive with the given files of openstack/latest.
 func configDrive(t *testing.T, files map[string]string) string {
 	t.Helper()

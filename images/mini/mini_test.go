@@ -29,7 +29,7 @@ const (
 
 // TestBoots boots one disk three times. The first boot is a new instance that finds the metadata service, grows its disk
 // and gets a second interface while it runs; the second finds a config drive that describes the same instance; the third
-// is another instance, as when the disk's snapshot is an image, and finds a metadata service of EC2's kind.
+// is another instance, as when the disk's snapshot is an image, is started by UEFI, and finds a metadata service of EC2's kind.
 func TestBoots(t *testing.T) {
 	disk := overlay(t, image(t), 1024)
 	ns := newNamespace(t)
@@ -160,7 +160,8 @@ func TestBoots(t *testing.T) {
 		"/latest/meta-data/public-keys/0/openssh-key": key,
 		"/latest/user-data":                           "#cloud-config\nruncmd:\n- [echo, third, user, data]\nmounts: []\n",
 	})
-	m = boot(t, ns, disk, nic...)
+	m = boot(t, ns, disk, append(nic, uefi(t)...)...)
+	m.shows(`yakumo-mini: Linux \S+, \d+ MiB, UEFI, starting`)
 	m.shows(`data source: metadata service \(EC2 paths\), instance i-00000003`)
 	m.shows(`this disk served instance ` + instanceID + ` before`)
 	m.shows(`ready in .* s, third, 10\.1\.0\.7/24 on eth0`)
