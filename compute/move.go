@@ -76,6 +76,9 @@ func (c *Compute) resizable(tx *store.Tx, s *model.Server, f *model.Flavor) erro
 	case (f.DiskGiB < old.DiskGiB || f.DiskGiB > 0 && int64(f.DiskGiB)<<30 < s.Image.VirtualSize) && !VolumeBacked(s), f.Ephemeral < old.Ephemeral:
 		return fault.New(fault.Invalid, "Server disk was unable to be resized because: Unable to resize disk down.")
 	}
+	if bad := model.BadFirmware(f.Name, s.ImageID, f.ExtraSpecs, s.Image.Hardware); bad != "" {
+		return fault.New(fault.Invalid, "%s", bad)
+	}
 	if err := possessed(f, s.Image.Hardware); err != nil {
 		return err
 	}

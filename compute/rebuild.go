@@ -47,6 +47,7 @@ func (c *Compute) Rebuild(tx *store.Tx, sc Scope, id model.ID, r Rebuild) (*mode
 			return fault.New(fault.Conflict, "Cannot 'rebuild' instance %s: it has no host.", s.ID)
 		}
 		backed := VolumeBacked(s)
+		was := s.Load()
 		if backed {
 			if err := c.reimage(tx, s, &r); err != nil {
 				return err
@@ -65,10 +66,17 @@ func (c *Compute) Rebuild(tx *store.Tx, sc Scope, id model.ID, r Rebuild) (*mode
 		if err := possessed(&s.Flavor, r.Copy.Hardware); err != nil {
 			return err
 		}
-		if next := *s; !backed {
-			// Its host was chosen for what it is.
-			if next.Image = r.Copy; next.Load().PCPUs != s.Load().PCPUs || next.Load().PagesMiB != s.Load().PagesMiB {
-				return fault.New(fault.Invalid, "An instance's NUMA topology cannot be changed as part of a rebuild. The image provided is invalid for this instance.")
+		next := *s
+		if !backed {
+			next.Image = r.Copy
+		}
+		// Its host was chosen for what it is.
+		if now := next.Load(); now.PCPUs != was.PCPUs || now.PagesMiB != was.PagesMiB {
+			return fault.New(fault.Invalid, "An instance's NUMA topology cannot be changed as part of a rebuild. The image provided is invalid for this instance.")
+		}
+		if !backed || r.Reimage {
+			if err := startable(tx, s, r.Copy); err != nil {
+				return err
 			}
 		}
 		if r.Metadata != nil {
@@ -96,6 +104,21 @@ func (c *Compute) Rebuild(tx *store.Tx, sc Scope, id model.ID, r Rebuild) (*mode
 	})
 }
 
+// startable refuses an image that the server's host has no firmware for, or that asks for none that there is.
+func startable(tx *store.Tx, s *model.Server, img model.ImageCopy) error {
+	if bad := model.BadFirmware(s.Flavor.Name, img.ImageID, s.Flavor.ExtraSpecs, img.Hardware); bad != "" {
+		return fault.New(fault.Invalid, "%s", bad)
+	}
+	h, ok := store.Hosts.Get(tx, s.Host)
+	if !ok {
+		return nil
+	}
+	if why := model.FirmwareOf(s.Flavor.ExtraSpecs, img.Hardware).Lacking(h.Capacity.UEFI, h.Capacity.SecureBoot); why != "" {
+		return fault.New(fault.Invalid, "Image %s is unacceptable: the server's host cannot start it: %s.", img.ImageID, why)
+	}
+	return nil
+}
+
 // reimage has the volume that a server boots from filled with the image: since microversion 2.93. Before, the volume stays as it is, and the image has to be the
 // one that it was made of.
 func (c *Compute) reimage(tx *store.Tx, s *model.Server, r *Rebuild) error {
@@ -115,6 +138,7 @@ func (c *Compute) reimage(tx *store.Tx, s *model.Server, r *Rebuild) error {
 	if err != nil {
 		return err
 	}
+	s.Image.Hardware = r.Copy.Hardware
 	s.Volumes = slices.Clone(s.Volumes)
 	s.Volumes[at].Fill = fill
 	return nil
@@ -134,6 +158,9 @@ func (c *Compute) Rescue(tx *store.Tx, sc Scope, id model.ID, img *model.Image, 
 		}
 		if s.Flavor.MemoryMiB < img.MinRAMMiB {
 			return fault.New(fault.Invalid, "Flavor's memory is too small for requested image.")
+		}
+		if err := startable(tx, s, copied); err != nil {
+			return err
 		}
 		// The generation that this change leads to was never a rescue's before.
 		s.Rescue = &model.Rescue{ImageID: img.ID, Image: copied, Revision: s.Generation + 1}

@@ -114,6 +114,9 @@ func archOf(img *model.Image) string {
 
 // fits refuses a flavor that is too small for the image.
 func fits(f *model.Flavor, img *model.Image) error {
+	if bad := model.BadFirmware(f.Name, img.ID, f.ExtraSpecs, img.Properties); bad != "" {
+		return fault.New(fault.Invalid, "%s", bad)
+	}
 	switch disk := int64(f.DiskGiB) << 30; {
 	case f.MemoryMiB < img.MinRAMMiB:
 		return fault.New(fault.Invalid, "Flavor's memory is too small for requested image.")

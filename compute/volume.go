@@ -54,6 +54,15 @@ func (c *Compute) use(tx *store.Tx, sc Scope, s *model.Server, n NewUse) (*model
 	if err != nil {
 		return nil, err
 	}
+	if n.Boot && s.Image.Hardware == nil { // what the volume was made of says what machine it wants
+		s.Image.Hardware = model.Hardware(v.ImageMetadata)
+		if bad := model.BadFirmware(s.Flavor.Name, v.ImageMetadata["image_id"], s.Flavor.ExtraSpecs, s.Image.Hardware); bad != "" {
+			return nil, fault.New(fault.Invalid, "%s", bad)
+		}
+		if err := possessed(&s.Flavor, s.Image.Hardware); err != nil {
+			return nil, err
+		}
+	}
 	s.Volumes = append(slices.Clone(s.Volumes), model.VolumeUse{Limits: limits, VolumeID: v.ID, AttachmentID: att, Device: device, Tag: n.Tag, Boot: n.Boot,
 		DeleteWithServer: n.DeleteWithServer, ReadOnly: v.ReadOnly, RequestID: cmp.Or(sc.RequestID, "-")})
 	return &s.Volumes[len(s.Volumes)-1], nil

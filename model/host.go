@@ -95,9 +95,11 @@ type HostCapacity struct {
 	Cores             int      `json:"cores"`
 	Threads           int      `json:"threads"`
 	Features          []string `json:"features,omitempty"`
-	HypervisorType    string   `json:"hypervisor_type"`    // QEMU
-	HypervisorVersion int      `json:"hypervisor_version"` // major*1000000+minor*1000+micro
-	Accelerator       string   `json:"accelerator"`        // kvm or tcg
+	HypervisorType    string   `json:"hypervisor_type"`       // QEMU
+	HypervisorVersion int      `json:"hypervisor_version"`    // major*1000000+minor*1000+micro
+	Accelerator       string   `json:"accelerator"`           // kvm or tcg
+	UEFI              bool     `json:"uefi,omitempty"`        // guests can have a UEFI firmware
+	SecureBoot        bool     `json:"secure_boot,omitempty"` // which starts what is signed only
 	// HugePages are the host's pools of pages larger than the ordinary ones, in the order of their sizes.
 	HugePages []HugePages `json:"huge_pages,omitempty"`
 	// Dedicated are the CPUs that are kept for guests that have CPUs for themselves, in the order of their numbers; all

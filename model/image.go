@@ -99,12 +99,12 @@ func (i *Image) NewestFirst() string { return newestFirst(i.CreatedAt, i.ID) }
 func (i *Image) Copy() ImageCopy {
 	return ImageCopy{
 		ImageID: i.ID, BlobID: i.BlobID, Format: i.DiskFormat, Size: i.Size, VirtualSize: i.VirtualSize,
-		HashAlgo: i.HashAlgo, HashValue: i.HashValue, Hardware: hardware(i.Properties),
+		HashAlgo: i.HashAlgo, HashValue: i.HashValue, Hardware: Hardware(i.Properties),
 	}
 }
 
-// hardware gives the properties that say what machine an image wants, nil for none.
-func hardware(properties map[string]string) (out map[string]string) {
+// Hardware gives the properties that say what machine an image wants, nil for none; see ImageCopy.
+func Hardware(properties map[string]string) (out map[string]string) {
 	for k, v := range properties {
 		if strings.HasPrefix(k, "hw_") || k == "os_type" || k == "os_secure_boot" || k == "os_admin_user" || k == "os_require_quiesce" {
 			if out == nil {

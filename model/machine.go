@@ -13,8 +13,6 @@ var unoffered = []struct {
 	why           string
 }{
 	{"hw:cpu_realtime", "hw_cpu_realtime", yes, "no guest comes before its host's own work"},
-	{"", "hw_firmware_type", []string{"uefi"}, "guests have a BIOS"},
-	{"os:secure_boot", "os_secure_boot", []string{"required"}, "guests have a BIOS"},
 	{"hw:tpm_version", "hw_tpm_version", nil, "there are no trusted platform modules"},
 	{"hw:mem_encryption", "hw_mem_encryption", yes, "memory is not encrypted"},
 	{"hw:locked_memory", "hw_locked_memory", yes, "memory is not locked"},

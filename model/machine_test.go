@@ -14,14 +14,13 @@ func TestUnoffered(t *testing.T) {
 		want            string
 	}{
 		{nil, nil, ""},
-		{m{"hw:cpu_policy": "shared", "hw:cpu_thread_policy": "prefer", "hw:mem_encryption": "False"}, m{"hw_firmware_type": "bios", "os_secure_boot": "optional"}, ""},
+		{m{"hw:cpu_policy": "shared", "hw:cpu_thread_policy": "prefer", "hw:mem_encryption": "False"}, m{"hw_firmware_type": "uefi", "os_secure_boot": "optional"}, ""},
 		{m{"hw:cpu_policy": "dedicated"}, nil, ""},
 		{m{"hw:cpu_realtime": " Yes "}, nil, "hw:cpu_realtime=Yes: "},
 		{nil, m{"hw_cpu_realtime": "true"}, "hw_cpu_realtime=true: "},
 		{m{"hw_firmware_type": "uefi"}, m{"hw:tpm_version": "2.0"}, ""}, // an image's name in a flavor says nothing
 		{m{"hw:tpm_version": "2.0"}, nil, "hw:tpm_version=2.0: "},
 		{m{"hw:mem_encryption": "1"}, nil, "hw:mem_encryption=1: "},
-		{nil, m{"os_secure_boot": "required"}, "os_secure_boot=required: "},
 		{m{"pci_passthrough:alias": "gpu:1"}, nil, "pci_passthrough:alias=gpu:1: "},
 	} {
 		got := model.Unoffered(c.specs, c.hardware)

@@ -12,6 +12,7 @@ import (
 const (
 	Hypervisor Constraint = "hypervisor"
 	Machine    Constraint = "machine"
+	Firmware   Constraint = "firmware"
 	Threads    Constraint = "threads"
 	Pages      Constraint = "huge_pages"
 	Trait      Constraint = "trait"
@@ -29,7 +30,7 @@ type Wish struct {
 	// HW_CPU_X86_<FEATURE>) and aggregate_instance_extra_specs:<key>, which an aggregate of the host must have as metadata.
 	Specs map[string]string
 	// Hardware are the image's properties that say what machine it wants. What these and Specs ask for and no host offers
-	// (model.Unoffered) is refused.
+	// (model.Unoffered) is refused, and so is a firmware that the host has not.
 	Hardware map[string]string
 	// Isolate: the siblings of a CPU that it has for itself must run nothing; see model.Processors.
 	Isolate bool
@@ -81,6 +82,10 @@ func (p *Pool) join(h *Host, g *ServerGroup) {
 	p.groups[g.ID].Hosts[h.ID]++
 }
 
+func lacking(h *Host, w *Wish) string {
+	return model.FirmwareOf(w.Specs, w.Hardware).Lacking(h.UEFI, h.SecureBoot)
+}
+
 // likes is how much a soft policy is for a host.
 func (p *Pool) likes(h *Host, g *ServerGroup) int {
 	if g == nil {
@@ -102,6 +107,8 @@ func (p *Pool) forbids(h *Host, req *Request) Constraint {
 	switch {
 	case len(w.Specs)+len(w.Hardware) > 0 && model.Unoffered(w.Specs, w.Hardware) != "":
 		return Machine
+	case lacking(h, w) != "":
+		return Firmware
 	case w.Isolate && h.Threads > 1:
 		return Threads
 	case w.Hypervisor != "" && !strings.EqualFold(w.Hypervisor, h.Hypervisor), w.Hypervisor == "" && h.Hypervisor == Containers:
@@ -144,6 +151,8 @@ func (p *Pool) why(h *Host, w *Wish, c Constraint) string {
 		return fmt.Sprintf("it runs %s, the image is for %s", h.Hypervisor, w.Hypervisor)
 	case Machine:
 		return model.Unoffered(w.Specs, w.Hardware)
+	case Firmware:
+		return lacking(h, w)
 	case Threads:
 		return fmt.Sprintf("CPU thread policy isolate; its cores have %d threads", h.Threads)
 	case Trait:
@@ -165,18 +174,19 @@ func (p *Pool) why(h *Host, w *Wish, c Constraint) string {
 const (
 	traitSpec     = "trait:"
 	cpuTrait      = "HW_CPU_X86_"
+	secureTrait   = "COMPUTE_SECURITY_UEFI_SECURE_BOOT"
 	aggregateSpec = "aggregate_instance_extra_specs:"
 )
 
 // lacks gives a trait that a flavor asks for and the host has not, or forbids and it has; "" none. A trait is, of
-// os-traits' names, one of processors: others no host has.
+// os-traits' names, one of processors or secure boot: others no host has.
 func lacks(h *Host, specs map[string]string) string {
 	for k, v := range specs {
 		name, is := strings.CutPrefix(k, traitSpec)
 		if !is {
 			continue
 		}
-		has := false
+		has := name == secureTrait && h.SecureBoot
 		if feature, ok := strings.CutPrefix(name, cpuTrait); ok {
 			_, has = slices.BinarySearch(h.Features, strings.ToLower(feature))
 			if !has { // SSE42 is sse4.2 to libvirt, and AVX512F avx512f

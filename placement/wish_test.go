@@ -22,6 +22,14 @@ func TestWishes(t *testing.T) {
 		plain(h)
 		h.Capacity.PagesMiB, h.Used.PagesMiB, h.Capacity.PCPUs, h.Used.PCPUs, h.Threads = [2]int{10, 0}, [2]int{8, 0}, 6, 3, 2
 	}
+	flashed := func(h *placement.Host) {
+		plain(h)
+		h.UEFI = true
+	}
+	sealed := func(h *placement.Host) {
+		flashed(h)
+		h.SecureBoot = true
+	}
 	kept := func(h *placement.Host) {
 		plain(h)
 		h.Aggregates = []map[string]string{{"filter_tenant_id": "red, blue"}}
@@ -54,7 +62,13 @@ func TestWishes(t *testing.T) {
 		"unknown spec":                 {plain, placement.Wish{Specs: map[string]string{"hw:cpu_policy": "shared"}}, "", placement.Size{}},
 		"kept for it":                  {kept, placement.Wish{Project: "blue"}, "", placement.Size{}},
 		"kept for others":              {kept, placement.Wish{Project: "green"}, placement.Tenant, placement.Size{}},
-		"firmware of an image":         {plain, placement.Wish{Hardware: map[string]string{"hw_firmware_type": "uefi"}}, placement.Machine, placement.Size{}},
+		"firmware of an image":         {plain, placement.Wish{Hardware: map[string]string{"hw_firmware_type": "uefi"}}, placement.Firmware, placement.Size{}},
+		"firmware that is there":       {flashed, placement.Wish{Hardware: map[string]string{"hw_firmware_type": "uefi", "os_secure_boot": "optional"}}, "", placement.Size{}},
+		"secure boot":                  {flashed, placement.Wish{Specs: map[string]string{"os:secure_boot": "required"}, Hardware: map[string]string{"hw_firmware_type": "uefi"}}, placement.Firmware, placement.Size{}},
+		"secure boot that is there":    {sealed, placement.Wish{Hardware: map[string]string{"hw_firmware_type": "uefi", "os_secure_boot": "required"}}, "", placement.Size{}},
+		"secure boot of a BIOS":        {sealed, placement.Wish{Hardware: map[string]string{"os_secure_boot": "required"}}, placement.Firmware, placement.Size{}},
+		"trait of secure boot":         {sealed, placement.Wish{Specs: map[string]string{"trait:COMPUTE_SECURITY_UEFI_SECURE_BOOT": "required"}}, "", placement.Size{}},
+		"no trait of secure boot":      {flashed, placement.Wish{Specs: map[string]string{"trait:COMPUTE_SECURITY_UEFI_SECURE_BOOT": "required"}}, placement.Trait, placement.Size{}},
 		"a machine that all offer":     {plain, placement.Wish{Specs: map[string]string{"hw:cpu_policy": "shared", "hw:mem_page_size": "small"}, Hardware: map[string]string{"hw_firmware_type": "bios"}}, "", placement.Size{}},
 		"same host":                    {plain, placement.Wish{HasSame: true, Same: []string{"id-a"}}, "", placement.Size{}},
 		"same as nobody":               {plain, placement.Wish{HasSame: true}, placement.Hint, placement.Size{}},
