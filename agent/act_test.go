@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/binary"
 	"encoding/json"
+	"errors"
 	"os"
 	"path/filepath"
 	"slices"
@@ -157,6 +158,10 @@ func TestPausedAndSuspended(t *testing.T) {
 func TestRebuild(t *testing.T) {
 	g := newStage(t, fake.Behaviour{Greeting: "hello\n"}, func(s *model.HostServer) { s.ConfigDrive = true })
 	drive := g.disk(t, driveFile)
+	variables := filepath.Join(g.a.dir(g.s.ID), nvramFile)
+	if err := os.WriteFile(variables, []byte("boot order"), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	g.want(t, func(s *model.HostServer) {
 		s.Rebuilds, s.Image, s.Metadata = 1, g.addImage("another image"), map[string]string{"role": "rebuilt"}
 	})
@@ -168,6 +173,9 @@ func TestRebuild(t *testing.T) {
 	}
 	if g.starts(t) != 2 || g.disk(t, driveFile) == drive {
 		t.Errorf("%d starts; config drive renewed: %v", g.starts(t), g.disk(t, driveFile) != drive)
+	}
+	if _, err := os.Stat(variables); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("what the firmware kept has outlived a rebuild: %v", err)
 	}
 	p, _ := g.a.ledger.progressOf(g.s.ID)
 	if p.Blob != g.s.Image.BlobID {
@@ -492,5 +500,38 @@ func TestQemuImgFlattensAndBlanks(t *testing.T) {
 	}
 	if err := q.Flatten(ctx, flat+"2", filepath.Join(dir, "none")); err == nil {
 		t.Error("what is not there was copied")
+	}
+}
+
+// A server's firmware is its image's, and its rescue image's while it is rescued; what it keeps is in the guest's folder.
+func TestFirmwareOfGuests(t *testing.T) {
+	g := newStage(t, fake.Behaviour{}, func(s *model.HostServer) {
+		s.Image.Hardware = map[string]string{"hw_firmware_type": "uefi", "hw_disk_bus": "scsi"}
+	})
+	nvram := func() (path string, specs map[string]string) {
+		t.Helper()
+		guest, err := g.a.guest(t.Context(), g.a.ledger.server(g.s.ID))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return guest.NVRAM, guest.Specs
+	}
+	want := filepath.Join(g.a.dir(g.s.ID), nvramFile)
+	if path, specs := nvram(); path != want || specs["hw_firmware_type"] != "uefi" {
+		t.Errorf("it has %q, %v", path, specs)
+	}
+	rescue := g.addImage("a rescue image")
+	rescue.ImageID = model.NewID()
+	g.want(t, func(s *model.HostServer) {
+		s.Rescue = &model.Rescue{ImageID: rescue.ImageID, Image: rescue, Revision: 7}
+	})
+	g.settles(t, model.PowerRunning)
+	if path, specs := nvram(); path != "" || specs["hw_firmware_type"] != "" || specs["hw_disk_bus"] != "scsi" {
+		t.Errorf("rescued, it has %q, %v", path, specs)
+	}
+	g.want(t, func(s *model.HostServer) { s.Rescue = nil })
+	g.settles(t, model.PowerRunning)
+	if path, _ := nvram(); path != want {
+		t.Errorf("rescued no more, it has %q", path)
 	}
 }

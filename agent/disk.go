@@ -139,6 +139,7 @@ const (
 	rescueFile    = "rescue.qcow2"
 	ephemeralFile = "ephemeral.raw"
 	swapFile      = "swap.raw"
+	nvramFile     = "nvram.fd" // what a UEFI firmware keeps for the guest; its driver makes it
 )
 
 // diskFile is the file in a guest's folder that is its root disk.

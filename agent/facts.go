@@ -83,8 +83,8 @@ func capacityOf(c hypervisor.Capacity) model.HostCapacity {
 		pages = append(pages, model.HugePages{KiB: kib, Count: c.HugePages[kib]})
 	}
 	return model.HostCapacity{
-		HugePages: pages,
-		VCPUs:     c.VCPUs, MemoryMiB: c.MemoryMiB, DiskGiB: c.DiskGiB, Arch: c.Arch, CPUModel: c.CPUModel, CPUVendor: c.CPUVendor,
+		HugePages: pages, UEFI: c.UEFI, SecureBoot: c.SecureBoot,
+		VCPUs: c.VCPUs, MemoryMiB: c.MemoryMiB, DiskGiB: c.DiskGiB, Arch: c.Arch, CPUModel: c.CPUModel, CPUVendor: c.CPUVendor,
 		Sockets: c.Sockets * max(c.Cells, 1), Cores: c.Cores, Threads: c.Threads, Features: c.CPUFeatures,
 		HypervisorType: c.HypervisorType, HypervisorVersion: c.HypervisorVersion, Accelerator: c.Accelerator,
 	}

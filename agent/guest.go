@@ -26,8 +26,11 @@ func (a *Agent) guest(ctx context.Context, row *model.HostServer) (hypervisor.Gu
 		ID: row.ID, Name: "yk-" + row.ID, Title: printable(row.Name), Project: row.ProjectID, User: row.UserID,
 		VCPUs: row.VCPUs, MemoryMiB: row.MemoryMiB, ConsoleLog: filepath.Join(dir, consoleFile), Display: !a.cfg.NoDisplay, Emulator: a.cfg.Emulator,
 	}
-	g.Specs = specsOf(row)
 	p, _ := a.ledger.progressOf(row.ID)
+	g.Specs = rescuedWith(specsOf(row), p.Rescue)
+	if model.FirmwareOf(row.ExtraSpecs, g.Specs).UEFI {
+		g.NVRAM = filepath.Join(dir, nvramFile)
+	}
 	var err error
 	if g.CPUs, err = a.cpus.of(ctx, row, p.CPUs); err != nil {
 		return g, err
@@ -66,6 +69,24 @@ func (a *Agent) guest(ctx context.Context, row *model.HostServer) (hypervisor.Gu
 		g.NICs = append(g.NICs, hypervisor.NIC{ID: n.PortID, MAC: n.MAC, Tap: tapName(n.PortID), MTU: n.MTU, Tag: n.Tag})
 	}
 	return g, nil
+}
+
+// rescuedWith gives the specs of a guest that is rescued, where it is: the rescue image says what firmware starts it.
+func rescuedWith(specs map[string]string, r *model.Rescue) map[string]string {
+	if r == nil || r.Image.ImageID == "" {
+		return specs
+	}
+	out := maps.Clone(specs)
+	if out == nil {
+		out = map[string]string{}
+	}
+	for _, name := range []string{"hw_firmware_type", "os_secure_boot"} {
+		delete(out, name)
+		if v, ok := r.Image.Hardware[name]; ok {
+			out[name] = v
+		}
+	}
+	return out
 }
 
 // specsOf gives what the flavor and the image ask of the machine, by names that are different.

@@ -481,6 +481,10 @@ func TestBackToAHostThatWasAway(t *testing.T) {
 func TestColdMove(t *testing.T) {
 	v := movingPair(t, fake.Behaviour{})
 	before := v.disk(t, 0)
+	variables := func(host int) string { return filepath.Join(v.agents[host].dir(v.s.ID), nvramFile) }
+	if err := os.WriteFile(variables(0), []byte("boot order"), 0o600); err != nil { // as a hypervisor's UEFI firmware does
+		t.Fatal(err)
+	}
 	v.begin(model.MoveCold)
 	waitFor(t, "it to run on the other host", func() bool {
 		v.decide()
@@ -491,6 +495,9 @@ func TestColdMove(t *testing.T) {
 	}
 	if v.disk(t, 0) != before || v.disk(t, 1) != before {
 		t.Error("the disk is not as it was, on both")
+	}
+	if b, err := os.ReadFile(variables(1)); err != nil || string(b) != "boot order" {
+		t.Errorf("what the firmware keeps has come as %q (%v)", b, err)
 	}
 	// Taken back, it is where it was.
 	m := *v.move

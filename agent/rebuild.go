@@ -54,8 +54,10 @@ func (a *Agent) rebuild(ctx context.Context, row *model.HostServer, p *progress,
 		}
 	}
 	// Made anew at the next start, of what is wanted now.
-	if err := os.Remove(filepath.Join(a.dir(row.ID), driveFile)); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return fmt.Errorf("config drive: %w", err)
+	for _, name := range []string{driveFile, nvramFile} {
+		if err := os.Remove(filepath.Join(a.dir(row.ID), name)); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return fmt.Errorf("file %s: %w", name, err)
+		}
 	}
 	p.Rebuilds, p.Blob, p.Started, p.Fault = row.Rebuilds, row.Image.BlobID, false, nil
 	a.log.Info("a server has a fresh disk", "server", row.ID, "generation", row.Generation, "request_id", row.RequestID)

@@ -91,6 +91,7 @@ func (m *mover) makeRoom(ctx context.Context, row *model.HostServer) error {
 		switch {
 		case f.Root:
 			err = m.makeRoot(ctx, row, path, f)
+		case f.Name == nvramFile: // the hypervisor makes it, and writes there what comes with the guest's memory
 		case f.Disk && !f.ReadOnly:
 			err = replace(path, func(tmp string) error { return m.a.cfg.Disks.Empty(ctx, tmp, f.Format, f.Virtual) })
 		default: // it does not change, or need not be exact: a console's log goes on here

@@ -65,6 +65,9 @@ func (m *mover) filesOf(ctx context.Context, row *model.HostServer) ([]file, err
 		}
 		files = append(files, f)
 	}
+	if info, err := os.Stat(filepath.Join(m.a.dir(row.ID), nvramFile)); err == nil {
+		files = append(files, file{Name: nvramFile, Disk: true, Format: "raw", Size: info.Size(), Virtual: info.Size()})
+	}
 	if info, err := os.Stat(filepath.Join(m.a.dir(row.ID), consoleFile)); err == nil {
 		files = append(files, file{Name: consoleFile, Size: info.Size()})
 	}
