@@ -330,7 +330,10 @@ func TestAnotherHostIsTried(t *testing.T) {
 	if p, _ := store.Ports.Get(w.s.Snapshot(), s.Ports[0]); p.Host != good.ID() {
 		t.Errorf("its port is on %s", p.Host)
 	}
-	w.wait("the others forget it", func(store.Snapshot) bool { return len(w.hosts[0].Guests())+len(w.hosts[1].Guests()) == 0 })
+	w.within(func() bool { return len(w.hosts[0].Guests())+len(w.hosts[1].Guests()) == 0 }) // no row tells of it
+	if a, b := w.hosts[0].Guests(), w.hosts[1].Guests(); len(a)+len(b) != 0 {
+		t.Errorf("the others do not forget it: %v, %v", a, b)
+	}
 	failed := 0
 	for _, e := range w.action(id, "create").Events {
 		if e.Result == compute.Failure {
