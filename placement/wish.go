@@ -27,7 +27,7 @@ type Wish struct {
 	Project    string
 	Hypervisor string // QEMU, LXC; "": any that runs virtual machines
 	// Specs are the flavor's extra specs. Looked at are trait:<TRAIT> (required or forbidden; of processors,
-	// HW_CPU_X86_<FEATURE>) and aggregate_instance_extra_specs:<key>, which an aggregate of the host must have as metadata.
+	// HW_CPU_X86_<FEATURE> and HW_CPU_HYPERTHREADING) and aggregate_instance_extra_specs:<key>, which an aggregate of the host must have as metadata.
 	Specs map[string]string
 	// Hardware are the image's properties that say what machine it wants. What these and Specs ask for and no host offers
 	// (model.Unoffered) is refused, and so is a firmware that the host has not.
@@ -174,19 +174,20 @@ func (p *Pool) why(h *Host, w *Wish, c Constraint) string {
 const (
 	traitSpec     = "trait:"
 	cpuTrait      = "HW_CPU_X86_"
+	threadTrait   = "HW_CPU_HYPERTHREADING"
 	secureTrait   = "COMPUTE_SECURITY_UEFI_SECURE_BOOT"
 	aggregateSpec = "aggregate_instance_extra_specs:"
 )
 
 // lacks gives a trait that a flavor asks for and the host has not, or forbids and it has; "" none. A trait is, of
-// os-traits' names, one of processors or secure boot: others no host has.
+// os-traits' names, one of processors, their threads, or secure boot: others no host has.
 func lacks(h *Host, specs map[string]string) string {
 	for k, v := range specs {
 		name, is := strings.CutPrefix(k, traitSpec)
 		if !is {
 			continue
 		}
-		has := name == secureTrait && h.SecureBoot
+		has := name == secureTrait && h.SecureBoot || name == threadTrait && h.Threads > 1
 		if feature, ok := strings.CutPrefix(name, cpuTrait); ok {
 			_, has = slices.BinarySearch(h.Features, strings.ToLower(feature))
 			if !has { // SSE42 is sse4.2 to libvirt, and AVX512F avx512f

@@ -77,6 +77,8 @@ func TestWishes(t *testing.T) {
 		"huge pages that others have":  {paged, placement.Wish{}, placement.Pages, placement.Size{PagesMiB: [2]int{4, 0}}},
 		"huge pages of another size":   {paged, placement.Wish{}, placement.Pages, placement.Size{PagesMiB: [2]int{0, 1}}},
 		"huge pages of no host":        {plain, placement.Wish{}, placement.Pages, placement.Size{PagesMiB: [2]int{2, 0}}},
+		"a trait of cores":             {paged, placement.Wish{Specs: map[string]string{"trait:HW_CPU_HYPERTHREADING": "forbidden"}}, placement.Trait, placement.Size{}},
+		"a trait that cores have":      {paged, placement.Wish{Specs: map[string]string{"trait:HW_CPU_HYPERTHREADING": "required"}}, "", placement.Size{}},
 		"CPUs of its own":              {paged, placement.Wish{}, "", placement.Size{PCPUs: 3}},
 		"CPUs that others have":        {paged, placement.Wish{}, placement.PCPUs, placement.Size{PCPUs: 4}},
 		"CPUs that no host keeps":      {plain, placement.Wish{}, placement.PCPUs, placement.Size{PCPUs: 1}},
