@@ -17,7 +17,7 @@ func (v *volumeKeeper) arrive(row *model.HostVolume, p *volumeProgress) error {
 	if p.Engine == "" || p.Engine == row.Engine {
 		return nil
 	}
-	*p = volumeProgress{Engine: row.Engine, Generation: p.Generation, Made: p.Copied == row.Engine, Fills: row.Fills}
+	*p = volumeProgress{Engine: row.Engine, Generation: p.Generation, Made: p.Copied == row.Engine, Fills: p.Fills}
 	if err := v.a.ledger.saveVolume(row.ID, *p); err != nil {
 		return err
 	}

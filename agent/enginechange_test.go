@@ -52,6 +52,17 @@ func TestVolumeChangesEngine(t *testing.T) {
 			}
 		}
 	}
+	// What is asked for before the host has seen that it is there is done there.
+	c := newCloud(h.side)
+	row = bump(row, func(n *model.HostVolume) { n.Guests, n.Clear, n.Copy = nil, "", "nfs" })
+	h.tell(row)
+	h.waitReport(row.ID, "a copy", func(r model.VolumeReport) bool { return r.Generation == row.Generation && r.Copied == "nfs" })
+	row = bump(row, func(n *model.HostVolume) { n.Engine, n.Copy, n.Clear, n.Fills, n.Image = "nfs", "", model.EngineLocal, 1, &c.image })
+	h.tell(row)
+	h.waitReport(row.ID, "the end of what was", func(r model.VolumeReport) bool {
+		return r.Ready && r.Generation == row.Generation && r.Cleared == model.EngineLocal
+	})
+	io1(t, h.disk(r, row.ID), fmt.Sprintf("read -P %d 0 1", h.side.blobs[c.image.BlobID][0]), "write -P 5 0 1M")
 	// To an engine that the host has not, it does not get; and it is what it was.
 	row = bump(row, func(n *model.HostVolume) { n.Guests, n.Clear, n.Copy = nil, "", "tape" })
 	h.tell(row)
@@ -60,7 +71,7 @@ func TestVolumeChangesEngine(t *testing.T) {
 	h.tell(row)
 	h.ready(row)
 	io1(t, h.disk(r, row.ID), "read -P 5 0 1M")
-	row = bump(row, func(n *model.HostVolume) { n.Guests, n.Clear, n.Deleted = nil, "nfs", true })
+	row = bump(row, func(n *model.HostVolume) { n.Guests, n.Clear, n.Deleted = nil, model.EngineLocal, true })
 	h.tell(row)
 	h.waitReport(row.ID, "the end", func(r model.VolumeReport) bool { return r.Gone })
 	r.stop(t)
