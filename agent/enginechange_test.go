@@ -57,7 +57,9 @@ func TestVolumeChangesEngine(t *testing.T) {
 	row = bump(row, func(n *model.HostVolume) { n.Guests, n.Clear, n.Copy = nil, "", "nfs" })
 	h.tell(row)
 	h.waitReport(row.ID, "a copy", func(r model.VolumeReport) bool { return r.Generation == row.Generation && r.Copied == "nfs" })
-	row = bump(row, func(n *model.HostVolume) { n.Engine, n.Copy, n.Clear, n.Fills, n.Image = "nfs", "", model.EngineLocal, 1, &c.image })
+	row = bump(row, func(n *model.HostVolume) {
+		n.Engine, n.Copy, n.Clear, n.Fills, n.Image = "nfs", "", model.EngineLocal, 1, &c.image
+	})
 	h.tell(row)
 	h.waitReport(row.ID, "the end of what was", func(r model.VolumeReport) bool {
 		return r.Ready && r.Generation == row.Generation && r.Cleared == model.EngineLocal
