@@ -120,6 +120,13 @@ func TestCPUsThatCannotBe(t *testing.T) {
 	says(w.do(func(tx *store.Tx, sc compute.Scope, id model.ID) (*model.Server, error) {
 		return w.c.Rebuild(tx, sc, id, compute.Rebuild{Image: &pinned, Copy: pinned.Copy()})
 	}, s.ID), "An instance's NUMA topology cannot be changed as part of a rebuild.")
+	own := w.create(func(n *compute.NewServer) { n.Image, n.Copy = &pinned, pinned.Copy() })
+	w.phase(own.ID, model.PhaseReady)
+	alone := pinned
+	alone.Properties = map[string]string{"hw_cpu_policy": "dedicated", "hw_cpu_thread_policy": "isolate"}
+	says(w.do(func(tx *store.Tx, sc compute.Scope, id model.ID) (*model.Server, error) {
+		return w.c.Rebuild(tx, sc, id, compute.Rebuild{Image: &alone, Copy: alone.Copy()})
+	}, own.ID), "An instance's NUMA topology cannot be changed as part of a rebuild.")
 	if got := w.get(s.ID); got.Rebuilds != 0 || got.Move != nil {
 		t.Errorf("it was changed: %+v", got)
 	}

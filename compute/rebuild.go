@@ -47,7 +47,7 @@ func (c *Compute) Rebuild(tx *store.Tx, sc Scope, id model.ID, r Rebuild) (*mode
 			return fault.New(fault.Conflict, "Cannot 'rebuild' instance %s: it has no host.", s.ID)
 		}
 		backed := VolumeBacked(s)
-		was := s.Load()
+		was, alone := s.Load(), isolates(s)
 		if backed {
 			if err := c.reimage(tx, s, &r); err != nil {
 				return err
@@ -71,7 +71,7 @@ func (c *Compute) Rebuild(tx *store.Tx, sc Scope, id model.ID, r Rebuild) (*mode
 			next.Image = r.Copy
 		}
 		// Its host was chosen for what it is.
-		if now := next.Load(); now.PCPUs != was.PCPUs || now.PagesMiB != was.PagesMiB {
+		if now := next.Load(); now.PCPUs != was.PCPUs || now.PagesMiB != was.PagesMiB || isolates(&next) != alone {
 			return fault.New(fault.Invalid, "An instance's NUMA topology cannot be changed as part of a rebuild. The image provided is invalid for this instance.")
 		}
 		if !backed || r.Reimage {

@@ -10,9 +10,7 @@ import (
 // Servers that hints name and that the project does not own count as none.
 func wishOf(r store.Reader, s *model.Server) placement.Wish {
 	w := placement.Wish{Project: s.ProjectID, Specs: s.Flavor.ExtraSpecs, Hardware: s.Image.Hardware}
-	if p, _ := model.ProcessorsOf(s.Flavor.VCPUs, w.Specs, w.Hardware); p.Isolate {
-		w.Isolate = true
-	}
+	w.Isolate = isolates(s)
 	if s.Container {
 		w.Hypervisor = placement.Containers
 	} else if img, ok := store.Images.Get(r, s.ImageID); ok {
@@ -49,4 +47,10 @@ func wishOf(r store.Reader, s *model.Server) placement.Wish {
 		}
 	}
 	return w
+}
+
+// isolates tells whether no sibling of the CPUs that a server has for itself may run anything.
+func isolates(s *model.Server) bool {
+	p, _ := model.ProcessorsOf(s.Flavor.VCPUs, s.Flavor.ExtraSpecs, s.Image.Hardware)
+	return p.Isolate
 }
