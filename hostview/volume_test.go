@@ -152,3 +152,63 @@ func TestVolumesReachWhoWorksOnThemAndWhoOpensThem(t *testing.T) {
 		t.Errorf("the server's row has the volumes %v, want %v", row.Volumes, want)
 	}
 }
+
+// TestVolumesOnTheirWay: a volume's host is told to which engine it goes and from which it is to be gone, and of backups those that they build on: all to restore one, the newest to make one.
+func TestVolumesOnTheirWay(t *testing.T) {
+	st := storetest.New(t)
+	do := func(f func(tx *store.Tx) error) {
+		t.Helper()
+		if _, err := st.Update(t.Context(), f); err != nil {
+			t.Fatal(err)
+		}
+	}
+	row := func() *model.HostVolume {
+		t.Helper()
+		r := decode[model.HostVolume](t, full(t, st, "h1")[model.RowID{Kind: model.RowVolume, Key: "v1"}])
+		return &r
+	}
+	do(func(tx *store.Tx) error {
+		if err := store.Hosts.Put(tx, &model.Host{Meta: model.Meta{ID: "h1", Name: "h1"}}); err != nil {
+			return err
+		}
+		parent := ""
+		for _, id := range []string{"b1", "b2", "b3"} {
+			b := &model.VolumeBackup{Meta: model.Meta{ID: id}, VolumeID: "v1", BlobID: "x" + id, State: "available", Format: model.BackupChunks, ParentID: parent}
+			if parent = id; id == "b3" {
+				b.State, b.BlobID = "creating", ""
+			}
+			if err := store.VolumeBackups.Put(tx, b); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	for _, c := range []struct {
+		change      *model.EngineChange
+		copy, clear string
+	}{{nil, "", ""}, {&model.EngineChange{Engine: "nfs", TypeID: "t"}, "nfs", ""}, {&model.EngineChange{Engine: "nfs", Clear: true}, "", "nfs"}} {
+		do(func(tx *store.Tx) error {
+			return store.Volumes.Put(tx, &model.Volume{Meta: model.Meta{ID: "v1"}, Engine: "local", Host: "h1", Source: model.VolumeSource{BackupID: "b2"}, Change: c.change})
+		})
+		r := row()
+		if r.Engine != "local" || r.Copy != c.copy || r.Clear != c.clear {
+			t.Errorf("%+v: it is told %+v", c.change, r)
+		}
+		below := func(b model.HostBlob) (out []string) {
+			for _, x := range b.Below {
+				out = append(out, x.ID+" "+x.BlobID+" "+x.Format)
+			}
+			return out
+		}
+		if got := below(*r.Backup); !slices.Equal(got, []string{"b1 xb1 chunks"}) || r.Backup.Format != model.BackupChunks {
+			t.Errorf("to restore it is told %v", got)
+		}
+		if len(r.Uploads) != 1 || !slices.Equal(below(r.Uploads[0]), []string{"b2 xb2 chunks"}) {
+			t.Errorf("to make one it is told %+v", r.Uploads)
+		}
+	}
+	do(func(tx *store.Tx) error { return store.VolumeBackups.Delete(tx, "b1") })
+	if got := row().Backup.Below; len(got) != 1 || got[0].ID != "b1" || got[0].BlobID != "" {
+		t.Errorf("of one that is gone it is told %+v", got)
+	}
+}
