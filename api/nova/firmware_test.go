@@ -8,6 +8,7 @@ import (
 
 	"yakumo/model"
 	"yakumo/store"
+	"yakumo/volume"
 )
 
 // firmwareImage adds an image with properties.
@@ -70,5 +71,33 @@ func TestFirmware(t *testing.T) {
 	c.wait("red", optional, "status", "ACTIVE")
 	if got := c.refused(400, "badRequest", "red", "POST", "/servers/"+optional+"/action", object{"resize": object{"flavorRef": "30"}}); !strings.Contains(got, "conflicting with image") {
 		t.Errorf("a resize is refused with %q", got)
+	}
+}
+
+// A server that boots from a volume has the machine that the image of the volume asks for, and is refused where that is no machine.
+func TestFirmwareOfVolumes(t *testing.T) {
+	c := newCloud(t)
+	c.furnish()
+	c.host("plain")
+	c.host("modern", func(h *model.Host) { h.Capacity.UEFI = true })
+	make := c.storage()
+	source := func(properties map[string]string) string {
+		img := c.firmwareImage(properties)
+		row, _ := store.Images.Get(c.store.Snapshot(), img)
+		v := make(red, volume.Spec{SizeGiB: 1, Image: row, Copy: row.Copy()})
+		return v.ID
+	}
+	disk := func(id string) object {
+		return object{"block_device_mapping_v2": []object{{"boot_index": 0, "uuid": id, "source_type": "volume", "destination_type": "volume"}}}
+	}
+	id := c.bootWith(disk(source(map[string]string{"hw_firmware_type": "uefi", "hw_disk_bus": "scsi"})))
+	s, _ := store.Servers.Get(c.store.Snapshot(), id)
+	if h := c.hostOf(id); h != "modern" || !maps.Equal(s.Image.Hardware, map[string]string{"hw_firmware_type": "uefi", "hw_disk_bus": "scsi"}) {
+		t.Errorf("it is on %s with %v", h, s.Image.Hardware)
+	}
+	body := disk(source(map[string]string{"hw_firmware_type": "efi"}))
+	maps.Copy(body, object{"name": "x", "flavorRef": "1", "networks": "none"})
+	if got := c.refused(400, "badRequest", "red", "POST", "/servers", object{"server": body}, "2.96"); got != "Invalid image metadata. Error: Field value efi is invalid" {
+		t.Errorf("refused with %q", got)
 	}
 }
