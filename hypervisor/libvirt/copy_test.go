@@ -16,6 +16,7 @@ import (
 // TestCopyOfTheDead: a driver dies while it copies a running guest's disk, as its process does by kill -9, and cleans up nothing.
 // The guest runs on from its own disk, and the next driver's copy is whole.
 func TestCopyOfTheDead(t *testing.T) {
+	t.Parallel() // its daemon is its own
 	h := host{libvirttest.Start(t)}
 	next, ctx := h.driver(t), t.Context()
 	g := h.guest(t, libvirttest.Sector{Greeting: hypertest.Greeting, Counts: true})

@@ -22,6 +22,7 @@ import (
 // TestDevices starts a guest with one of everything, which libvirt has validated, and looks at
 // what QEMU was told.
 func TestDevices(t *testing.T) {
+	t.Parallel() // its daemon is its own
 	h := host{libvirttest.Start(t)}
 	d, ctx := h.driver(t), t.Context()
 	g := h.guest(t, libvirttest.Sector{Greeting: hypertest.Greeting})
@@ -108,6 +109,7 @@ func TestDevices(t *testing.T) {
 }
 
 func TestMissingTap(t *testing.T) {
+	t.Parallel() // its daemon is its own
 	h := host{libvirttest.Start(t)}
 	d, ctx := h.driver(t), t.Context()
 	g := h.guest(t, libvirttest.Sector{Greeting: hypertest.Greeting})
@@ -140,6 +142,7 @@ func TestBadAccelerator(t *testing.T) {
 
 // TestFrozenDaemon stops libvirtd as a debugger would: it neither answers nor goes away.
 func TestFrozenDaemon(t *testing.T) {
+	t.Parallel() // its daemon is its own
 	h := host{libvirttest.Start(t)}
 	d, err := libvirt.New(libvirt.Config{SocketPath: h.Socket(), Accelerator: "tcg", Keepalive: 2 * time.Second})
 	if err != nil {

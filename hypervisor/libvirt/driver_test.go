@@ -142,5 +142,6 @@ func (h host) Foreign(t *testing.T) (string, func() bool, bool) {
 }
 
 func TestConformance(t *testing.T) {
+	t.Parallel() // its daemon is its own
 	hypertest.Run(t, host{libvirttest.Start(t)})
 }

@@ -77,6 +77,7 @@ func (h movingHost) twin(t testing.TB, g hypervisor.Guest) hypervisor.Guest {
 }
 
 func TestMoves(t *testing.T) {
+	t.Parallel() // its daemons are its own
 	hypertest.RunMoves(t, movingHost{host{libvirttest.Start(t)}}, movingHost{host{libvirttest.Start(t)}})
 }
 
@@ -105,6 +106,7 @@ func (d *deafened) Read(b []byte) (int, error) {
 
 // TestMoveWithoutAnAnswer: where nobody can tell whether the guest runs at the other end, it is held here.
 func TestMoveWithoutAnAnswer(t *testing.T) {
+	t.Parallel() // its daemons are its own
 	a, b := movingHost{host{libvirttest.Start(t)}}, movingHost{host{libvirttest.Start(t)}}
 	from, to := a.driver(t), b.driver(t)
 	ctx, cancel := context.WithTimeout(context.Background(), hypertest.Deadline)

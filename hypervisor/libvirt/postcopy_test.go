@@ -45,6 +45,7 @@ func (n narrow) Write(b []byte) (int, error) {
 // move it while it runs. Where it cannot, the move ends all the same. A way that breaks meanwhile is the guest's end; then it is at the
 // other end, and nowhere else.
 func TestPostCopy(t *testing.T) {
+	t.Parallel() // its daemons are its own
 	a, b := movingHost{host{libvirttest.Start(t)}}, movingHost{host{libvirttest.Start(t)}}
 	from, to := a.driver(t), b.driver(t)
 	for _, cut := range []bool{false, true} {

@@ -21,6 +21,7 @@ import (
 
 // TestSpecs starts a guest with every spec that needs nothing of the kernel, and looks at what QEMU was told.
 func TestSpecs(t *testing.T) {
+	t.Parallel() // its daemons are its own
 	h := host{libvirttest.Start(t)}
 	d, ctx := h.driver(t), t.Context()
 	g := h.guest(t, libvirttest.Sector{Greeting: hypertest.Greeting})
