@@ -6,18 +6,21 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"iter"
 	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"pgregory.net/rapid"
 
 	"yakumo/channel/channeltest"
+	"yakumo/datapath"
 	"yakumo/fault"
 	"yakumo/hypervisor"
 	"yakumo/hypervisor/fake"
@@ -124,6 +127,9 @@ func (v *pair) rows(i int) []model.HostRow {
 		if m.Stage == model.MoveReverting {
 			s.Power = model.PowerOff
 		}
+	}
+	if v.cold && source && (v.move.Stage == model.MoveVerify || v.move.Stage == model.MoveReverting) {
+		return append(rows, &s) // its ports are the other host's
 	}
 	return append(rows, &s, &p)
 }
@@ -478,8 +484,24 @@ func TestBackToAHostThatWasAway(t *testing.T) {
 	}
 }
 
+// pruned counts how often a switch was told all that there is.
+type pruned struct {
+	datapath.Driver
+	n *atomic.Int64
+}
+
+func (p pruned) Prune(ctx context.Context, all iter.Seq[model.HostRow]) error {
+	err := p.Driver.Prune(ctx, all)
+	p.n.Add(1)
+	return err
+}
+
 func TestColdMove(t *testing.T) {
-	v := movingPair(t, fake.Behaviour{})
+	v := newPair(t, t, t.TempDir(), fake.HostConfig{Guests: fake.Behaviour{Greeting: "start\n"}})
+	var prunes atomic.Int64
+	v.change[0] = func(c *Config) { c.Datapath = pruned{c.Datapath, &prunes} }
+	v.boot(t)
+	t.Cleanup(func() { v.close(t) })
 	before := v.disk(t, 0)
 	variables := func(host int) string { return filepath.Join(v.agents[host].dir(v.s.ID), nvramFile) }
 	if err := os.WriteFile(variables(0), []byte("boot order"), 0o600); err != nil { // as a hypervisor's UEFI firmware does
@@ -499,7 +521,12 @@ func TestColdMove(t *testing.T) {
 	if b, err := os.ReadFile(variables(1)); err != nil || string(b) != "boot order" {
 		t.Errorf("what the firmware keeps has come as %q (%v)", b, err)
 	}
-	// Taken back, it is where it was.
+	// As each minute, while its ports are the other host's: they leave the switch, and its taps stay.
+	w, n := v.agents[0].ports, prunes.Load()
+	w.again(true, nil)
+	w.poke()
+	waitFor(t, "the switch to be told of all", func() bool { return prunes.Load() > n })
+	// Taken back, it is where it was, with its ports.
 	m := *v.move
 	m.Stage = model.MoveReverting
 	v.move = &m
@@ -507,6 +534,9 @@ func TestColdMove(t *testing.T) {
 	v.settle(t)
 	if v.ended != "reverted" || v.host != 0 || v.disk(t, 0) != before {
 		t.Errorf("it ended as %s on host %d", v.ended, v.host)
+	}
+	if !v.agents[0].dp.Installed(v.p.ID) {
+		t.Error("it runs with a port that carries nothing")
 	}
 	// Confirmed, nothing is left behind, and the disk has grown.
 	v.s.DiskGiB = 0

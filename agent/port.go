@@ -260,7 +260,20 @@ func (w *wirer) rows(ctx context.Context, full bool, pending map[model.RowID]boo
 	w.applying.Lock()
 	defer w.applying.Unlock()
 	if full {
-		return w.a.cfg.Datapath.Prune(ctx, slices.Values(w.everything()))
+		all := w.everything()
+		told := map[model.RowID]bool{}
+		for _, row := range all {
+			told[row.RowID()] = true
+		}
+		w.mu.Lock()
+		for id, p := range w.ports {
+			// It leaves the switch; the tap may stay, for a guest that may come back to its port (a resize that is reverted).
+			if !told[model.RowID{Kind: model.RowPort, Key: id}] {
+				p.made = false
+			}
+		}
+		w.mu.Unlock()
+		return w.a.cfg.Datapath.Prune(ctx, slices.Values(all))
 	}
 	upserts, removes := w.split(pending)
 	return w.a.cfg.Datapath.Apply(ctx, upserts, removes)
@@ -426,6 +439,9 @@ func (w *wirer) watch() (waiting bool) {
 		installed := w.a.cfg.Datapath.Installed(id)
 		w.mu.Lock()
 		p := w.ports[id]
+		if p != nil && row == nil {
+			p.installed, p.active = false, false // until it is told of again
+		}
 		if p == nil || row == nil {
 			w.mu.Unlock()
 			continue
