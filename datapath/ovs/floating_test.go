@@ -10,6 +10,7 @@ import (
 
 // A policy limits what comes in by a floating address, and what leaves by a gateway's; without it all passes again.
 func TestFloatingLimit(t *testing.T) {
+	t.Parallel() // it waits more than it works
 	f := newFabric(t)
 	h := f.newHost(t)
 	router, _, _ := behindRouter()

@@ -18,6 +18,7 @@ import (
 // The kernels of two guests on two hosts configure themselves by router advertisements, check their
 // addresses, find each other and their router, and talk.
 func TestKernelSLAAC(t *testing.T) {
+	t.Parallel() // it waits more than it works
 	const vni = 5_000_001
 	f := newFabric(t)
 	h0, h1 := f.newHost(t), f.newHost(t)
