@@ -49,9 +49,10 @@ func waitConsole(t *testing.T, ctx context.Context, d *libvirt.Driver, id, what 
 
 // TestUEFI: what the firmware keeps for a guest outlives stops and goes along in a live move, and secure boot starts nothing unsigned.
 func TestUEFI(t *testing.T) {
+	t.Parallel() // its daemons are its own
 	a, b := movingHost{host{libvirttest.Start(t)}}, movingHost{host{libvirttest.Start(t)}}
 	from, to := a.driver(t), b.driver(t)
-	ctx, cancel := context.WithTimeout(context.Background(), hypertest.Deadline)
+	ctx, cancel := context.WithTimeout(context.Background(), 3*hypertest.Deadline) // the firmware takes its time, four times
 	defer cancel()
 	if c, err := from.Capacity(ctx); err != nil || !c.UEFI || !c.SecureBoot {
 		t.Fatalf("the host's firmware: UEFI %v, secure boot %v (%v)", c.UEFI, c.SecureBoot, err)
