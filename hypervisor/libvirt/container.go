@@ -38,6 +38,7 @@ type Containers struct {
 
 	mu    sync.Mutex
 	locks map[string]chan struct{} // of guests, each holds one token while somebody starts or ends it
+	ended map[string]bool          // of guests that run for libvirt, those whose process 1 had written down its end a round ago
 }
 
 var (
@@ -125,7 +126,8 @@ func (c *Containers) judge(id string, p hypervisor.Power, reason string) (hyperv
 	return p, reason
 }
 
-// round begins what waits for its cards since a driver that started it was killed.
+// round begins what waits for its cards since a driver that started it was killed, and ends what libvirt believes to run though its process 1
+// has ended: libvirt misses the end of a container now and then, where that comes at once.
 func (c *Containers) round(ctx context.Context) {
 	c.d.mu.Lock()
 	var ids []string
@@ -135,24 +137,63 @@ func (c *Containers) round(ctx context.Context) {
 		}
 	}
 	c.d.mu.Unlock()
+	ended := map[string]bool{}
 	for _, id := range ids {
-		if state, _ := c.folder(id).State(); state != container.Waiting {
-			continue
+		state, _ := c.folder(id).State()
+		var err error
+		switch state {
+		case container.Waiting:
+			err = c.alone(id, container.Waiting, func() error {
+				ref, r, err := c.d.known(ctx, id, "begin")
+				if err != nil {
+					return err
+				}
+				return c.begin(ctx, id, ref, r)
+			})
+		case container.Off, container.Failed:
+			if ended[id] = true; !c.endedBefore(id) {
+				continue // libvirt is given a round's time to see it
+			}
+			err = c.alone(id, state, func() error {
+				ref, _, err := c.d.known(ctx, id, "end")
+				if err != nil {
+					return err
+				}
+				// What process 1 has written down stays: it tells why.
+				if _, err = c.d.ask(ctx, slow, procDomainDestroy, new(encoder).dom(ref).u32(0)); hasCode(err, codeOperationInvalid) {
+					return nil
+				}
+				return refused(id, "end", err)
+			})
 		}
-		select {
-		case c.token(id) <- struct{}{}:
-		default:
-			continue // whoever has it sees to it
-		}
-		ref, r, err := c.d.known(ctx, id, "begin")
-		if err == nil {
-			err = c.begin(ctx, id, ref, r)
-		}
-		<-c.token(id)
 		if err != nil && ctx.Err() == nil {
-			c.d.log.Warn("a container that waits cannot be begun", "server", id, "error", err)
+			c.d.log.Warn("a container cannot be seen to", "server", id, "state", state, "error", err)
 		}
 	}
+	c.mu.Lock()
+	c.ended = ended
+	c.mu.Unlock()
+}
+
+func (c *Containers) endedBefore(id string) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.ended[id]
+}
+
+// alone does something with a guest that is nobody's, if its process 1 has still written down the state; else who has it sees to it.
+func (c *Containers) alone(id, state string, do func() error) error {
+	one := c.token(id)
+	select {
+	case one <- struct{}{}:
+		defer func() { <-one }()
+	default:
+		return nil
+	}
+	if now, _ := c.folder(id).State(); now != state {
+		return nil
+	}
+	return do()
 }
 
 // Ensure implements hypervisor.Driver, as Driver.Ensure does.
