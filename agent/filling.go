@@ -284,8 +284,20 @@ func (v *volumeKeeper) snapshot(ctx context.Context, e block.Engine, volume, id 
 	return nil
 }
 
-// copyOut has the hypervisor write what a running guest's volume holds to a file; false where no guest here has it.
+// copyOut has the hypervisor, here or on a host that holds it, write what a running guest's volume holds to a file; false where no guest has it.
 func (v *volumeKeeper) copyOut(ctx context.Context, volume model.ID, path string) (bool, error) {
+	copied, err := v.copyHere(ctx, volume, path)
+	if copied || err != nil {
+		return copied, err
+	}
+	if row := v.a.ledger.volume(volume); row != nil && row.Mine {
+		return v.copyThere(ctx, row, path)
+	}
+	return false, nil
+}
+
+// copyHere is copyOut for guests of this host.
+func (v *volumeKeeper) copyHere(ctx context.Context, volume model.ID, path string) (bool, error) {
 	if _, ok := v.a.cfg.Hypervisor.(hypervisor.Copier); !ok {
 		return false, nil
 	}

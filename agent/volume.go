@@ -46,6 +46,7 @@ func newVolumeKeeper(a *Agent) *volumeKeeper {
 	}
 	v.queue = newQueue(v.reconcile)
 	a.channel.Handle(serviceVolume, v.serve)
+	a.channel.Handle(serviceHeldVolume, v.serveCopy)
 	return v
 }
 

@@ -82,6 +82,13 @@ func volumeRow(snap store.Snapshot, id, host model.ID) model.HostRow {
 	}
 	r.Mine, r.Deleted, r.Fills = true, v.Deleted, v.Fills
 	r.Guests = openers(snap, id)
+	if v.Engine == model.EngineNFS {
+		for _, g := range r.Guests {
+			if h, ok := store.Hosts.Get(snap, g); ok && g != host {
+				r.Holders = append(r.Holders, model.HostAt{HostID: h.ID, Name: h.Name, Channel: h.Channel})
+			}
+		}
+	}
 	switch c := v.Change; {
 	case c == nil:
 	case c.Clear:
@@ -255,12 +262,12 @@ func (c change) used(rs []*model.Server) {
 	}
 }
 
-// reached marks the volumes of a host whose channel is elsewhere now.
+// reached marks the volumes that a host whose channel is elsewhere now has a part in.
 func (c change) reached(host model.ID, rs []*model.Host) {
 	if len(rs) == 2 && rs[0].Channel == rs[1].Channel && rs[0].Name == rs[1].Name {
 		return
 	}
-	for v := range store.Volumes.List(c.now, "host", host) {
-		c.volume(v.ID)
+	for v := range volumesAt(c.now, host) {
+		c.volume(v)
 	}
 }

@@ -19,7 +19,7 @@ func volumeActions(c cloud, hosts []model.ID) map[string]func(*rapid.T) {
 	maybe := append([]string{""}, hosts...)
 	return map[string]func(*rapid.T){
 		"put volume": func(rt *rapid.T) {
-			v := &model.Volume{Meta: model.Meta{ID: rapid.SampledFrom(vols).Draw(rt, "volume")}, Engine: "local", SizeGiB: rapid.IntRange(1, 3).Draw(rt, "size"),
+			v := &model.Volume{Meta: model.Meta{ID: rapid.SampledFrom(vols).Draw(rt, "volume")}, Engine: rapid.SampledFrom([]string{"local", "nfs"}).Draw(rt, "engine"), SizeGiB: rapid.IntRange(1, 3).Draw(rt, "size"),
 				Host: rapid.SampledFrom(maybe).Draw(rt, "host"), MultiAttach: rapid.Bool().Draw(rt, "multi"), Deleted: rapid.Bool().Draw(rt, "deleted")}
 			switch rapid.IntRange(0, 3).Draw(rt, "from") {
 			case 0:

@@ -255,6 +255,9 @@ type HostVolume struct {
 	Mine bool `json:"mine"`
 	// Guests are the hosts that may open a local volume of this host.
 	Guests []ID `json:"guests,omitempty"`
+	// Holders are those of Guests, but for this host, that are asked for a copy of a volume that a guest there has open: of an engine
+	// whose files all hosts reach, and which cannot copy an open one.
+	Holders []HostAt `json:"holders,omitempty"`
 }
 
 // RowID is volume/<id>.

@@ -253,7 +253,7 @@ func testOpen(t *testing.T, w World) {
 	b.must(IO(t.Context(), b.open(v), "write -P 1 0 2M"))
 	s := newID()
 	if w.Locked {
-		hold(t, b.open(v))
+		Hold(t, b.open(v))
 		b.wants(fault.Conflict, b.Snapshot(t.Context(), v, s))
 		b.wants(fault.Conflict, b.Grow(t.Context(), v, 16*MiB))
 		copied := filepath.Join(t.TempDir(), "copy")
@@ -280,12 +280,12 @@ func testOpen(t *testing.T, w World) {
 	b.Engine = w.Open(t)
 	b.must(b.RemoveSnapshot(t.Context(), v, s))
 	b.must(IO(t.Context(), b.open(v), "read -P 2 0 2M", "read -P 3 15M 1M"))
-	hold(t, b.open(v))
+	Hold(t, b.open(v))
 	b.wants(fault.Conflict, b.Remove(t.Context(), v))
 }
 
-// hold has a process keep a volume open until the test ends.
-func hold(t *testing.T, a block.Access) {
+// Hold has a process keep a volume open until the test ends.
+func Hold(t *testing.T, a block.Access) {
 	t.Helper()
 	cmd := exec.Command("qemu-io", Image(a)...)
 	in, err := cmd.StdinPipe()
