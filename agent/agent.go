@@ -366,6 +366,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	a.thaws.close()
 	a.moves.close()
 	a.captures.close()
+	a.images.close()
 	return a.close()
 }
 

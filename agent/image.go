@@ -27,6 +27,8 @@ type imageCache struct {
 	dir   string
 	slots chan struct{} // holds one value for each download under way
 
+	wg sync.WaitGroup // of downloads
+
 	mu      sync.Mutex
 	fetches map[model.ID]*fetch
 	held    map[model.ID]int // images whose overlay is being made
@@ -76,7 +78,7 @@ func (c *imageCache) hold(ctx context.Context, img model.ImageCopy) (path string
 		var fctx context.Context
 		fctx, f.cancel = context.WithCancel(context.WithoutCancel(ctx))
 		c.fetches[blob] = f
-		go func() {
+		c.wg.Go(func() {
 			err := c.get(fctx, img)
 			f.cancel()
 			c.mu.Lock()
@@ -84,7 +86,7 @@ func (c *imageCache) hold(ctx context.Context, img model.ImageCopy) (path string
 			delete(c.fetches, blob)
 			c.mu.Unlock()
 			close(f.done)
-		}()
+		})
 	}
 	f.waiters++
 	c.mu.Unlock()
@@ -115,6 +117,9 @@ func (c *imageCache) hold(ctx context.Context, img model.ImageCopy) (path string
 	}
 	return c.path(blob), release, nil
 }
+
+// close waits for the downloads to end, which nobody waits for any more.
+func (c *imageCache) close() { c.wg.Wait() }
 
 // isFileName keeps an id from leading out of its folder.
 func isFileName(id string) bool {
