@@ -366,7 +366,7 @@ func (w *world) start(t worldT, change func(*Config)) *running {
 	r := &running{Agent: a, ended: make(chan error, 1), dp: dp}
 	var ctx context.Context
 	ctx, r.cancel = context.WithCancel(context.Background())
-	go func() { r.ended <- a.Run(ctx) }()
+	go func() { r.ended <- a.Run(ctx); close(r.ended) }() // a test that has failed may stop it once more
 	return r
 }
 

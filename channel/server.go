@@ -65,11 +65,15 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 	defer wg.Wait()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
+	defer ln.Close() // whoever listens there next must not have to wait for the line below
 	defer context.AfterFunc(ctx, func() { ln.Close() })()
 	room := make(chan struct{}, maxConnections)
 	for {
 		c, err := ln.Accept()
 		if ctx.Err() != nil {
+			if err == nil {
+				c.Close()
+			}
 			return ctx.Err()
 		}
 		var temporary interface{ Temporary() bool }
