@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"iter"
 	"net"
-	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -25,6 +24,7 @@ import (
 	"yakumo/hypervisor"
 	"yakumo/hypervisor/fake"
 	"yakumo/model"
+	"yakumo/netspace/netspacetest"
 )
 
 // pair is two hosts, and what of the servers' side decides about moves between them, as compute does.
@@ -32,7 +32,6 @@ type pair struct {
 	hosts  [2]*world
 	agents [2]*running // nil: dead
 	at     [2]model.HostAt
-	listen [2]string
 	change [2]func(*Config)
 	more   [2][]model.HostRow // beside the server's
 	gen    int64
@@ -58,13 +57,7 @@ func newPair(t worldT, tb testing.TB, dir string, cfg fake.HostConfig) *pair {
 		}
 		v.hosts[i] = newWorld(sub, cfg)
 		v.hosts[i].side.Credentials = auth.Host(id)
-		ln, err := net.Listen("tcp", fmt.Sprintf("127.2.%d.%d:0", os.Getpid()>>8&255, os.Getpid()&255)) // its number, for all lives of the agent; no connection gets it meanwhile
-		if err != nil {
-			t.Fatal(err)
-		}
-		v.listen[i] = ln.Addr().String()
-		ln.Close()
-		v.at[i] = model.HostAt{HostID: id, Name: id, TunnelIP: elsewhere, Channel: netip.MustParseAddrPort(v.listen[i])}
+		v.at[i] = model.HostAt{HostID: id, Name: id, TunnelIP: elsewhere, Channel: netspacetest.Loopback(tb)} // for all lives of the agent
 	}
 	v.cloud = newCloud(v.hosts[0].side)
 	v.hosts[1].side.blobs = v.hosts[0].side.blobs
@@ -79,7 +72,7 @@ func (v *pair) start(t worldT, i int) {
 		c.Channel = v.at[i].Channel
 		c.Peers = func() (net.Listener, error) {
 			for end := time.Now().Add(patience); ; {
-				ln, err := net.Listen("tcp", v.listen[i])
+				ln, err := net.Listen("tcp", v.at[i].Channel.String())
 				if err == nil || time.Now().After(end) {
 					return ln, err
 				}

@@ -26,6 +26,7 @@ import (
 	"yakumo/hypervisor/fake"
 	"yakumo/link"
 	"yakumo/model"
+	"yakumo/netspace/netspacetest"
 )
 
 // volumeSide keeps what is said of volumes, and what is sent.
@@ -87,12 +88,7 @@ func newVolumeHost(t testing.TB, w *world, ca *channeltest.Authority, shared str
 		cfg: files.Config{Dir: filepath.Join(w.dir, "vol"), Run: filepath.Join(run, "d")}, shared: files.Config{Dir: shared, Shared: true}}
 	h.creds = ca.Host(h.id)
 	w.side.Credentials = h.creds
-	ln, err := net.Listen("tcp", fmt.Sprintf("127.2.%d.%d:0", os.Getpid()>>8&255, os.Getpid()&255)) // for a port, which each life of the agent has again: no connection gets it meanwhile
-	if err != nil {
-		t.Fatal(err)
-	}
-	h.channel = ln.Addr().(*net.TCPAddr).AddrPort()
-	ln.Close()
+	h.channel = netspacetest.Loopback(t) // for all lives of the agent
 	t.Cleanup(func() {
 		e := h.engine()
 		l, err := e.List(context.Background())

@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"yakumo/netspace/netspacetest"
 	of "yakumo/openflow"
 )
 
@@ -648,7 +649,7 @@ func TestTransports(t *testing.T) {
 		}
 	}
 	// The other way round: the switch listens.
-	free := freePorts(t, 2)
+	free := []uint16{netspacetest.Loopback(t).Port(), netspacetest.Loopback(t).Port()}
 	sw.Vsctl("set-controller", "br0", fmt.Sprintf("ptcp:%d:127.0.0.1", free[0]), fmt.Sprintf("pssl:%d:127.0.0.1", free[1]))
 	client := ca.config(t, "controller")
 	client.ServerName = "switch"

@@ -10,6 +10,7 @@ import (
 	"crypto/x509/pkix"
 	"encoding/pem"
 	"errors"
+	"fmt"
 	"log/slog"
 	"math/big"
 	"net"
@@ -23,6 +24,7 @@ import (
 	"yakumo/datapath"
 	"yakumo/datapath/dptest"
 	"yakumo/datapath/ovs"
+	"yakumo/netspace/netspacetest"
 	"yakumo/openflow/ovstest"
 )
 
@@ -155,14 +157,14 @@ func TestStrangers(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			sw := ovstest.Start(t)
 			c.sw.trust(t, sw, c.clients)
-			ports := freePorts(t, 2)
+			db, bridge := netspacetest.Loopback(t), netspacetest.Loopback(t)
 			cfg := ovs.Config{Remote: true, Datapath: ovs.DatapathNetdev, TunnelIP: netip.MustParseAddr("192.0.2.1"), Ordinals: datapath.NewMemoryOrdinals(),
-				OVSDB: "ssl:127.0.0.1:" + ports[0], OpenFlow: "ssl:127.0.0.1:" + ports[1], TLS: ours.client(t)}
+				OVSDB: "ssl:" + db.String(), OpenFlow: "ssl:" + bridge.String(), TLS: ours.client(t)}
 			if c.plain {
-				cfg.OVSDB = "tcp:127.0.0.1:" + ports[0]
-				sw.Vsctl("set-manager", "ptcp:"+ports[0]+":127.0.0.1")
+				cfg.OVSDB = "tcp:" + db.String()
+				sw.Vsctl("set-manager", fmt.Sprintf("ptcp:%d:127.0.0.1", db.Port()))
 			} else {
-				sw.Vsctl("set-manager", "pssl:"+ports[0]+":127.0.0.1")
+				sw.Vsctl("set-manager", fmt.Sprintf("pssl:%d:127.0.0.1", db.Port()))
 			}
 			seen := make(reasons, 64)
 			cfg.Log = slog.New(seen)
@@ -192,23 +194,4 @@ func TestStrangers(t *testing.T) {
 			}
 		})
 	}
-}
-
-// freePorts gives TCP ports that nobody used a moment ago.
-func freePorts(t testing.TB, n int) []string {
-	t.Helper()
-	var out []string
-	for range n {
-		l, err := net.Listen("tcp4", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer l.Close()
-		_, port, err := net.SplitHostPort(l.Addr().String())
-		if err != nil {
-			t.Fatal(err)
-		}
-		out = append(out, port)
-	}
-	return out
 }
