@@ -52,6 +52,12 @@ type Service struct {
 	RequestIDHeader string
 	// Versions is the range of microversions that is served; nil: the dialect has none.
 	Versions *VersionRange
+	// Operation gives what stands for the path below the prefix where a dialect names its operations elsewhere, in a form say, and the
+	// request as its handlers are to see it; nil: the path is the request's own. It must not believe anything yet.
+	Operation func(r *http.Request) (string, *http.Request, error)
+	// Signed gives the caller of a request that is signed instead of carrying a token; nil: the dialect takes tokens. It reports
+	// fault.Unauthorized for whatever is not a valid signature.
+	Signed func(c *Context) (*Caller, error)
 }
 
 // Config makes a Front.
@@ -154,12 +160,26 @@ func (f *Front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		fmt.Fprintf(w, `{"error": {"code": 404, "title": "Not Found", "message": "No service is at this path. The services are at: %s."}}`, f.prefixes())
 		return
 	}
-	rctx := chi.NewRouteContext()
+	if operation := m.svc.Operation; operation != nil {
+		path, read, err := operation(r)
+		if err != nil {
+			f.serve(m, &Route{Pattern: "(unreadable)", Access: Public, NoSync: true, Handle: func(*Context) error { return err }})(w, r)
+			return
+		}
+		f.route(m, w, read, path)
+		return
+	}
 	// chi matches the escaped path where there is one, so that an escaped slash stays in its element.
 	if raw := r.URL.RawPath; raw != "" {
 		rest = strings.TrimPrefix(raw, first)
 	}
-	rctx.RoutePath = cmp.Or(rest, "/")
+	f.route(m, w, r, cmp.Or(rest, "/"))
+}
+
+// route serves the request as one for the path below the service's prefix.
+func (f *Front) route(m *mounted, w http.ResponseWriter, r *http.Request, path string) {
+	rctx := chi.NewRouteContext()
+	rctx.RoutePath = path
 	m.router.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), chi.RouteCtxKey, rctx)))
 }
 
@@ -235,7 +255,7 @@ func (f *Front) run(c *Context, m *mounted, route *Route) error {
 		}
 	}
 	token := c.R.Header.Get("X-Auth-Token")
-	if route.Access != Public && token == "" {
+	if route.Access != Public && token == "" && m.svc.Signed == nil {
 		return errNoToken
 	}
 	// Wait before the token is looked at, so that a token revoked, a role taken or a user
@@ -246,12 +266,16 @@ func (f *Front) run(c *Context, m *mounted, route *Route) error {
 		}
 	}
 	if route.Access != Public {
-		caller, err := f.cfg.Auth.Authenticate(c.R.Context(), token)
+		caller, err := f.caller(c, m, token)
 		if err != nil {
 			return err
 		}
 		c.Caller = caller
-		if !caller.permits(m.svc.Name, c.R.Method, strings.TrimPrefix(c.R.URL.Path, m.svc.Prefix)) {
+		path := strings.TrimPrefix(c.R.URL.Path, m.svc.Prefix)
+		if m.svc.Operation != nil {
+			path = route.Pattern
+		}
+		if !caller.permits(m.svc.Name, c.R.Method, path) {
 			return fault.New(fault.Unauthorized, "%s", errNoToken.Text)
 		}
 	}
@@ -265,6 +289,14 @@ func (f *Front) run(c *Context, m *mounted, route *Route) error {
 		c.R.Body = http.MaxBytesReader(c.W, c.R.Body, limit)
 	}
 	return route.Handle(c)
+}
+
+// caller says who makes the request.
+func (f *Front) caller(c *Context, m *mounted, token string) (*Caller, error) {
+	if m.svc.Signed != nil {
+		return m.svc.Signed(c)
+	}
+	return f.cfg.Auth.Authenticate(c.R.Context(), token)
 }
 
 var errNoToken = fault.New(fault.Unauthorized, "The request you have made requires authentication.")
@@ -336,7 +368,7 @@ func (f *Front) fail(c *Context, m *mounted, err error) {
 	default:
 		c.Log.Debug("request refused", "method", c.R.Method, "path", c.R.URL.Path, "err", err)
 	}
-	if status == http.StatusUnauthorized {
+	if status == http.StatusUnauthorized && m.svc.Signed == nil {
 		c.W.Header().Set("WWW-Authenticate", fmt.Sprintf("Keystone uri=%q", cmp.Or(f.cfg.IdentityURL, c.origin()+"/identity")))
 	}
 	if status == http.StatusServiceUnavailable {

@@ -28,6 +28,7 @@ var catalogStart = []struct{ kind, name, path string }{
 	{"network", "neutron", "/network"},
 	{"block-storage", "cinder", "/volume/v3"},
 	{"volumev3", "cinderv3", "/volume/v3/$(project_id)s"},
+	{"ec2", "ec2", "/ec2/"},
 }
 
 // The users and projects that Bootstrap makes.
@@ -36,7 +37,7 @@ const (
 	bootstrapSetting   = "identity.bootstrap"
 	bootstrapURL       = "_bootstrap_url" // an endpoint's URL as Bootstrap wrote it
 	defaultDomainName  = "Default"
-	defaultRegionName  = "RegionOne"
+	DefaultRegion      = "RegionOne" // where Start names none
 	bootstrapMaxThings = 64
 )
 
@@ -47,7 +48,7 @@ const (
 // nobody changed follow BaseURL.
 func (i *Identity) Bootstrap(ctx context.Context, s Start) error {
 	if s.Region == "" {
-		s.Region = defaultRegionName
+		s.Region = DefaultRegion
 	}
 	hash, err := i.bootstrapHash(ctx, s.AdminPassword)
 	if err != nil {

@@ -292,7 +292,7 @@ func TestBootstrapTwiceChangesNothingButURLs(t *testing.T) {
 		t.Fatal(err)
 	}
 	endpoints := identity.ListRecords(c.Snapshot(), identity.Endpoints)
-	if len(endpoints) != 18 {
+	if len(endpoints) != 21 {
 		t.Fatalf("%d endpoints", len(endpoints))
 	}
 	mine, gone := endpoints[0], endpoints[1]

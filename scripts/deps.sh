@@ -27,6 +27,7 @@ rbd=(
 )
 test=(
   python3-openstackclient       # the stock client
+  awscli                        # and EC2's
   etcd-server                   # a real external etcd for the store's tests
   libvirt-clients               # virsh, beside which a benchmark moves a guest
   keepalived                    # VRRP between guests

@@ -238,7 +238,7 @@ func TestDiscovery(t *testing.T) {
 func TestCatalogOfAToken(t *testing.T) {
 	c := newCloud(t)
 	a := c.want(200, c.admin, "GET", "/v3/auth/catalog", nil)
-	if got := a.rows("catalog", "type"); !slices.Equal(got, []string{"block-storage", "compute", "identity", "image", "network", "volumev3"}) {
+	if got := a.rows("catalog", "type"); !slices.Equal(got, []string{"block-storage", "compute", "ec2", "identity", "image", "network", "volumev3"}) {
 		t.Errorf("the catalogue has %v", got)
 	}
 	// A project with an endpoint of its own sees that one only; placeholders are filled.
@@ -255,7 +255,7 @@ func TestCatalogOfAToken(t *testing.T) {
 		t.Errorf("a disabled endpoint is in %s", a.raw)
 	}
 	c.want(204, c.admin, "DELETE", "/v3/services/"+svc, nil)
-	if a = c.want(200, c.admin, "GET", "/v3/auth/catalog", nil); len(a.rows("catalog", "type")) != 6 {
+	if a = c.want(200, c.admin, "GET", "/v3/auth/catalog", nil); len(a.rows("catalog", "type")) != 7 {
 		t.Errorf("%s", a.raw)
 	}
 }

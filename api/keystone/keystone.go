@@ -53,6 +53,19 @@ func (a Authenticator) Authenticate(ctx context.Context, token string) (*api.Cal
 	if err != nil {
 		return nil, err
 	}
+	return callerOf(t, token), nil
+}
+
+// Signed gives who signed a request with an EC2 credential.
+func (a Authenticator) Signed(ctx context.Context, q identity.EC2Request) (*api.Caller, error) {
+	token, t, err := a.Identity.IssueEC2(ctx, q)
+	if err != nil {
+		return nil, err
+	}
+	return callerOf(t, token), nil
+}
+
+func callerOf(t *identity.Token, token string) *api.Caller {
 	c := &api.Caller{
 		UserID: t.User.ID, UserName: t.User.Name, UserDomainID: t.User.DomainID, System: t.Scope.Kind == identity.SystemScope,
 		CloudAdmin: t.CloudAdmin, ExpiresAt: t.ExpiresAt, AuditID: t.Audit.String(), Token: token, RoleNames: make([]string, len(t.Roles)),
@@ -72,7 +85,7 @@ func (a Authenticator) Authenticate(ctx context.Context, token string) (*api.Cal
 			c.Rules = append(c.Rules, api.AccessRule{Service: r.Service, Method: r.Method, Path: r.Path})
 		}
 	}
-	return c, nil
+	return c
 }
 
 // writeError is Keystone's form of an error.

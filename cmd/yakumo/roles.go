@@ -19,6 +19,7 @@ import (
 	"yakumo/api"
 	"yakumo/api/cinder"
 	"yakumo/api/console"
+	"yakumo/api/ec2"
 	"yakumo/api/glance"
 	"yakumo/api/keystone"
 	"yakumo/api/native"
@@ -128,6 +129,7 @@ func newServerRole(ctx context.Context, p serverParts) (*serverRole, error) {
 		nova.New(nova.Config{Compute: comp, Network: net, Images: img, Volumes: vols, Hosts: hosts}),
 		neutron.New(neutron.Config{Network: net}),
 		cinder.New(cinder.Config{Volumes: vols, Images: img}),
+		ec2.New(ec2.Config{Compute: comp, Network: net, Images: img, Volumes: vols, Hosts: hosts, Signed: keystone.Authenticator{Identity: id}.Signed, Region: identity.DefaultRegion}),
 		consoles.Service(),
 		native.New(native.Config{Version: version, Checker: &check.Checker{Store: st, Ratios: comp.Ratios(), Ask: hosts.Ask}, Compute: comp, Tracer: &trace.Tracer{Store: st, Views: views, Env: pipeline.DefaultEnv(), Ask: hosts.Ask}, Token: func(ctx context.Context, host string, ttl time.Duration) (string, error) {
 			return link.NewJoinToken(ctx, st, authority, host, ttl, time.Now())
