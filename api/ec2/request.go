@@ -81,15 +81,16 @@ func (d *dialect) signed(c *api.Context) (*api.Caller, error) {
 	for k, v := range c.R.Header {
 		q.Headers[k] = strings.Join(v, ",")
 	}
-	q.Signature = q.Params["Signature"]
-	switch {
-	case q.Params["AWSAccessKeyId"] != "":
-		q.Access = q.Params["AWSAccessKeyId"]
-	case q.Params["X-Amz-Credential"] != "":
-		q.Access, _, _ = strings.Cut(q.Params["X-Amz-Credential"], "/")
-	default:
-		_, rest, _ := strings.Cut(c.R.Header.Get("Authorization"), "Credential=")
-		q.Access, _, _ = strings.Cut(rest, "/")
+	q.Access, q.Signature = q.Params["AWSAccessKeyId"], q.Params["Signature"]
+	if v := q.Params["X-Amz-Credential"]; v != "" {
+		q.Access, _, _ = strings.Cut(v, "/")
+		q.Signature = q.Params["X-Amz-Signature"]
+	}
+	if v := c.R.Header.Get("Authorization"); v != "" {
+		_, access, _ := strings.Cut(v, "Credential=")
+		q.Access, _, _ = strings.Cut(access, "/")
+		_, signature, _ := strings.Cut(v, "Signature=")
+		q.Signature, _, _ = strings.Cut(signature, ",")
 	}
 	if q.Access == "" {
 		return nil, fault.Coded(fault.Unauthorized, "MissingAuthenticationToken", "The request must contain a signature with an access key.")
