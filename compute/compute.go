@@ -3,7 +3,7 @@
 // (model.Phase) are the only record of how far it has come; every step is one transaction
 // and may be repeated, so that a process may die between any two.
 //
-// It owns, reads and writes: servers, server groups, actions, consoles' tokens, flavors, key pairs, the service "compute" of
+// It owns, reads and writes: servers, server groups, actions, usages, consoles' tokens, flavors, key pairs, the service "compute" of
 // quotas; it reads images; of hosts what an administrator says of them. It reads hosts and heartbeats, and
 // of networks, QoS policies and ports what a host must have for them; it changes ports only
 // through the Ports of its Config, and images through its Images. May import: fault, model, store,
@@ -62,6 +62,8 @@ type Config struct {
 	Defaults map[string]int
 	// KeepActions is how long the actions of a deleted server are kept; default 24 h.
 	KeepActions time.Duration
+	// KeepUsage is how long a server that is gone counts as used; default 62 days, which holds two whole months.
+	KeepUsage time.Duration
 	// MaxActions is how many actions of one server are kept; default 200.
 	MaxActions int
 	// ConsoleTTL is how long a console's token may be used; default 10 minutes.
@@ -108,6 +110,9 @@ func New(cfg Config) *Compute {
 	}
 	if cfg.KeepActions == 0 {
 		cfg.KeepActions = 24 * time.Hour
+	}
+	if cfg.KeepUsage == 0 {
+		cfg.KeepUsage = 62 * 24 * time.Hour
 	}
 	if cfg.MaxActions == 0 {
 		cfg.MaxActions = 200

@@ -436,7 +436,7 @@ func TestServersStayWhileTheirHostIsDown(t *testing.T) {
 func TestOldActionsGo(t *testing.T) {
 	w := newWorld(t)
 	now := time.Now()
-	c := compute.New(compute.Config{Store: w.s, Ports: w.net, Log: quiet, MaxActions: 3, KeepActions: time.Hour, Now: func() time.Time { return now }})
+	c := compute.New(compute.Config{Store: w.s, Ports: w.net, Log: quiet, MaxActions: 3, KeepActions: time.Hour, KeepUsage: 36 * time.Hour, Now: func() time.Time { return now }})
 	id := w.create().ID
 	old := model.Action{ServerID: model.NewID(), RequestID: "a", Action: "delete", StartedAt: now.Add(-3 * time.Hour), UpdatedAt: now.Add(-2 * time.Hour)}
 	recent := old
@@ -451,6 +451,10 @@ func TestOldActionsGo(t *testing.T) {
 		for name, ago := range map[string]time.Duration{"long": 2 * time.Hour, "late": time.Minute} {
 			g := &model.Server{Meta: model.NewMeta(project, name, now), Status: model.ServerStatus{Phase: model.PhaseGone, TerminatedAt: now.Add(-ago)}}
 			if err := store.GoneServers.Put(tx, g); err != nil {
+				return err
+			}
+			u := &model.ServerUsage{ServerID: g.ID, ProjectID: project, Name: name, StartedAt: now.Add(-9 * time.Hour), EndedAt: now.Add(-24 * ago)}
+			if err := store.ServerUsages.Put(tx, u); err != nil {
 				return err
 			}
 		}
@@ -480,6 +484,14 @@ func TestOldActionsGo(t *testing.T) {
 		if g.Name != "late" {
 			t.Errorf("what was gone %s ago is remembered", g.Name)
 		}
+	}
+	for u := range store.ServerUsages.All(w.s.Snapshot()) {
+		if u.Name != "late" {
+			t.Error("what was gone for longer than usage is kept is measured")
+		}
+	}
+	if n := store.ServerUsages.Count(w.s.Snapshot(), "project", project); n != 1 {
+		t.Errorf("usage of %d servers is kept", n)
 	}
 }
 

@@ -9,9 +9,15 @@ import (
 	"yakumo/store"
 )
 
-// remember keeps what an administrator is told of a server that is gone: no secret of its, and nothing that it held.
+// remember keeps what an administrator is told of a server that is gone: no secret of its, and nothing that it held; and what
+// its project is measured by.
 func (c *Compute) remember(tx *store.Tx, s *model.Server) error {
 	s.Status.Phase, s.Status.Power, s.Status.TerminatedAt, s.UpdatedAt = model.PhaseGone, model.PowerOff, c.now(), c.now()
+	if u := model.UsageOf(s); u != nil {
+		if err := store.ServerUsages.Put(tx, u); err != nil {
+			return err
+		}
+	}
 	s.UserData, s.PublicKey, s.Sealed, s.Ports, s.PortTags, s.Plugging, s.Volumes, s.Saving = "", "", "", nil, nil, nil, nil, nil
 	s.Rescue, s.Move, s.Hints, s.GroupID = nil, nil, nil, ""
 	return store.GoneServers.Put(tx, s)

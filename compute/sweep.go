@@ -54,6 +54,18 @@ func (p *Sweeper) Reconcile(ctx context.Context, snap store.Snapshot, w reconcil
 			return reconcile.Result{}, err
 		}
 	}
+	for old := range slices.Chunk(p.measured(snap), 256) {
+		if _, err := w.Update(ctx, func(tx *store.Tx) error {
+			for _, id := range old {
+				if err := store.ServerUsages.Delete(tx, id); err != nil {
+					return err
+				}
+			}
+			return nil
+		}); err != nil {
+			return reconcile.Result{}, err
+		}
+	}
 	for old := range slices.Chunk(p.stale(snap), 256) {
 		if _, err := w.Update(ctx, func(tx *store.Tx) error {
 			for _, key := range old {

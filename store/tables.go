@@ -143,6 +143,11 @@ var (
 		By("newest", func(r *model.Server) []string { return []string{r.NewestFirst()} }),
 		By("project_newest", func(r *model.Server) []string { return []string{r.ProjectID + "," + r.NewestFirst()} }))
 
+	// ServerUsages are what is measured of servers that are gone, for longer.
+	ServerUsages = Define("server_usage", func(r *model.ServerUsage) string { return r.ServerID },
+		By("project", func(r *model.ServerUsage) []string { return []string{r.ProjectID} }),
+		By("ended", func(r *model.ServerUsage) []string { return []string{r.EndedKey()} }))
+
 	// GoneServers are what is told of servers that are gone, for a while.
 	GoneServers = Define("gone_server", func(r *model.Server) string { return r.ID },
 		By("newest", func(r *model.Server) []string { return []string{r.NewestFirst()} }),
@@ -461,7 +466,7 @@ var (
 // Tables gives every table of the cloud.
 func Tables() []AnyTable {
 	return []AnyTable{Domains, Projects, Users, Groups, Roles, Assignments, IdentityRecords, Revocations, SigningKeys,
-		Images, ImageUploads, ImageTasks, Flavors, KeyPairs, Servers, GoneServers, Actions, Migrations, ServerGroups, Aggregates, ConsoleTokens,
+		Images, ImageUploads, ImageTasks, Flavors, KeyPairs, Servers, GoneServers, ServerUsages, Actions, Migrations, ServerGroups, Aggregates, ConsoleTokens,
 		Volumes, VolumeSnapshots, VolumeBackups, VolumeTypes, VolumeQoS, VolumeTransfers, Networks, Subnets, Ports, SecurityGroups, SecurityRules,
 		Routers, FloatingIPs, PortForwardings, QoSPolicies, Trunks, TapServices, TapFlows,
 		DefaultRules, AddressGroups, AddressScopes, SubnetPools, RBACPolicies, AutoTopologies, Quotas, Hosts, Heartbeats, Told, JoinTokens, Settings}

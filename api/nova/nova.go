@@ -110,6 +110,7 @@ func (d *dialect) routes() []api.Route {
 	d.consoleRoutes(route)
 	d.groupRoutes(route)
 	d.passwordRoutes(route)
+	d.usageRoutes(route)
 	return out
 }
 

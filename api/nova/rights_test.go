@@ -70,7 +70,7 @@ func TestRightsOfEveryRoute(t *testing.T) {
 			thing = set
 		}
 		real := strings.NewReplacer("{id}", thing, "{key}", "key", "{tag}", "t", "{port}", port, "{request}", request, "{network}", "wire",
-			"{project}", red, "{token}", "t", "{name}", "k", "{alias}", "os-keypairs", "{number}", "1", "{migration}", "1").Replace(path)
+			"{project}", red, "{token}", "t", "{name}", "k", "{alias}", "os-keypairs", "{number}", "1", "{migration}", "1", "{before}", "2026-01-01T00:00:00").Replace(path)
 		version := "2.53"
 		if strings.HasPrefix(path, "/flavors") {
 			version = "2.55"

@@ -100,7 +100,7 @@ func newServerRole(ctx context.Context, p serverParts) (*serverRole, error) {
 	net := network.New(network.Config{Log: log, TunnelType: c.TunnelType, PhysicalNetworks: c.PhysicalNetworks})
 	vols := volume.New(volume.Config{Store: st, Log: log})
 	comp := compute.New(compute.Config{Store: st, Ports: net, Volumes: vols, Images: img, Log: log, Metrics: p.metrics,
-		Ratios: placement.Ratios{VCPU: c.CPURatio, Memory: c.MemoryRatio, Disk: c.DiskRatio}, ConsoleTTL: c.ConsoleTTL})
+		Ratios: placement.Ratios{VCPU: c.CPURatio, Memory: c.MemoryRatio, Disk: c.DiskRatio}, ConsoleTTL: c.ConsoleTTL, KeepUsage: c.KeepUsage})
 	if err := vols.Bootstrap(ctx); err != nil {
 		return nil, fmt.Errorf("volume: %w", err)
 	}

@@ -58,6 +58,7 @@ type serverCmd struct {
 	ConsoleOrigins    []string      `name:"console-origin" help:"Further origins of web pages that may open consoles, such as https://cloud.example.org; that of the API itself always may."`
 	NoVNC             string        `name:"novnc" help:"Folder with noVNC's files, the page for guests' screens." default:"/usr/share/novnc" type:"path"`
 	VendorData        string        `help:"File with a JSON object that every guest is told in vendor_data.json; an empty object takes it back." type:"existingfile"`
+	KeepUsage         time.Duration `help:"How long a server that is gone is still measured (openstack usage show)." default:"1488h"`
 	HostTTL           time.Duration `name:"host-ttl" help:"How long a host may be silent before it counts as down." default:"6s"`
 	GatewayTTL        time.Duration `name:"gateway-ttl" help:"How long a host that is a router's gateway, and its kernel, may be silent before its gateways go elsewhere." default:"400ms"`
 	GatewayGrace      time.Duration `name:"gateway-grace" help:"How long the agent of such a host may be away while the host itself is alive; less than --host-ttl." default:"3s"`
