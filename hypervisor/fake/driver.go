@@ -44,6 +44,10 @@ const (
 	Grow       Op = "grow"
 	Reopen     Op = "reopen"
 	CopyDisk   Op = "copy disk"
+	Mirror     Op = "mirror"
+	Mirrored   Op = "mirrored"
+	Turn       Op = "turn"
+	EndMirror  Op = "end mirror"
 
 	SetPassword Op = "set password"
 	Thaw        Op = "thaw"
@@ -74,7 +78,9 @@ type Behaviour struct {
 	// LetGoFor is how long the guest takes to let go of a device that is unplugged; a negative one never does.
 	LetGoFor time.Duration
 	MoveFor  time.Duration // copying the guest's memory to another host takes this long
-	NoAgent  bool          // what its image promises as guest agent never answers
+	// MirrorFor is how long it takes until a copy of a disk has nearly all.
+	MirrorFor time.Duration
+	NoAgent   bool // what its image promises as guest agent never answers
 	// First is the guest's first instruction: it is called as soon as the guest runs, before Start returns.
 	First func(g hypervisor.Guest)
 	// Greeting is written to the console at each start and reset.
@@ -102,6 +108,8 @@ type Host struct {
 	moves  moves
 	calls  []int // per fault, how many calls matched it
 	down   bool
+
+	contents map[string][]byte // by a disk's address, what guests wrote to it
 }
 
 type guest struct {
@@ -111,6 +119,8 @@ type guest struct {
 	log   []byte
 	began time.Time        // its last start
 	sizes map[string]int64 // by serial, as Grow told
+
+	mirrors map[string]*mirror // by serial
 
 	passwords map[string]string // by user
 	quiesced  int
@@ -131,7 +141,7 @@ func NewHost(cfg HostConfig) *Host {
 			HypervisorType: "fake", HypervisorVersion: 1_000_000, Accelerator: "tcg",
 		}
 	}
-	return &Host{cfg: cfg, guests: map[string]*guest{}, calls: make([]int, len(cfg.Faults))}
+	return &Host{cfg: cfg, guests: map[string]*guest{}, calls: make([]int, len(cfg.Faults)), contents: map[string][]byte{}}
 }
 
 // Driver is the driver over a Host. It has no state of its own.
@@ -260,6 +270,7 @@ func (h *Host) hold(g *guest, reason string) {
 // end ends the guest's run; h.mu is held.
 func (h *Host) end(g *guest, p hypervisor.Power, reason string) {
 	g.run++
+	g.mirrors = nil
 	close(g.off)
 	if g.console != nil {
 		g.console.hangUp()

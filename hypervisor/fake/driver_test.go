@@ -75,6 +75,16 @@ func (h *host) Whole(t *testing.T, path string) {
 	}
 }
 
+func (h *host) Places(t *testing.T) []hypervisor.Disk {
+	return []hypervisor.Disk{h.Disk(t), {Format: "raw", Network: &hypervisor.NetworkDisk{Protocol: "nbd", Socket: "/" + hypertest.NewID(), Name: "v"}}, h.Disk(t)}
+}
+
+// Count has the guest write, where it can, before it counts.
+func (h *host) Count(_ *testing.T, id string, d hypervisor.Disk) uint32 {
+	h.Write(id, "root", []byte{1})
+	return uint32(len(h.Content(d)))
+}
+
 func (h *host) Disk(*testing.T) hypervisor.Disk {
 	id := hypertest.NewID()
 	return hypervisor.Disk{Path: "/volumes/" + id, Format: "raw", Serial: id}

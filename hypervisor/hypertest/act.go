@@ -18,6 +18,10 @@ type Workshop interface {
 	// of that disk, is a qcow2 without a backing file that holds what the disk held at one moment.
 	Busy(t *testing.T) hypervisor.Guest
 	Whole(t *testing.T, path string)
+	// Places makes disks as large as Busy's first, of every kind to which that can go while its guest runs. Count gives how often a Busy guest has
+	// written to a disk, which is one of those or its first.
+	Places(t *testing.T) []hypervisor.Disk
+	Count(t *testing.T, id string, d hypervisor.Disk) uint32
 	// Disk makes a disk of 1 MiB that no guest has; Size gives its size in bytes once a guest has it.
 	Disk(t *testing.T) hypervisor.Disk
 	Size(t *testing.T, id string, d hypervisor.Disk) int64

@@ -81,6 +81,7 @@ func Run(t *testing.T, h Host) {
 		{"PlugDeaf", testPlugDeaf},
 		{"Grow", testGrow},
 		{"CopyDisk", testCopyDisk},
+		{"Mirror", testMirror},
 		{"Diagnostics", testDiagnostics},
 		{"Specs", testSpecs},
 	} {

@@ -134,9 +134,17 @@ func (h containerHost) StartDaemon(t *testing.T) { h.Restart(t) }
 
 func (h containerHost) Foreign(t *testing.T) (string, func() bool, bool) { return "", nil, false }
 
-// Busy, Whole, Disk and Size are of what containers' driver does not offer.
+// Busy, Whole, Places, Count, Disk and Size are of what containers' driver does not offer.
 func (h containerHost) Busy(t *testing.T) hypervisor.Guest { return h.Guest(t) }
 func (h containerHost) Whole(t *testing.T, path string)    { t.Fatalf("no copy can be made: %s", path) }
+func (h containerHost) Places(t *testing.T) []hypervisor.Disk {
+	t.Fatal("no disk goes elsewhere")
+	return nil
+}
+func (h containerHost) Count(t *testing.T, id string, _ hypervisor.Disk) uint32 {
+	t.Fatalf("no disk of %s goes elsewhere", id)
+	return 0
+}
 func (h containerHost) Disk(t *testing.T) hypervisor.Disk {
 	t.Fatal("no disk can be plugged in")
 	return hypervisor.Disk{}

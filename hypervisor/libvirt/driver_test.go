@@ -83,6 +83,55 @@ func (h host) Whole(t *testing.T, path string) {
 	}
 }
 
+// Places gives a qcow2 file and an NBD server, as volumes are.
+func (h host) Places(t *testing.T) []hypervisor.Disk {
+	t.Helper()
+	dir := filepath.Join(h.Dir(), hypertest.NewID())
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	file, raw, socket := filepath.Join(dir, "file.qcow2"), filepath.Join(dir, "raw"), filepath.Join(t.TempDir(), "nbd")
+	if out, err := exec.Command("qemu-img", "create", "-q", "-f", "qcow2", file, "1M").CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	if err := os.WriteFile(raw, bytes.Repeat([]byte{0xa5}, 1<<20), 0o600); err != nil { // which is not to stay
+		t.Fatal(err)
+	}
+	serve := exec.Command("qemu-nbd", "-f", "raw", "-x", raw, "-k", socket, "-e", "8", "-t", raw)
+	if err := serve.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { serve.Process.Kill(); serve.Wait() })
+	until(t, "the NBD server", func() bool {
+		_, err := os.Stat(socket)
+		return err == nil
+	})
+	return []hypervisor.Disk{{Path: file, Format: "qcow2", Everywhere: true}, {Format: "raw", Network: &hypervisor.NetworkDisk{Protocol: "nbd", Socket: socket, Name: raw}}}
+}
+
+// Count reads the numbers that a guest that counts writes, past the guest that has the disk.
+func (h host) Count(t *testing.T, _ string, d hypervisor.Disk) uint32 {
+	t.Helper()
+	path := d.Path
+	if d.Network != nil {
+		path = d.Network.Name
+	} else if d.Format == "qcow2" {
+		path = filepath.Join(t.TempDir(), "raw")
+		if out, err := exec.Command("qemu-img", "convert", "-U", "-f", "qcow2", "-O", "raw", d.Path, path).CombinedOutput(); err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+	}
+	data, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	first, second := binary.LittleEndian.Uint32(data[512*libvirttest.CountFirst:]), binary.LittleEndian.Uint32(data[512*libvirttest.CountSecond:])
+	if first != second && first != second+1 { // the reader may have come between
+		return min(first, second)
+	}
+	return second
+}
+
 func (h host) Disk(t *testing.T) hypervisor.Disk {
 	t.Helper()
 	id := hypertest.NewID()
