@@ -241,6 +241,42 @@ func TestRescue(t *testing.T) {
 	}
 }
 
+// TestPasswordsOfDrives: a guest's config drive tells the password that was wanted when it was made; a rescued guest has a drive of its own.
+func TestPasswordsOfDrives(t *testing.T) {
+	g := newStage(t, fake.Behaviour{Greeting: "hello\n"}, func(s *model.HostServer) { s.ConfigDrive, s.AdminPass = true, "first" })
+	tells := func(name, password string) {
+		t.Helper()
+		if d := g.disk(t, name); !strings.Contains(d, `"admin_pass":"`+password+`"`) {
+			t.Errorf("%s does not tell %s", name, password)
+		}
+		live, _ := g.host.Live(g.s.ID)
+		if d := live.Disks[len(live.Disks)-1]; filepath.Base(d.Path) != name {
+			t.Errorf("the guest has the drive %s, not %s", d.Path, name)
+		}
+	}
+	tells(driveFile, "first")
+	g.want(t, func(s *model.HostServer) { s.AdminPass = "" }) // the store knows that the guest runs
+	g.settles(t, model.PowerRunning)
+	g.again(t, g.boot)
+	tells(driveFile, "first")
+	for n, word := range []string{"second", "third"} {
+		g.want(t, func(s *model.HostServer) {
+			s.AdminPass, s.Rescue = word, &model.Rescue{Image: g.addImage("rescuer"), Revision: int64(n) + 7}
+		})
+		g.settles(t, model.PowerRunning)
+		tells(rescueDrive, word)
+	}
+	g.want(t, func(s *model.HostServer) { s.AdminPass, s.Rescue = "", nil })
+	g.settles(t, model.PowerRunning)
+	tells(driveFile, "first")
+	if _, err := os.Stat(filepath.Join(g.dir, "servers", g.s.ID, rescueDrive)); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the drive of a rescue that is over: %v", err)
+	}
+	g.want(t, func(s *model.HostServer) { s.AdminPass, s.Rebuilds = "fourth", 1 })
+	g.settles(t, model.PowerRunning)
+	tells(driveFile, "fourth")
+}
+
 func TestPlug(t *testing.T) {
 	g := newStage(t, fake.Behaviour{Greeting: "hello\n"}, nil)
 	_, more := g.c.server()

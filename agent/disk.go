@@ -135,6 +135,7 @@ func (QemuImg) Size(_ context.Context, path, format string) (int64, error) {
 // Files in a guest's folder.
 const (
 	driveFile     = "config.iso"
+	rescueDrive   = "rescue.iso" // the config drive of a rescued guest
 	consoleFile   = "console.log"
 	rescueFile    = "rescue.qcow2"
 	ephemeralFile = "ephemeral.raw"
@@ -243,9 +244,17 @@ func swapDisk(path string, size int64) error {
 	return errors.Join(err, f.Close())
 }
 
+// driveOf gives the file that is a guest's config drive: a rescued guest has another, which may tell it another password.
+func driveOf(p *progress) string {
+	if p.Rescue != nil {
+		return rescueDrive
+	}
+	return driveFile
+}
+
 // makeDrive makes a guest's config drive, where it wants one and has none.
-func (a *Agent) makeDrive(ctx context.Context, row *model.HostServer) error {
-	path := filepath.Join(a.dir(row.ID), driveFile)
+func (a *Agent) makeDrive(ctx context.Context, row *model.HostServer, name string) error {
+	path := filepath.Join(a.dir(row.ID), name)
 	if _, err := os.Stat(path); !row.ConfigDrive || err == nil {
 		return nil
 	}

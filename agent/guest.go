@@ -63,7 +63,7 @@ func (a *Agent) guest(ctx context.Context, row *model.HostServer) (hypervisor.Gu
 	}
 	if row.ConfigDrive {
 		// As a disk: small guests have no driver for a SATA CD-ROM.
-		g.Disks = append(g.Disks, hypervisor.Disk{Path: filepath.Join(dir, driveFile), Format: "raw", ReadOnly: true, Serial: "config-2"})
+		g.Disks = append(g.Disks, hypervisor.Disk{Path: filepath.Join(dir, driveOf(&p)), Format: "raw", ReadOnly: true, Serial: "config-2"})
 	}
 	for _, n := range row.NICs {
 		g.NICs = append(g.NICs, hypervisor.NIC{ID: n.PortID, MAC: n.MAC, Tap: tapName(n.PortID), MTU: n.MTU, Tag: n.Tag})
@@ -164,7 +164,7 @@ func (a *Agent) start(ctx context.Context, row *model.HostServer, p *progress) (
 		return 0, fmt.Errorf("define guest: %w", err)
 	}
 	// Now that its ports and the places of its devices are known: they go on it.
-	if err := a.makeDrive(ctx, row); err != nil {
+	if err := a.makeDrive(ctx, row, driveOf(p)); err != nil {
 		return 0, err
 	}
 	if !a.leases.may(row) { // all of this took its time

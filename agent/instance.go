@@ -27,6 +27,7 @@ type instance struct {
 	places   []hypervisor.Place // of devices, where any has a tag
 	public   netip.Addr         // floating address of the first card
 	seed     []byte             // random
+	onDrive  bool               // it is for the config drive
 }
 
 type nic struct {
@@ -177,16 +178,21 @@ type openstackDocument struct {
 	Meta             map[string]string `json:"meta,omitempty"`
 	PublicKeys       map[string]string `json:"public_keys,omitempty"`
 	Keys             []keyDocument     `json:"keys,omitempty"`
+	AdminPass        string            `json:"admin_pass,omitempty"`     // on the config drive only
 	RandomSeed       string            `json:"random_seed,omitempty"`    // from 2013-04-04
 	Devices          *[]deviceDocument `json:"devices,omitempty"`        // from 2016-06-30
 	DedicatedCPUs    *[]int            `json:"dedicated_cpus,omitempty"` // from 2020-10-14
 }
 
-// metaData is meta_data.json of a version. There is no password of an administrator in it, as none is kept.
+// metaData is meta_data.json of a version. The administrator's password is on the config drive alone, as in Nova: whoever is
+// on the guest, with whatever rights, may ask the metadata service.
 func (in *instance) metaData(version string) ([]byte, error) {
 	since := func(v string) bool { return version == "latest" || version >= v }
 	d := openstackDocument{
 		UUID: in.row.ID, Name: in.row.Name, Hostname: in.hostName(), AvailabilityZone: in.row.Zone, LaunchIndex: in.row.LaunchIndex, Meta: in.row.Metadata,
+	}
+	if in.onDrive {
+		d.AdminPass = in.row.AdminPass
 	}
 	if since("2013-04-04") {
 		d.RandomSeed = base64.StdEncoding.EncodeToString(in.seed)
@@ -464,6 +470,7 @@ func (t tree) json() map[string]any {
 
 // drive gives the files of the config drive by path.
 func (in *instance) drive() (map[string][]byte, error) {
+	in.onDrive = true
 	files := map[string][]byte{}
 	for _, v := range openstackVersions {
 		for _, name := range in.openstackFiles(v.name) {

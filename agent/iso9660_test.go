@@ -139,7 +139,11 @@ func TestConfigDrive(t *testing.T) {
 	if err := json.Unmarshal(ask(a.Agent, alias[0], "GET", "/openstack/latest/meta_data.json").Body.Bytes(), &service); err != nil {
 		t.Fatal(err)
 	}
-	service.RandomSeed = drive.RandomSeed
+	// The password is told by the drive alone.
+	if drive.AdminPass != "first" || service.AdminPass != "" {
+		t.Errorf("the drive tells the password %q, the service %q", drive.AdminPass, service.AdminPass)
+	}
+	service.RandomSeed, service.AdminPass = drive.RandomSeed, drive.AdminPass
 	if x, y := asJSON(t, drive), asJSON(t, service); x != y || drive.RandomSeed == "" {
 		t.Errorf("the drive says %s\nthe service %s", x, y)
 	}

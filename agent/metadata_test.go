@@ -43,7 +43,7 @@ func two(t testing.TB) (w *world, a *running, servers [2]*model.HostServer, port
 	servers[0].UserData = base64.StdEncoding.EncodeToString([]byte("#!/bin/sh\nexit 3\n"))
 	servers[0].Metadata = map[string]string{"role": "db"}
 	servers[0].Groups = []string{"default", "web"}
-	servers[0].ConfigDrive = true
+	servers[0].ConfigDrive, servers[0].AdminPass = true, "first"
 	w.side.apply(t, full(5, rows...))
 	for i := range servers {
 		w.settled(t, servers[i].ID, 1, model.PhaseReady, model.PowerRunning)

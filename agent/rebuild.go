@@ -90,6 +90,9 @@ func (a *Agent) rescue(ctx context.Context, row *model.HostServer, p *progress, 
 				return err
 			}
 		}
+		if err := os.Remove(filepath.Join(a.dir(row.ID), rescueDrive)); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return fmt.Errorf("remove the config drive of another rescue: %w", err)
+		}
 		if err := a.overlay(ctx, row, rescueFile, want.Image, image, want.Image.VirtualSize); err != nil {
 			return err
 		}
@@ -105,10 +108,12 @@ func (a *Agent) rescue(ctx context.Context, row *model.HostServer, p *progress, 
 	return a.keep(row.ID, p)
 }
 
-// dropRescue removes the disk that a guest is rescued from.
+// dropRescue removes the disk that a guest is rescued from, and its config drive.
 func (a *Agent) dropRescue(server model.ID) error {
-	if err := os.Remove(filepath.Join(a.dir(server), rescueFile)); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return fmt.Errorf("remove the rescue disk: %w", err)
+	for _, name := range []string{rescueDrive, rescueFile} {
+		if err := os.Remove(filepath.Join(a.dir(server), name)); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return fmt.Errorf("remove the rescue disk: %w", err)
+		}
 	}
 	return nil
 }

@@ -96,7 +96,7 @@ func (w *world) acts() map[string]act {
 			return w.c.Rebuild(tx, sc, id, compute.Rebuild{Image: other, Copy: other.Copy()})
 		},
 		"rescue": func(tx *store.Tx, sc compute.Scope, id model.ID) (*model.Server, error) {
-			return w.c.Rescue(tx, sc, id, other, other.Copy())
+			return w.c.Rescue(tx, sc, id, other, other.Copy(), "")
 		},
 		"shelve": func(tx *store.Tx, sc compute.Scope, id model.ID) (*model.Server, error) {
 			return w.c.Shelve(tx, sc, id, model.NewID())

@@ -51,6 +51,8 @@ type Config struct {
 	Ports   Ports
 	Volumes Volumes // nil: servers have none
 	Images  Images  // nil: what servers make of themselves stays
+	// Seal encrypts a secret that is to stand in the store at the place; nil: guests are told no passwords.
+	Seal func(place string, secret []byte) []byte
 	// KeepShelved leaves a shelved server on its host until it is asked to go.
 	KeepShelved bool
 	// Ratios of over-commit.

@@ -30,6 +30,7 @@ func (c *Compute) Evacuate(tx *store.Tx, sc Scope, id model.ID, r MoveRequest) (
 			}
 			return fault.New(fault.Invalid, "Compute service of %s is still in use: it is not heard of, but nobody has confirmed that it is off. Force it down, or fence it, first.", h.Name)
 		}
+		c.tellPass(s, r.AdminPass)
 		return c.evacuate(tx, sc, s, r)
 	})
 }

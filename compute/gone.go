@@ -18,7 +18,7 @@ func (c *Compute) remember(tx *store.Tx, s *model.Server) error {
 			return err
 		}
 	}
-	s.UserData, s.PublicKey, s.Sealed, s.Ports, s.PortTags, s.Plugging, s.Volumes, s.Saving = "", "", "", nil, nil, nil, nil, nil
+	s.UserData, s.PublicKey, s.Sealed, s.AdminPass, s.Ports, s.PortTags, s.Plugging, s.Volumes, s.Saving = "", "", "", nil, nil, nil, nil, nil, nil
 	s.Rescue, s.Move, s.Hints, s.GroupID = nil, nil, nil, ""
 	return store.GoneServers.Put(tx, s)
 }

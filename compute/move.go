@@ -16,6 +16,8 @@ type MoveRequest struct {
 	Drain bool
 	// Off: an evacuated server is off at its new host.
 	Off bool
+	// AdminPass of an evacuated server is told by its config drive, where it has one.
+	AdminPass string
 }
 
 // MoveLive moves a running server to another host without stopping it. Disks that both hosts reach are not copied,

@@ -71,6 +71,26 @@ func (c *Compute) PasswordChanged(tx *store.Tx, id model.ID, request, failure st
 	return store.Servers.Put(tx, s)
 }
 
+// tellPass has the guest told a password by the config drive that it starts with next, where it has one; "" is none. It is in the store, and in
+// its host's ledger, until then.
+func (c *Compute) tellPass(s *model.Server, password string) {
+	if s.AdminPass = nil; password != "" && s.ConfigDrive && c.cfg.Seal != nil {
+		s.AdminPass = c.cfg.Seal(s.PassPlace(), []byte(password))
+	}
+}
+
+// toldPass forgets a password once the guest runs that was made with it.
+func toldPass(s *model.Server) {
+	st := &s.Status
+	rescue := int64(0)
+	if s.Rescue != nil {
+		rescue = s.Rescue.Revision
+	}
+	if s.Move == nil && st.Phase == model.PhaseReady && st.Power == model.PowerRunning && st.Rebuilds == s.Rebuilds && st.Rescue == rescue {
+		s.AdminPass = nil
+	}
+}
+
 // passwordLimit is how long a change of a password may be under way: whoever asked a host for it has died otherwise.
 const passwordLimit = 5 * time.Minute
 

@@ -17,6 +17,8 @@ type Rebuild struct {
 	Update
 	Metadata *map[string]string
 	UserData *string // base64; "" takes it away
+	// AdminPass is told by the config drive, where the server has one.
+	AdminPass string
 	// Reimage allows another root disk for a server whose root disk is a volume (microversion 2.93).
 	Reimage bool
 }
@@ -96,6 +98,7 @@ func (c *Compute) Rebuild(tx *store.Tx, sc Scope, id model.ID, r Rebuild) (*mode
 			s.ImageID, s.Image, s.Arch = r.Image.ID, r.Copy, archOf(r.Image)
 		}
 		s.Rebuilds++
+		c.tellPass(s, r.AdminPass)
 		if State(s) == Errored {
 			s.Power = model.PowerRunning
 		}
@@ -144,11 +147,11 @@ func (c *Compute) reimage(tx *store.Tx, s *model.Server, r *Rebuild) error {
 	return nil
 }
 
-// Rescue starts a server from a fresh disk of an image, its own disk beside it.
+// Rescue starts a server from a fresh disk of an image, its own disk beside it. The password is told by the config drive, where the server has one.
 //
 // Errors: fault.NotFound; fault.Conflict for a wrong state, a task or a lock; fault.Invalid where the flavor is too small for the
 // image.
-func (c *Compute) Rescue(tx *store.Tx, sc Scope, id model.ID, img *model.Image, copied model.ImageCopy) (*model.Server, error) {
+func (c *Compute) Rescue(tx *store.Tx, sc Scope, id model.ID, img *model.Image, copied model.ImageCopy, password string) (*model.Server, error) {
 	return c.change(tx, sc, id, true, func(s *model.Server) error {
 		if err := allow(sc, s, "rescue", []string{Active, Stopped, Errored}, nil); err != nil {
 			return err
@@ -165,6 +168,7 @@ func (c *Compute) Rescue(tx *store.Tx, sc Scope, id model.ID, img *model.Image, 
 		// The generation that this change leads to was never a rescue's before.
 		s.Rescue = &model.Rescue{ImageID: img.ID, Image: copied, Revision: s.Generation + 1}
 		s.Power, s.Status.Phase, s.Status.Fault = model.PowerRunning, model.PhaseReady, nil
+		c.tellPass(s, password)
 		return c.begin(tx, sc, s, "rescue", TaskRescue)
 	})
 }

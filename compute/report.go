@@ -190,6 +190,7 @@ func (c *Compute) report(tx *store.Tx, host model.ID, r *model.ServerReport) err
 			return err
 		}
 	}
+	toldPass(s)
 	return c.putStatus(tx, old, s)
 }
 

@@ -31,6 +31,7 @@ type NewServer struct {
 	Copy        model.ImageCopy
 	Key         *model.KeyPair // nil: none
 	UserData    string         // base64
+	AdminPass   string         // told by the config drive, where it has one
 	ConfigDrive bool
 	Metadata    map[string]string
 	Tags        []string
@@ -89,6 +90,7 @@ func (c *Compute) Create(tx *store.Tx, sc Scope, n NewServer) (*model.Server, er
 	if s.HostName == "" {
 		s.HostName = HostName(n.Name, s.ID)
 	}
+	c.tellPass(s, n.AdminPass)
 	if n.Key != nil {
 		s.KeyName, s.PublicKey = n.Key.Name, n.Key.PublicKey
 	}

@@ -29,6 +29,9 @@ import (
 
 // Engine follows the store for all hosts of this server process.
 type Engine struct {
+	// Unseal opens what stands sealed in the store at a place and a host is to know; nil: hosts are told no secrets. Set before Run.
+	Unseal func(place string, sealed []byte) ([]byte, error)
+
 	st    *store.Store
 	log   *slog.Logger
 	seed  maphash.Seed
@@ -66,6 +69,19 @@ var (
 func NewEngine(st *store.Store, log *slog.Logger) *Engine {
 	return &Engine{st: st, log: log, current: st.Snapshot(), seed: maphash.MakeSeed(), views: map[model.ID]map[*view]struct{}{},
 		concerned: map[model.RowID]map[*view]struct{}{}}
+}
+
+// unsealed gives what was sealed, "" where it cannot be opened.
+func (e *Engine) unsealed(place string, sealed []byte) string {
+	if len(sealed) == 0 || e.Unseal == nil {
+		return ""
+	}
+	secret, err := e.Unseal(place, sealed)
+	if err != nil {
+		e.log.Error("a host is not told a secret", "place", place, "err", err)
+		return ""
+	}
+	return string(secret)
 }
 
 // Run follows the store until ctx ends.

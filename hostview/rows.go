@@ -163,7 +163,7 @@ func groupRow(snap store.Snapshot, id model.ID) model.HostRow {
 }
 
 // serverRow is a server as a host knows it, nil where it need not.
-func serverRow(snap store.Snapshot, id, host model.ID) model.HostRow {
+func serverRow(snap store.Snapshot, id, host model.ID, open func(place string, sealed []byte) string) model.HostRow {
 	s, ok := store.Servers.Get(snap, id)
 	if !ok {
 		return nil
@@ -182,7 +182,7 @@ func serverRow(snap store.Snapshot, id, host model.ID) model.HostRow {
 		Rebuilds: s.Rebuilds, ObservedRebuilds: s.Status.Rebuilds, Saving: s.Saving, Rescue: s.Rescue, ObservedRescue: s.Status.Rescue,
 		ExtraSpecs: s.Flavor.ExtraSpecs, EphemeralGiB: s.Flavor.Ephemeral, SwapMiB: s.Flavor.SwapMiB, Sealed: s.Sealed, LaunchIndex: s.LaunchIndex, LeaseSeconds: s.Lease(),
 		SealedClears: s.SealedClears, Reservation: s.Reservation,
-		Move: move,
+		Move: move, AdminPass: open(s.PassPlace(), s.AdminPass),
 	}
 	if h, ok := store.Hosts.Get(snap, host); ok {
 		r.Zone = h.Zone

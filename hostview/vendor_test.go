@@ -2,6 +2,7 @@ package hostview_test
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"testing"
 	"time"
@@ -16,6 +17,12 @@ import (
 func TestVendorDataReachesEveryServer(t *testing.T) {
 	st := storetest.New(t)
 	e := hostview.NewEngine(st, slog.New(slog.DiscardHandler))
+	e.Unseal = func(place string, sealed []byte) ([]byte, error) {
+		if string(sealed) != "sealed for "+place {
+			return nil, errors.New("not this")
+		}
+		return []byte("password"), nil
+	}
 	ctx, cancel := context.WithTimeout(t.Context(), 90*time.Second)
 	defer cancel()
 	go e.Run(ctx)
@@ -27,7 +34,12 @@ func TestVendorDataReachesEveryServer(t *testing.T) {
 	}
 	put(func(tx *store.Tx) error {
 		for id, host := range map[model.ID]model.ID{"s1": "h1", "s2": "h1", "s3": "h2"} {
-			if err := store.Servers.Put(tx, &model.Server{Meta: model.Meta{ID: id}, Host: host, Reservation: "r-1", Sealed: "x", SealedClears: 2}); err != nil {
+			s := &model.Server{Meta: model.Meta{ID: id}, Host: host, Reservation: "r-1", Sealed: "x", SealedClears: 2}
+			s.AdminPass = []byte("sealed for " + s.PassPlace())
+			if id == "s2" {
+				s.AdminPass = []byte("damaged")
+			}
+			if err := store.Servers.Put(tx, s); err != nil {
 				return err
 			}
 		}
@@ -45,6 +57,9 @@ func TestVendorDataReachesEveryServer(t *testing.T) {
 		for _, r := range b.Upserts {
 			if s, ok := r.(*model.HostServer); ok {
 				told[s.ID] = string(s.VendorData)
+				if want := map[model.ID]string{"s1": "password"}[s.ID]; s.AdminPass != want {
+					t.Errorf("%s is told the password %q", s.ID, s.AdminPass)
+				}
 				if s.Reservation != "r-1" || s.Sealed != "x" || s.SealedClears != 2 {
 					t.Errorf("the row of %s: %+v", s.ID, s)
 				}

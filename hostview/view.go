@@ -330,7 +330,7 @@ func (v *view) need(snap store.Snapshot, id model.RowID, is bool, dirty map[mode
 func (v *view) row(snap store.Snapshot, id model.RowID) model.HostRow {
 	switch id.Kind {
 	case model.RowServer:
-		return serverRow(snap, id.Key, v.host)
+		return serverRow(snap, id.Key, v.host, v.e.unsealed)
 	case model.RowPort:
 		if p, ok := store.Ports.Get(snap, id.Key); ok && p.On(v.host) {
 			return portRow(snap, p, v.host)

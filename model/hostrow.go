@@ -383,6 +383,7 @@ type HostServer struct {
 	SwapMiB          int               `json:"swap,omitempty"`
 	Sealed           string            `json:"sealed,omitempty"` // password for the metadata service
 	SealedClears     int64             `json:"sealed_clears,omitempty"`
+	AdminPass        string            `json:"admin_pass,omitempty"`  // for the config drive, until the guest has started with it
 	VendorData       json.RawMessage   `json:"vendor_data,omitempty"` // of SettingVendorData
 	Reservation      string            `json:"reservation,omitempty"` // Nova's reservation id
 	LaunchIndex      int               `json:"launch_index,omitempty"`

@@ -79,7 +79,8 @@ type Server struct {
 	Metadata    map[string]string `json:"metadata,omitempty"`
 	Zone        string            `json:"zone,omitempty"`      // asked for; "" any
 	WantHost    string            `json:"want_host,omitempty"` // an administrator's choice, by host name
-	AdminPass   string            `json:"-"`
+	// AdminPass is the password that its guest is to be told by its config drive, sealed for PassPlace; nil once it was, and for one without.
+	AdminPass []byte `json:"admin_pass,omitempty"`
 	// Sealed is the password that the guest handed in, encrypted with its owner's key (base64), as the metadata service took it.
 	Sealed string `json:"sealed,omitempty"`
 	// SealedClears counts how often it was cleared: what was handed in before is not taken again.
@@ -146,6 +147,9 @@ type ServerStatus struct {
 	Action       string    `json:"action,omitempty"` // request id of the action that runs, where one does
 	Failed       []ID      `json:"failed,omitempty"` // hosts that could not start it, in order
 }
+
+// PassPlace names where AdminPass is kept, for whoever seals it and opens it.
+func (s *Server) PassPlace() string { return "server," + s.ID + ",admin_pass" }
 
 // NewestFirst gives a key under which servers sort by creation, the newest first, then by
 // id from the highest down: the order in which the Compute API lists by default.

@@ -81,7 +81,8 @@ func serve(t testing.TB, s *store.Store) *cloud {
 	if err := vols.Bootstrap(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	comp := compute.New(compute.Config{Store: s, Ports: n, Volumes: vols, Images: imgs, Log: quiet})
+	comp := compute.New(compute.Config{Store: s, Ports: n, Volumes: vols, Images: imgs, Log: quiet,
+		Seal: func(place string, secret []byte) []byte { return []byte(place + "|" + string(secret)) }})
 	blobs, err := files.New(files.Config{Dir: t.TempDir()})
 	if err != nil {
 		t.Fatal(err)

@@ -145,7 +145,6 @@ func readCreate(c *api.Context) (*wanted, error) {
 	w.flavor = lastPart(w.flavor)
 	w.image = lastPart(w.image)
 	for k, why := range map[string]string{
-		"adminPass":                  "Setting adminPass is not offered by this cloud yet; use a key pair or user data.",
 		"personality":                "Personality files are not offered by this cloud; use user data.",
 		"trusted_image_certificates": "Image signature certificates are not offered by this cloud yet.",
 	} {
@@ -166,6 +165,7 @@ func readCreate(c *api.Context) (*wanted, error) {
 	if err := w.hints(hints); err != nil {
 		return nil, err
 	}
+	w.AdminPass = password(o)
 	w.Description, w.UserData = str(o, "description"), str(o, "user_data")
 	w.ConfigDrive, w.Metadata = truth(o, "config_drive"), stringMap(o["metadata"])
 	w.AccessIPv4, w.AccessIPv6, w.DiskConfig = str(o, "accessIPv4"), str(o, "accessIPv6"), str(o, "OS-DCF:diskConfig")
@@ -320,7 +320,7 @@ func (d *dialect) createServer(c *api.Context) error {
 		return c.JSON(http.StatusAccepted, object{"reservation_id": w.Reservation})
 	}
 	s := made[0]
-	out := object{"id": s.ID, "links": links(c, "servers/"+s.ID), "OS-DCF:diskConfig": "MANUAL"}
+	out := object{"id": s.ID, "links": links(c, "servers/"+s.ID), "OS-DCF:diskConfig": "MANUAL", "adminPass": w.AdminPass}
 	if s.DiskConfig != "" {
 		out["OS-DCF:diskConfig"] = s.DiskConfig
 	}

@@ -115,13 +115,13 @@ func (d *dialect) resize(c *api.Context, v any) error {
 
 func (d *dialect) evacuate(c *api.Context, v any) error {
 	o := v.(object)
-	switch {
-	case o["adminPass"] != nil:
-		return badRequest("Setting adminPass is not offered by this cloud; use a key pair or user data.")
-	case truth(o, "onSharedStorage"):
+	if truth(o, "onSharedStorage") {
+		if o["adminPass"] != nil {
+			return badRequest("admin password can't be changed on existing disk")
+		}
 		return badRequest("The disks of servers are not on shared storage.")
 	}
-	r := compute.MoveRequest{Host: str(o, "host"), Off: at(c, 95)}
+	r := compute.MoveRequest{Host: str(o, "host"), Off: at(c, 95), AdminPass: password(o)}
 	if _, err := c.Store().Update(c.R.Context(), func(tx *store.Tx) error {
 		_, err := d.c.Evacuate(tx, scope(c), c.Param("id"), r)
 		return err
@@ -131,7 +131,7 @@ func (d *dialect) evacuate(c *api.Context, v any) error {
 	if at(c, 14) {
 		return c.Empty(http.StatusOK)
 	}
-	return c.JSON(http.StatusOK, object{})
+	return c.JSON(http.StatusOK, object{"adminPass": r.AdminPass})
 }
 
 // inProgress tells whether a migration is a live one that is under way: only those are parts of a server in Nova.

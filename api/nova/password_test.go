@@ -139,3 +139,79 @@ func TestChangePassword(t *testing.T) {
 	}
 	nothing()
 }
+
+// TestFirstPasswords: create, rebuild and rescue answer the guest's password, which is kept, sealed, until the guest runs that was told it by its
+// config drive, and for no other guest.
+func TestFirstPasswords(t *testing.T) {
+	c := newCloud(t)
+	c.furnish()
+	h := c.host("h1")
+	kept := func(id string) string {
+		s, ok := store.Servers.Get(c.store.Snapshot(), id)
+		if !ok {
+			t.Fatalf("server %s is not there", id)
+		}
+		return string(s.AdminPass)
+	}
+	forgotten := func(id string) {
+		t.Helper()
+		c.eventually(func() bool { return kept(id) == "" }, func() string { return "the password is kept: " + kept(id) })
+	}
+	make := func(more ...any) object {
+		s := object{"name": "n", "imageRef": c.image, "flavorRef": "1", "networks": []object{{"uuid": c.network}}}
+		for i := 0; i+1 < len(more); i += 2 {
+			s[more[i].(string)] = more[i+1]
+		}
+		return c.must(202, "red", "POST", "/servers", object{"server": s})
+	}
+	if p := make()["adminPass"].(string); len(p) != 12 {
+		t.Errorf("a password was made up: %q", p)
+	}
+	if s := make("adminPass", "own"); s["adminPass"] != "own" || kept(s["id"].(string)) != "" {
+		t.Errorf("without a config drive: %v, kept %q", s, kept(s["id"].(string)))
+	}
+	if a := c.do("red", "POST", "/servers", object{"server": object{"name": "n", "imageRef": c.image, "flavorRef": "1", "networks": []object{{"uuid": c.network}},
+		"return_reservation_id": true}}); a.body["adminPass"] != nil || a.body["reservation_id"] == nil {
+		t.Errorf("with a reservation: %s", a.raw)
+	}
+	h.Hold(true)
+	s := make("adminPass", "own", "config_drive", true)
+	id := s["id"].(string)
+	place := "server," + id + ",admin_pass|"
+	if s["adminPass"] != "own" || kept(id) != place+"own" {
+		t.Errorf("%v, kept %q", s, kept(id))
+	}
+	if raw := string(c.do("admin", "GET", "/servers/"+id, nil, "2.96").raw); strings.Contains(raw, "own") {
+		t.Errorf("a password is shown: %s", raw)
+	}
+	h.Hold(false)
+	c.wait("red", id, "status", "ACTIVE")
+	forgotten(id)
+	path := "/servers/" + id + "/action"
+	for _, x := range []struct {
+		name, status string
+		body         object
+		code         int
+	}{
+		{"rebuild", "ACTIVE", object{"imageRef": c.image, "adminPass": "next"}, 202}, {"rescue", "RESCUE", object{"adminPass": "next"}, 200},
+	} {
+		h.Hold(true)
+		if a := c.must(x.code, "red", "POST", path, object{x.name: x.body}); a["adminPass"] != "next" || kept(id) != place+"next" {
+			t.Errorf("%s: %v, kept %q", x.name, a, kept(id))
+		}
+		h.Hold(false)
+		c.wait("red", id, "status", x.status)
+		forgotten(id)
+	}
+	// What is gone holds none.
+	c.must(202, "red", "POST", path, object{"unrescue": nil})
+	c.wait("red", id, "status", "ACTIVE")
+	h.Hold(true)
+	c.must(202, "red", "POST", path, object{"rebuild": object{"imageRef": c.image, "adminPass": "last"}})
+	c.must(204, "red", "DELETE", "/servers/"+id, nil)
+	h.Hold(false)
+	c.gone("red", id)
+	if g, ok := store.GoneServers.Get(c.store.Snapshot(), id); !ok || g.AdminPass != nil {
+		t.Errorf("remembered: %v", g)
+	}
+}

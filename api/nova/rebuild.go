@@ -45,8 +45,8 @@ func rebuildSchema(c *api.Context) schema {
 	return exactly(m, "imageRef")
 }
 
-// password gives the one that was asked for, or a new one. It is answered as Nova does, and nowhere kept: a
-// guest without an agent is given its first password by user data.
+// password gives the one that was asked for, or a new one. It is answered as Nova does by default (enable_instance_password), and the guest
+// is told it by its config drive, where it has one.
 func password(o object) string {
 	if p := str(o, "adminPass"); p != "" {
 		return p
@@ -65,7 +65,8 @@ func (d *dialect) rebuild(c *api.Context, v any) error {
 	if truth(o, "preserve_ephemeral") {
 		return badRequest("The current driver does not support preserving ephemeral partitions.")
 	}
-	r := compute.Rebuild{UserData: strPtr(o, "user_data"), Reimage: at(c, 93), Update: compute.Update{
+	word := password(o)
+	r := compute.Rebuild{AdminPass: word, UserData: strPtr(o, "user_data"), Reimage: at(c, 93), Update: compute.Update{
 		Name: strPtr(o, "name"), Description: strPtr(o, "description"), HostName: strPtr(o, "hostname"),
 		AccessIPv4: strPtr(o, "accessIPv4"), AccessIPv6: strPtr(o, "accessIPv6"), DiskConfig: strPtr(o, "OS-DCF:diskConfig"),
 	}}
@@ -96,7 +97,7 @@ func (d *dialect) rebuild(c *api.Context, v any) error {
 		return err
 	}
 	shown := newViewer(c, snap).rebuilt(s)
-	shown["adminPass"] = password(o)
+	shown["adminPass"] = word
 	c.W.Header().Set("Location", c.URL("/v2.1/servers/"+s.ID))
 	return c.JSON(http.StatusAccepted, object{"server": shown})
 }
@@ -142,6 +143,7 @@ func (d *dialect) keyOf(tx *store.Tx, c *api.Context, name string) (*compute.Key
 
 func (d *dialect) rescue(c *api.Context, v any) error {
 	o, _ := v.(object)
+	word := password(o)
 	if _, err := c.Store().Update(c.R.Context(), func(tx *store.Tx) error {
 		s, err := compute.Get(tx, scope(c), c.Param("id"))
 		if err != nil {
@@ -158,10 +160,10 @@ func (d *dialect) rescue(c *api.Context, v any) error {
 		if compute.VolumeBacked(s) && !at(c, 87) {
 			return fault.New(fault.Invalid, "Cannot rescue a volume-backed instance.")
 		}
-		_, err = d.c.Rescue(tx, scope(c), s.ID, img, images.Copy(img))
+		_, err = d.c.Rescue(tx, scope(c), s.ID, img, images.Copy(img), word)
 		return err
 	}); err != nil {
 		return err
 	}
-	return c.JSON(http.StatusOK, object{"adminPass": password(o)})
+	return c.JSON(http.StatusOK, object{"adminPass": word})
 }

@@ -34,7 +34,7 @@ func TestServerComesAndGoes(t *testing.T) {
 		"block_device_mapping_v2": []object{{"boot_index": 0, "uuid": c.image, "source_type": "image", "destination_type": "local", "delete_on_termination": true}},
 	}})
 	made, _ := a.body["server"].(object)
-	if a.status != 202 || !slices.Equal(keys(made), []string{"OS-DCF:diskConfig", "id", "links", "security_groups"}) || a.header.Get("X-Compute-Request-Id") == "" {
+	if a.status != 202 || !slices.Equal(keys(made), []string{"OS-DCF:diskConfig", "adminPass", "id", "links", "security_groups"}) || a.header.Get("X-Compute-Request-Id") == "" {
 		t.Fatalf("created: %d %s %v", a.status, a.raw, a.header)
 	}
 	id := made["id"].(string)
@@ -495,7 +495,7 @@ func TestBodiesAreChecked(t *testing.T) {
 		{with("imageRef", "x"), "Invalid imageRef provided.", "2.1"},
 		{with("key_name", "none"), "Invalid key_name provided.", "2.1"},
 		{with("OS-DCF:diskConfig", "X"), "is not one of ['AUTO', 'MANUAL']", "2.1"},
-		{with("adminPass", "secret"), "not offered", "2.1"},
+		{with("adminPass", 7), "is not of type 'string'", "2.1"},
 		{with("personality", []object{{"path": "/a", "contents": "b"}}), "not offered", "2.1"},
 		{with("personality", []any{}), "('personality' was unexpected)", "2.57"},
 		{with("security_groups", []string{"default"}), "is not of type 'object'", "2.1"},

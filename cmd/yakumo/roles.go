@@ -100,7 +100,7 @@ func newServerRole(ctx context.Context, p serverParts) (*serverRole, error) {
 	net := network.New(network.Config{Log: log, TunnelType: c.TunnelType, PhysicalNetworks: c.PhysicalNetworks})
 	vols := volume.New(volume.Config{Store: st, Log: log})
 	comp := compute.New(compute.Config{Store: st, Ports: net, Volumes: vols, Images: img, Log: log, Metrics: p.metrics,
-		Ratios: placement.Ratios{VCPU: c.CPURatio, Memory: c.MemoryRatio, Disk: c.DiskRatio}, ConsoleTTL: c.ConsoleTTL, KeepUsage: c.KeepUsage})
+		Ratios: placement.Ratios{VCPU: c.CPURatio, Memory: c.MemoryRatio, Disk: c.DiskRatio}, ConsoleTTL: c.ConsoleTTL, KeepUsage: c.KeepUsage, Seal: id.Seal})
 	if err := vols.Bootstrap(ctx); err != nil {
 		return nil, fmt.Errorf("volume: %w", err)
 	}
@@ -116,6 +116,7 @@ func newServerRole(ctx context.Context, p serverParts) (*serverRole, error) {
 		return nil, err
 	}
 	views := hostview.NewEngine(st, log)
+	views.Unseal = id.Unseal
 	hosts, err := link.NewServer(link.ServerConfig{Store: st, Authority: authority, Views: views, Sink: comp, Volumes: vols, Blob: img.ServeBlob, Upload: receiver(img, vols),
 		Identity: c.Name, URL: c.linkURL(), HostTTL: c.HostTTL, GatewayTTL: c.GatewayTTL, GatewayGrace: c.GatewayGrace, Log: log})
 	if err != nil {
