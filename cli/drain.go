@@ -12,22 +12,36 @@ import (
 
 // DrainInfo is how far a drain has come, as the native API shows it.
 type DrainInfo struct {
-	Host     string `json:"host"`
-	Draining bool   `json:"draining"`
-	Done     bool   `json:"done"`
-	Servers  []struct {
-		ID       string `json:"id"`
-		Name     string `json:"name"`
-		State    string `json:"state"`
-		Moving   bool   `json:"moving"`
-		Progress struct {
-			MemoryTotal     int64 `json:"memory_total"`
-			MemoryRemaining int64 `json:"memory_remaining"`
-			DiskTotal       int64 `json:"disk_total"`
-			DiskRemaining   int64 `json:"disk_remaining"`
-		} `json:"progress"`
-		Why string `json:"why"`
-	} `json:"servers"`
+	Host     string      `json:"host"`
+	Draining bool        `json:"draining"`
+	Done     bool        `json:"done"`
+	Servers  []DrainLeft `json:"servers"`
+}
+
+// DrainLeft is a server that is not where it is to be.
+type DrainLeft struct {
+	ID       string `json:"id"`
+	Name     string `json:"name"`
+	State    string `json:"state"`
+	Moving   bool   `json:"moving"`
+	Progress struct {
+		MemoryTotal     int64 `json:"memory_total"`
+		MemoryRemaining int64 `json:"memory_remaining"`
+		DiskTotal       int64 `json:"disk_total"`
+		DiskRemaining   int64 `json:"disk_remaining"`
+	} `json:"progress"`
+	Why string `json:"why"`
+}
+
+// move tells whether the server moves, or why not, and what is left to copy.
+func (s DrainLeft) move() (move, left string) {
+	if !s.Moving {
+		return or(s.Why, "waits"), ""
+	}
+	if total := s.Progress.MemoryTotal + s.Progress.DiskTotal; total > 0 {
+		left = fmt.Sprintf("%d of %d MiB", (s.Progress.MemoryRemaining+s.Progress.DiskRemaining)>>20, total>>20)
+	}
+	return "moving", left
 }
 
 func (c *Client) drain(ctx context.Context, method, host string, body any) (DrainInfo, error) {
@@ -42,15 +56,7 @@ func (c *Client) drain(ctx context.Context, method, host string, body any) (Drai
 func (d DrainInfo) table() [][]string {
 	rows := [][]string{{"SERVER", "NAME", "STATE", "MOVE", "LEFT"}}
 	for _, s := range d.Servers {
-		move, left := s.Why, ""
-		if s.Moving {
-			move = "moving"
-			if total := s.Progress.MemoryTotal + s.Progress.DiskTotal; total > 0 {
-				left = fmt.Sprintf("%d of %d MiB", (s.Progress.MemoryRemaining+s.Progress.DiskRemaining)>>20, total>>20)
-			}
-		} else if move == "" {
-			move = "waits"
-		}
+		move, left := s.move()
 		rows = append(rows, []string{s.ID, s.Name, s.State, move, left})
 	}
 	return rows

@@ -78,7 +78,13 @@ func DrainOf(r store.Reader, h *model.Host) DrainState {
 		}
 		out.Left = append(out.Left, d)
 	}
-	slices.SortFunc(out.Left, func(a, b DrainServer) int {
+	sortLeft(out.Left)
+	return out
+}
+
+// sortLeft sorts servers: the moving ones first, then by name.
+func sortLeft(left []DrainServer) {
+	slices.SortFunc(left, func(a, b DrainServer) int {
 		if a.Moving != b.Moving {
 			if a.Moving {
 				return -1
@@ -87,7 +93,6 @@ func DrainOf(r store.Reader, h *model.Host) DrainState {
 		}
 		return cmp.Or(cmp.Compare(a.Name, b.Name), cmp.Compare(a.ID, b.ID))
 	})
-	return out
 }
 
 // stuck tells why a server of a host cannot be moved away now, "" where it can.
@@ -187,13 +192,17 @@ func (d *Drainer) begin(tx *store.Tx, server, host model.ID) error {
 	if !ok || !there || !h.Draining || s.Host != host || s.Move != nil || stuck(s, h) != "" {
 		return nil
 	}
+	return d.c.moveAway(tx, s, MoveRequest{Drain: true})
+}
+
+// moveAway begins a move that no request asked for: live where the server runs, cold where it is off.
+func (c *Compute) moveAway(tx *store.Tx, s *model.Server, r MoveRequest) error {
 	sc := Scope{ProjectID: s.ProjectID, UserID: s.UserID, Admin: true, RequestID: "req-" + model.NewID()}
-	r := MoveRequest{Drain: true}
 	var err error
 	if State(s) == Stopped {
-		_, err = d.c.Migrate(tx, sc, server, r)
+		_, err = c.Migrate(tx, sc, s.ID, r)
 	} else {
-		_, err = d.c.MoveLive(tx, sc, server, r)
+		_, err = c.MoveLive(tx, sc, s.ID, r)
 	}
 	return err
 }

@@ -12,8 +12,10 @@ import (
 type MoveRequest struct {
 	// Host is the target that an administrator asks for, by name; "": any.
 	Host string
-	// Drain: the move is made to empty the source, and is confirmed by itself.
+	// Drain: nobody waits for the move, and it is confirmed by itself.
 	Drain bool
+	// Zone is the availability zone to move to, of which the server is afterwards; "": its own.
+	Zone string
 	// Off: an evacuated server is off at its new host.
 	Off bool
 	// AdminPass of an evacuated server is told by its config drive, where it has one.
@@ -103,7 +105,7 @@ func (c *Compute) move(tx *store.Tx, sc Scope, s *model.Server, kind model.MoveK
 		return err
 	}
 	now := c.now()
-	mv := &model.Move{Kind: kind, Stage: model.MovePlacing, Source: s.Host, Want: r.Host, OldPower: s.Power, StageAt: now, Drain: r.Drain}
+	mv := &model.Move{Kind: kind, Stage: model.MovePlacing, Source: s.Host, Want: r.Host, OldPower: s.Power, StageAt: now, Drain: r.Drain, Zone: r.Zone}
 	if f != nil {
 		old := s.Flavor
 		mv.OldFlavor, mv.NewFlavor = &old, f

@@ -221,6 +221,9 @@ func (c *Compute) lostTarget(tx *store.Tx, s *model.Server, why string) error {
 // cross makes the target the server's host: it runs the guest.
 func (c *Compute) cross(tx *store.Tx, s *model.Server, r *model.ServerReport) error {
 	s.Host = s.Move.Target
+	if s.Zone != "" && s.Move.Zone != "" {
+		s.Zone = s.Move.Zone
+	}
 	s.Status.Generation = r.Generation
 	s.Status.Lease = 0
 	holds(s, r)

@@ -1,6 +1,7 @@
 package compute
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"slices"
@@ -116,13 +117,21 @@ func RequestOf(r store.Reader, s *model.Server) placement.Request {
 			t.Flavor = *m.NewFlavor
 		}
 		// The host of its creation is asked for no more; a host of another hypervisor cannot take its guest.
-		req := placement.Request{Size: placement.SizeOf(t), Zone: s.Zone, Host: m.Want, Arch: s.Arch, Exclude: append([]model.ID{m.Source}, m.Failed...), Need: needOf(r, s), Wish: wishOf(r, t)}
+		req := placement.Request{Size: placement.SizeOf(t), Zone: cmp.Or(m.Zone, zoneOf(r, s)), Host: m.Want, Arch: s.Arch, Exclude: append([]model.ID{m.Source}, m.Failed...), Need: needOf(r, s), Wish: wishOf(r, t)}
 		if source, ok := store.Hosts.Get(r, m.Source); ok && m.Kind != model.MoveEvacuate {
 			req.Wish.Hypervisor = source.Capacity.HypervisorType
 		}
 		return req
 	}
-	return placement.Request{Size: placement.SizeOf(s), Zone: s.Zone, Host: s.WantHost, Arch: s.Arch, Exclude: s.Status.Failed, Need: needOf(r, s), Wish: wishOf(r, s)}
+	return placement.Request{Size: placement.SizeOf(s), Zone: zoneOf(r, s), Host: s.WantHost, Arch: s.Arch, Exclude: s.Status.Failed, Need: needOf(r, s), Wish: wishOf(r, s)}
+}
+
+// zoneOf gives the zone that a server is to be in: the one that was asked for, else that of its project's environment; "" any.
+func zoneOf(r store.Reader, s *model.Server) string {
+	if e, ok := store.Environments.Get(r, s.ProjectID); ok && s.Zone == "" {
+		return e.Zone
+	}
+	return s.Zone
 }
 
 // needOf gives what a server's ports, and the subports of their trunks, need of a host.

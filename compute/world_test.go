@@ -83,7 +83,7 @@ func (w *world) update(f func(tx *store.Tx) error) {
 func (w *world) run(identity string) (stop func()) {
 	ctx, cancel := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
-	for _, ctl := range []reconcile.Controller{w.c.Placer(), w.c.Sweeper(), w.c.Mover(), w.c.Absence(), w.c.Drainer()} {
+	for _, ctl := range []reconcile.Controller{w.c.Placer(), w.c.Sweeper(), w.c.Mover(), w.c.Absence(), w.c.Drainer(), w.c.Relocator()} {
 		wg.Go(func() {
 			reconcile.Run(ctx, reconcile.Config{Store: w.s, Identity: identity, TTL: time.Second, MinBackoff: time.Millisecond, Log: quiet}, ctl)
 		})

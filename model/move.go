@@ -49,8 +49,10 @@ type Move struct {
 	// StageAt is when the stage began; Failed are targets that could not do their part, in order.
 	StageAt time.Time `json:"stage_at"`
 	Failed  []ID      `json:"failed,omitempty"`
-	// Drain: a drain of the source wants it, and confirms it by itself.
+	// Drain: nobody waits for it (a drain of the source, or an environment's move), so that it confirms itself.
 	Drain bool `json:"drain,omitempty"`
+	// Zone is the availability zone that an environment's move asks for; "": the server's own.
+	Zone string `json:"zone,omitempty"`
 }
 
 // Part gives what a host is in a move and the stage that it is told, which may be behind the move's own: of a cold

@@ -450,6 +450,8 @@ var (
 		By("service", func(r *model.TapFlow) []string { return []string{r.ServiceID} }),
 		By("source", func(r *model.TapFlow) []string { return []string{r.SourcePort} }))
 
+	Environments = Define("environment", func(r *model.Environment) string { return r.ProjectID })
+
 	Quotas = Define("quota", (*model.Quota).Key,
 		By("service", func(r *model.Quota) []string { return []string{r.Service} }))
 
@@ -469,7 +471,7 @@ func Tables() []AnyTable {
 		Images, ImageUploads, ImageTasks, Flavors, KeyPairs, Servers, GoneServers, ServerUsages, Actions, Migrations, ServerGroups, Aggregates, ConsoleTokens,
 		Volumes, VolumeSnapshots, VolumeBackups, VolumeTypes, VolumeQoS, VolumeTransfers, Networks, Subnets, Ports, SecurityGroups, SecurityRules,
 		Routers, FloatingIPs, PortForwardings, QoSPolicies, Trunks, TapServices, TapFlows,
-		DefaultRules, AddressGroups, AddressScopes, SubnetPools, RBACPolicies, AutoTopologies, Quotas, Hosts, Heartbeats, Told, JoinTokens, Settings}
+		DefaultRules, AddressGroups, AddressScopes, SubnetPools, RBACPolicies, AutoTopologies, Environments, Quotas, Hosts, Heartbeats, Told, JoinTokens, Settings}
 }
 
 // HostUp tells whether a host is alive: its heartbeat is there and nobody forced it down.

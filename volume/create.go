@@ -51,7 +51,7 @@ func imageMetadata(img *model.Image) map[string]string {
 // small for the source, or the source is in another state than one to copy from; fault.OverQuota.
 func (v *Volumes) Create(tx *store.Tx, sc Scope, n Spec) (*model.Volume, error) {
 	now := v.now()
-	x := &model.Volume{Meta: model.NewMeta(cmp.Or(n.ProjectID, sc.ProjectID), n.Name, now), UserID: sc.UserID, SizeGiB: n.SizeGiB, Zone: cmp.Or(n.Zone, v.cfg.Zone),
+	x := &model.Volume{Meta: model.NewMeta(cmp.Or(n.ProjectID, sc.ProjectID), n.Name, now), UserID: sc.UserID, SizeGiB: n.SizeGiB, Zone: cmp.Or(n.Zone, v.zoneOf(tx, cmp.Or(n.ProjectID, sc.ProjectID))),
 		MultiAttach: n.MultiAttach, Metadata: cloneMap(n.Metadata), RequestID: sc.RequestID, Status: model.VolumeStatus{State: Creating}}
 	x.Description = n.Description
 	if err := v.fromSource(tx, sc, x, n); err != nil {

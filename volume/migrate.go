@@ -44,7 +44,7 @@ func (v *Volumes) Migrate(tx *store.Tx, sc Scope, id model.ID, to string) (*mode
 				return fault.New(fault.Invalid, "Invalid volume: Volume %s is on host %s, and destination host must be different than the current one.", x.ID, name)
 			case !room.Up:
 				return fault.New(fault.Invalid, "Invalid host: Host %s is down or disabled.", name)
-			case room.Host.Zone != x.Zone:
+			case !welcome(tx, x, room.Host.Zone):
 				return fault.New(fault.Invalid, "Invalid host: Host %s is not in the availability zone %s.", name, x.Zone)
 			case room.Free < x.SizeGiB:
 				return fault.New(fault.Invalid, "Invalid host: Host %s has not enough room.", name)
@@ -74,6 +74,9 @@ func (v *Volumes) arrived(tx *store.Tx, old *model.Volume, r *model.VolumeReport
 	}
 	// What the old host says is of no account any more; it removes what it has, having no row of it.
 	x.Host, x.Status.SizeGiB = old.Move.Host, r.SizeGiB
+	if h, ok := store.Hosts.Get(tx, x.Host); ok {
+		x.Zone = h.Zone
+	}
 	v.log.Info("a volume has moved", "volume", x.ID, "from", old.Host, "to", x.Host, "request_id", x.RequestID)
 	return store.Volumes.Put(tx, x)
 }

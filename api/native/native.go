@@ -1,9 +1,9 @@
 // Package native is Yakumo's own dialect, below /yakumo: what operators need and no other
 // cloud's API has a word for. Joining of hosts, and the state of the cloud in one answer;
 // and what tenants need to understand their network: traces and captures. It is JSON over
-// HTTP with Keystone's tokens; every route but those two is an administrator's.
+// HTTP with Keystone's tokens; and where a project's environment is to be. All else is an administrator's.
 //
-// It reads and writes hosts and join tokens. May import: api, check, compute, fault, model, store, trace. Must
+// It reads and writes hosts and join tokens. May import: api, check, compute, fault, model, network, store, trace, volume. Must
 // not import: another dialect, link, agent.
 package native
 
@@ -18,6 +18,7 @@ import (
 	"yakumo/compute"
 	"yakumo/fault"
 	"yakumo/model"
+	"yakumo/network"
 	"yakumo/store"
 )
 
@@ -29,6 +30,7 @@ type Config struct {
 	Tracer  Tracer
 	Checker Checker
 	Compute *compute.Compute
+	Network *network.Network
 }
 
 type dialect struct{ cfg Config }
@@ -54,6 +56,11 @@ func New(cfg Config) api.Service {
 			{Method: "GET", Pattern: "/v1/switches/{host}", Access: api.Admin, Handle: d.showSwitch},
 			{Method: "DELETE", Pattern: "/v1/switches/{host}", Access: api.Admin, Handle: d.deleteSwitch},
 			{Method: "GET", Pattern: "/v1/check", Access: api.Admin, Handle: d.check},
+			// Tenants' own: where all that the project has is to be.
+			{Method: "GET", Pattern: "/v1/environments", Access: api.Reader, Handle: d.listEnvironments},
+			{Method: "GET", Pattern: "/v1/environments/{project}", Access: api.Reader, Handle: d.showEnvironment},
+			{Method: "PUT", Pattern: "/v1/environments/{project}", Access: api.Member, Handle: d.relocate},
+			{Method: "DELETE", Pattern: "/v1/environments/{project}", Access: api.Member, Handle: d.release},
 			// Tenants' own: a packet of their port, explained or sent; what passes their port.
 			{Method: "POST", Pattern: "/v1/traces", Access: api.Member, Handle: d.trace},
 			{Method: "GET", Pattern: "/v1/ports/{id}/capture", Access: api.Member, Handle: d.capture},

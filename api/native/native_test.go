@@ -1,6 +1,7 @@
 package native_test
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -19,6 +20,7 @@ import (
 	"yakumo/compute"
 	"yakumo/fault"
 	"yakumo/model"
+	"yakumo/network"
 	"yakumo/store"
 	"yakumo/store/storetest"
 )
@@ -58,7 +60,7 @@ func newCloud(t *testing.T) *cloud {
 	t.Helper()
 	c := &cloud{t: t, st: storetest.New(t)}
 	front, err := api.New(api.Config{Store: c.st, Auth: tokens{}, Log: slog.New(slog.DiscardHandler), Services: []api.Service{
-		native.New(native.Config{Version: "1.2.3", Checker: &check.Checker{Store: c.st, Again: time.Millisecond}, Compute: compute.New(compute.Config{Store: c.st}), Tracer: tracer{c}, Token: func(_ context.Context, host string, ttl time.Duration) (string, error) {
+		native.New(native.Config{Version: "1.2.3", Checker: &check.Checker{Store: c.st, Again: time.Millisecond}, Compute: compute.New(compute.Config{Store: c.st}), Network: network.New(network.Config{}), Tracer: tracer{c}, Token: func(_ context.Context, host string, ttl time.Duration) (string, error) {
 			if host == "bad name" {
 				return "", fault.New(fault.Invalid, "The host name cannot be used.")
 			}
@@ -121,14 +123,19 @@ func TestRights(t *testing.T) {
 	routes := 0
 	for _, r := range c.front.Table() {
 		routes++
-		path := strings.ReplaceAll(r.Path, "{host}", "none")
+		path := strings.NewReplacer("{host}", "none", "{project}", "q").Replace(r.Path)
 		for _, token := range []string{"", "forged", "unscoped", "reader", "member", "project-admin"} {
 			want := http.StatusForbidden
 			switch {
 			case r.Access == api.Public:
 				want = http.StatusOK
 			case r.Access == api.Member && (token == "member" || token == "project-admin"):
-				want = map[string]int{"POST": http.StatusBadRequest, "GET": http.StatusNotFound}[r.Method]
+				want = map[string]int{"POST": http.StatusBadRequest}[r.Method]
+				want = cmp.Or(want, http.StatusNotFound)
+			case r.Access == api.Reader && (token == "reader" || token == "member" || token == "project-admin"):
+				if want = http.StatusNotFound; strings.HasSuffix(r.Path, "/environments") {
+					want = http.StatusOK
+				}
 			case token == "" || token == "forged":
 				want = http.StatusUnauthorized
 			}
@@ -137,14 +144,15 @@ func TestRights(t *testing.T) {
 				t.Errorf("%s %s as %q gives %d, want %d: %v", r.Method, path, token, code, want, body)
 			}
 		}
-		if own := strings.HasSuffix(r.Path, "/traces") || strings.HasSuffix(r.Path, "/capture"); r.Access != api.Public && r.Access != api.Admin && !(own && r.Access == api.Member) {
+		own := strings.HasSuffix(r.Path, "/traces") || strings.HasSuffix(r.Path, "/capture") || strings.Contains(r.Path, "/environments")
+		if reads := strings.Contains(r.Path, "/environments") && r.Method == "GET" && r.Access == api.Reader; r.Access != api.Public && r.Access != api.Admin && !(own && r.Access == api.Member) && !reads {
 			t.Errorf("%s %s is open to %s", r.Method, r.Path, r.Access)
 		}
 		if code, body := c.call("admin", r.Method, path, "{}"); code == 401 || code == 403 {
 			t.Errorf("%s %s as administrator gives %d: %v", r.Method, path, code, body)
 		}
 	}
-	if routes != 17 || len(c.made) != 1 {
+	if routes != 21 || len(c.made) != 1 {
 		t.Errorf("%d routes; %d tokens made, the administrator's alone was to be", routes, len(c.made))
 	}
 }

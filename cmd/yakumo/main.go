@@ -30,16 +30,17 @@ type root struct {
 	LogLevel  string `help:"What to log: debug, info, warn or error." default:"info" enum:"debug,info,warn,error" env:"YAKUMO_LOG_LEVEL"`
 	LogFormat string `help:"How to log: text or json." default:"text" enum:"text,json" env:"YAKUMO_LOG_FORMAT"`
 
-	Server  serverCmd   `cmd:"" help:"Run a server: the API, the controllers, and etcd unless it is elsewhere."`
-	Agent   agentCmd    `cmd:"" help:"Run a host's agent: guests and their network."`
-	Lab     labCmd      `cmd:"" help:"A whole cloud on this machine: several hosts in namespaces."`
-	Host    cli.Host    `cmd:"" help:"Hosts of the cloud: make a join token, list, drain, fence, remove."`
-	Switch  cli.Switch  `cmd:"" help:"Switches without an agent, driven over the network: add, list, show, remove."`
-	Trace   cli.Trace   `cmd:"" help:"Explain what becomes of a packet: each stage, the row that decided, where it ends."`
-	Console cli.Console `cmd:"" help:"A server's serial console in this terminal; Ctrl-] leaves."`
-	Check   cli.Check   `cmd:"" help:"Look for what must never be: rows, guests, disks and taps that contradict each other."`
-	Capture cli.Capture `cmd:"" help:"Capture what passes a port, as a pcap stream."`
-	Version versionCmd  `cmd:"" help:"Show the version."`
+	Server      serverCmd       `cmd:"" help:"Run a server: the API, the controllers, and etcd unless it is elsewhere."`
+	Agent       agentCmd        `cmd:"" help:"Run a host's agent: guests and their network."`
+	Lab         labCmd          `cmd:"" help:"A whole cloud on this machine: several hosts in namespaces."`
+	Host        cli.Host        `cmd:"" help:"Hosts of the cloud: make a join token, list, drain, fence, remove."`
+	Switch      cli.Switch      `cmd:"" help:"Switches without an agent, driven over the network: add, list, show, remove."`
+	Environment cli.Environment `cmd:"" help:"Move all that a project has to an availability zone, running, and back."`
+	Trace       cli.Trace       `cmd:"" help:"Explain what becomes of a packet: each stage, the row that decided, where it ends."`
+	Console     cli.Console     `cmd:"" help:"A server's serial console in this terminal; Ctrl-] leaves."`
+	Check       cli.Check       `cmd:"" help:"Look for what must never be: rows, guests, disks and taps that contradict each other."`
+	Capture     cli.Capture     `cmd:"" help:"Capture what passes a port, as a pcap stream."`
+	Version     versionCmd      `cmd:"" help:"Show the version."`
 
 	LabInit    labInitCmd    `cmd:"" name:"lab-init" hidden:""`
 	LabOutside labOutsideCmd `cmd:"" name:"lab-outside" hidden:""`

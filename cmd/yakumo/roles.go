@@ -132,7 +132,7 @@ func newServerRole(ctx context.Context, p serverParts) (*serverRole, error) {
 		cinder.New(cinder.Config{Volumes: vols, Images: img}),
 		ec2.New(ec2.Config{Compute: comp, Network: net, Images: img, Volumes: vols, Hosts: hosts, Signed: keystone.Authenticator{Identity: id}.Signed, Region: identity.DefaultRegion}),
 		consoles.Service(),
-		native.New(native.Config{Version: version, Checker: &check.Checker{Store: st, Ratios: comp.Ratios(), Ask: hosts.Ask}, Compute: comp, Tracer: &trace.Tracer{Store: st, Views: views, Env: pipeline.DefaultEnv(), Ask: hosts.Ask}, Token: func(ctx context.Context, host string, ttl time.Duration) (string, error) {
+		native.New(native.Config{Version: version, Checker: &check.Checker{Store: st, Ratios: comp.Ratios(), Ask: hosts.Ask}, Compute: comp, Network: net, Tracer: &trace.Tracer{Store: st, Views: views, Env: pipeline.DefaultEnv(), Ask: hosts.Ask}, Token: func(ctx context.Context, host string, ttl time.Duration) (string, error) {
 			return link.NewJoinToken(ctx, st, authority, host, ttl, time.Now())
 		}}),
 	}})
@@ -170,6 +170,8 @@ func newServerRole(ctx context.Context, p serverParts) (*serverRole, error) {
 		func(ctx context.Context) { reconcile.Run(ctx, rc, comp.Absence()) },
 		func(ctx context.Context) { reconcile.Run(ctx, rc, comp.Drainer()) },
 		func(ctx context.Context) { reconcile.Run(ctx, rc, comp.Restarter()) },
+		func(ctx context.Context) { reconcile.Run(ctx, rc, comp.Relocator()) },
+		func(ctx context.Context) { reconcile.Run(ctx, rc, vols.Relocator()) },
 		func(ctx context.Context) { reconcile.Run(ctx, rc, net.GatewayPlacer()) },
 		func(ctx context.Context) { reconcile.Run(ctx, rc, net.AddressFormer()) },
 		remote.Run,

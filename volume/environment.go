@@ -1,0 +1,173 @@
+package volume
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"slices"
+	"time"
+
+	"yakumo/fault"
+	"yakumo/model"
+	"yakumo/reconcile"
+	"yakumo/store"
+)
+
+// Stray is a volume of an environment that is not in its zone.
+type Stray struct {
+	ID, Name, State string
+	Moving          bool
+	// Why it does not move, for people; "" where it does, or will.
+	Why string
+}
+
+// Strays gives the local volumes of a project whose bytes are on hosts of other zones than the one, the moving ones first, then by name. What
+// is in shared storage is nowhere in particular.
+func Strays(r store.Reader, project model.ID, zone string) []Stray {
+	var out []Stray
+	for x := range store.Volumes.List(r, "project", project) {
+		if !strayed(r, x, zone) {
+			continue
+		}
+		s := Stray{ID: x.ID, Name: x.Name, State: x.Status.State, Moving: x.Move != nil, Why: keeps(r, x, zone)}
+		out = append(out, s)
+	}
+	slices.SortFunc(out, func(a, b Stray) int {
+		if a.Moving != b.Moving {
+			if a.Moving {
+				return -1
+			}
+			return 1
+		}
+		return cmp.Or(cmp.Compare(a.Name, b.Name), cmp.Compare(a.ID, b.ID))
+	})
+	return out
+}
+
+// strayed tells whether a volume's bytes are to be moved to a host of the zone.
+func strayed(r store.Reader, x *model.Volume, zone string) bool {
+	h, ok := store.Hosts.Get(r, x.Host)
+	return ok && x.Engine == model.EngineLocal && !x.Deleted && h.Zone != zone
+}
+
+// keeps tells why a volume does not move now, "" where it moves or may.
+func keeps(r store.Reader, x *model.Volume, zone string) string {
+	h, _ := store.Hosts.Get(r, x.Host)
+	switch {
+	case x.Move != nil:
+		return ""
+	case !store.HostUp(r, h):
+		return "Its host is down."
+	case store.VolumeSnapshots.Count(r, "volume", x.ID) > 0:
+		return "It has snapshots, which are where it is."
+	case len(x.Attachments) > 0:
+		return "A server uses it, and reaches it over the network; it moves when it is detached."
+	case x.Status.State != Available:
+		return "It is " + x.Status.State + "."
+	case x.Status.Migration == MigrationFailed:
+		return "It could not be moved, and is tried again."
+	case target(r, x, zone) == "":
+		return "No host of the zone has room for it."
+	}
+	return ""
+}
+
+// target gives the name of the host of a zone with the most room for a volume, "" for none.
+func target(r store.Reader, x *model.Volume, zone string) string {
+	name, free := "", 0
+	for _, room := range Rooms(r, x.Engine) {
+		if room.Up && room.Host.Zone == zone && room.Free >= x.SizeGiB && room.Free > free {
+			name, free = room.Host.Name, room.Free
+		}
+	}
+	return name
+}
+
+// zoneOf gives the zone of a project's new volumes that ask for none.
+func (v *Volumes) zoneOf(r store.Reader, project model.ID) string {
+	if e, ok := store.Environments.Get(r, project); ok {
+		return e.Zone
+	}
+	return v.cfg.Zone
+}
+
+// welcome tells whether a volume may be moved to a zone: its own, or that of its project's environment.
+func welcome(r store.Reader, x *model.Volume, zone string) bool {
+	e, ok := store.Environments.Get(r, x.ProjectID)
+	return zone == x.Zone || ok && e.Zone == zone
+}
+
+// Relocator moves the volumes of environments to their zones, one of a project at a time.
+type Relocator struct{ v *Volumes }
+
+// Relocator gives the controller.
+func (v *Volumes) Relocator() *Relocator { return &Relocator{v} }
+
+// Name serves reconcile.Controller.
+func (*Relocator) Name() string { return "volume-environments" }
+
+// Reads serves reconcile.Controller.
+func (*Relocator) Reads() []store.Kind {
+	return []store.Kind{store.Environments.Kind(), store.Volumes.Kind(), store.VolumeSnapshots.Kind(), store.Hosts.Kind(), store.Heartbeats.Kind()}
+}
+
+// relocatePause is how long a volume waits that could not be moved.
+const relocatePause = time.Minute
+
+// Reconcile begins the moves that may begin now.
+func (p *Relocator) Reconcile(ctx context.Context, snap store.Snapshot, w reconcile.Writer) (reconcile.Result, error) {
+	var res reconcile.Result
+	for e := range store.Environments.All(snap) {
+		var next *model.Volume
+		busy := false
+		for x := range store.Volumes.List(snap, "project", e.ProjectID) {
+			busy = busy || x.Move != nil
+			if !strayed(snap, x, e.Zone) || x.Move != nil {
+				continue
+			}
+			if wait := x.UpdatedAt.Add(relocatePause).Sub(p.v.now()); x.Status.Migration == MigrationFailed && wait > 0 {
+				if res.After == 0 || wait < res.After {
+					res.After = wait
+				}
+				continue
+			}
+			why := keeps(snap, x, e.Zone)
+			if (why == "" || x.Status.Migration == MigrationFailed) && target(snap, x, e.Zone) != "" && (next == nil || x.ID < next.ID) {
+				next = x
+			}
+		}
+		if busy || next == nil {
+			continue
+		}
+		_, err := w.Update(ctx, func(tx *store.Tx) error { return p.begin(tx, next.ID) })
+		if known := new(fault.Error); errors.As(err, &known) { // it changed meanwhile, which calls again
+			p.v.log.Info("a volume of an environment does not move yet", "volume", next.ID, "zone", e.Zone, "err", err)
+			if res.After == 0 {
+				res.After = relocatePause
+			}
+			continue
+		}
+		if err != nil {
+			return res, err
+		}
+	}
+	return res, nil
+}
+
+// begin begins the move of one volume, where it is still to be moved.
+func (p *Relocator) begin(tx *store.Tx, id model.ID) error {
+	x, ok := store.Volumes.Get(tx, id)
+	if !ok {
+		return nil
+	}
+	e, wanted := store.Environments.Get(tx, x.ProjectID)
+	if !wanted || !strayed(tx, x, e.Zone) || x.Move != nil {
+		return nil
+	}
+	to := target(tx, x, e.Zone)
+	if to == "" {
+		return nil
+	}
+	_, err := p.v.Migrate(tx, Scope{ProjectID: x.ProjectID, UserID: x.UserID, Admin: true, RequestID: "req-" + model.NewID()}, id, to)
+	return err
+}
