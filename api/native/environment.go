@@ -92,7 +92,7 @@ func (d *dialect) showEnvironment(c *api.Context) error {
 	snap := c.Snapshot()
 	e, ok := store.Environments.Get(snap, d.project(c))
 	if !ok || !c.Caller.Sees(e.ProjectID) {
-		return fault.New(fault.NotFound, "The project %s has no environment in one place.", api.Clip(c.Param("project")))
+		return fault.New(fault.NotFound, "The project %s has no environment in one place.", api.Clip(d.project(c)))
 	}
 	return c.JSON(http.StatusOK, map[string]any{"environment": environmentOf(snap, e)})
 }
