@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"sync"
 
 	"yakumo/fault"
@@ -17,32 +18,34 @@ import (
 type cpus struct {
 	a *Agent
 
-	mu     sync.Mutex       // held from the look at what is free until it is kept who has it
-	kept   []hypervisor.CPU // for guests that have CPUs for themselves
-	shared []int            // the numbers of the others
-	nodes  int              // NUMA nodes of the host; 0: the hypervisor has not told yet
+	mu     sync.Mutex      // held from the look at what is free until it is kept who has it
+	kept   []model.HostCPU // for guests that have CPUs for themselves
+	shared []int           // the numbers of the others
+	nodes  int             // NUMA nodes of the host; 0: the hypervisor has not told yet
 }
 
 // ownCPUs are CPUs of the host that a guest has for itself.
 type ownCPUs struct {
 	Pins     map[int]int `json:"pins"`               // by virtual processor
 	Emulator []int       `json:"emulator,omitempty"` // one more, for its other threads
+	Idle     []int       `json:"idle,omitempty"`     // that run nothing, as they are siblings of Pins
+	Threads  string      `json:"threads,omitempty"`  // model.Processors.Threads that they were chosen by
 	Nodes    []int       `json:"nodes,omitempty"`    // hypervisor.HostCPUs.Nodes
 }
 
-// list gives the CPUs, sorted.
+// list gives the CPUs, sorted, with those that are idle for it.
 func (o *ownCPUs) list() []int {
 	if o == nil {
 		return nil
 	}
-	return slices.Sorted(slices.Values(append(slices.Collect(maps.Values(o.Pins)), o.Emulator...)))
+	return slices.Sorted(slices.Values(slices.Concat(slices.Collect(maps.Values(o.Pins)), o.Emulator, o.Idle)))
 }
 
 // serves tells whether the CPUs are what is asked for, and all still kept for such.
-func (o *ownCPUs) serves(want model.Processors, kept []hypervisor.CPU) bool {
-	return o != nil && slices.Equal(slices.Sorted(maps.Keys(o.Pins)), want.Dedicated) && (want.Emulator == "isolate") == (len(o.Emulator) == 1) &&
+func (o *ownCPUs) serves(want model.Processors, kept []model.HostCPU) bool {
+	return o != nil && o.Threads == want.Threads && slices.Equal(slices.Sorted(maps.Keys(o.Pins)), want.Dedicated) && (want.Emulator == "isolate") == (len(o.Emulator) == 1) &&
 		!slices.ContainsFunc(o.list(), func(id int) bool {
-			return !slices.ContainsFunc(kept, func(c hypervisor.CPU) bool { return c.ID == id })
+			return !slices.ContainsFunc(kept, func(c model.HostCPU) bool { return c.ID == id })
 		})
 }
 
@@ -67,7 +70,7 @@ func (c *cpus) divide(host []hypervisor.CPU) {
 	for _, x := range host {
 		nodes[x.Node] = true
 		if slices.Contains(c.a.cfg.Dedicated, x.ID) {
-			c.kept = append(c.kept, x)
+			c.kept = append(c.kept, model.HostCPU(x))
 		} else {
 			c.shared = append(c.shared, x.ID)
 		}
@@ -147,29 +150,34 @@ func (c *cpus) assign(ctx context.Context, row *model.HostServer, p *progress) e
 	if err != nil {
 		return err
 	}
-	without := func(used map[int]bool) (out []hypervisor.CPU) {
-		for _, x := range c.kept {
-			if !used[x.ID] {
-				out = append(out, x)
-			}
-		}
-		return out
-	}
-	free := without(taken)
-	own, ok := choose(free, cells, want.Emulator == "isolate", c.nodes)
+	cores := model.NewCores(c.kept)
+	cores.Take(slices.Collect(maps.Keys(taken))...)
+	own, ok := cores.Choose(&want, cells, c.nodes)
 	if !ok {
 		maps.DeleteFunc(taken, func(id int, _ bool) bool { return leaving[id] })
-		if len(without(taken)) >= want.Own() {
+		soon := model.NewCores(c.kept)
+		if soon.Take(slices.Collect(maps.Keys(taken))...); soon.Free().Fits(&want) {
 			return fmt.Errorf("CPUs of guests that are about to be gone from here: %w", errWaiting)
 		}
-		return fault.New(fault.Conflict, "The server asks for %d CPUs for itself, and %d of the %d that the host keeps for such are free.", want.Own(), len(free), len(c.kept))
+		free := cores.Free()
+		return fault.New(fault.Conflict, "The server asks for %d CPUs for itself%s, and %d of the %d that the host keeps for such are free, %d of them with a sibling, and %d whole cores.",
+			want.Own(), threadsAsked(want.Threads), free.CPUs, len(c.kept), free.Paired, free.Whole)
 	}
-	p.CPUs = &own
+	p.CPUs = &ownCPUs{Pins: own.Pins, Emulator: own.Emulator, Idle: own.Idle, Threads: want.Threads, Nodes: own.Nodes}
 	if err := c.a.keep(row.ID, p); err != nil {
 		return err
 	}
-	c.a.log.Info("a guest has CPUs for itself", "server", row.ID, "cpus", own.list(), "request_id", row.RequestID)
+	c.a.log.Info("a guest has CPUs for itself", "server", row.ID, "cpus", p.CPUs.list(), "request_id", row.RequestID)
+	c.a.link.FactsChanged()
 	return nil
+}
+
+// threadsAsked says what a policy of threads is.
+func threadsAsked(threads string) string {
+	if threads == model.ThreadsPrefer {
+		return ""
+	}
+	return " (CPU thread policy " + threads + ")"
 }
 
 // taken gives the CPUs that other guests have for themselves, and of these, those whose guests are on their way out.
@@ -232,8 +240,25 @@ func (c *cpus) seen(ctx context.Context, id model.ID) (*ownCPUs, error) {
 		if len(h.Emulator) == 1 && !slices.Contains(slices.Collect(maps.Values(h.Pins)), h.Emulator[0]) && slices.Contains(c.a.cfg.Dedicated, h.Emulator[0]) {
 			own.Emulator = h.Emulator
 		}
+		if row := c.a.ledger.server(id); row != nil {
+			c.alone(own, processorsOf(row).Threads)
+		}
 	}
 	return own, nil
+}
+
+// alone notes by which policy of threads a guest has its CPUs, and what has to be idle for it. The caller holds mu.
+func (c *cpus) alone(own *ownCPUs, threads string) {
+	if own.Threads = threads; threads != model.ThreadsIsolate {
+		return
+	}
+	pins := slices.Collect(maps.Values(own.Pins))
+	for _, x := range c.kept {
+		if slices.Contains(pins, x.ID) {
+			own.Idle = append(own.Idle, slices.DeleteFunc(slices.Clone(x.Siblings), func(id int) bool { return id == x.ID })...)
+		}
+	}
+	slices.Sort(own.Idle)
 }
 
 // adopt is for a guest that is here while its progress was lost: what it has, it has.
@@ -271,10 +296,17 @@ func cellsOf(row *model.HostServer, want model.Processors) ([][]int, error) {
 func (c *cpus) told() []model.HostCPU {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	var out []model.HostCPU
-	for _, x := range c.kept {
-		out = append(out, model.HostCPU{ID: x.ID, Node: x.Node, Siblings: x.Siblings})
+	return slices.Clone(c.kept)
+}
+
+// given says what each guest has of them, as the host's facts.
+func (c *cpus) given() (out []model.HostGiven) {
+	for id, p := range c.a.ledger.allProgress() {
+		if p.CPUs != nil && !p.Unwired {
+			out = append(out, model.HostGiven{ServerID: id, CPUs: p.CPUs.list()})
+		}
 	}
+	slices.SortFunc(out, func(a, b model.HostGiven) int { return strings.Compare(a.ServerID, b.ServerID) })
 	return out
 }
 
@@ -283,6 +315,8 @@ func (c *cpus) inventory(ctx context.Context, id model.ID) ([]int, error) {
 	if len(c.a.cfg.Dedicated) == 0 {
 		return nil, nil
 	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	own, err := c.seen(ctx, id)
 	return own.list(), err
 }

@@ -2,7 +2,6 @@ package agent
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"maps"
 	"os"
@@ -33,81 +32,6 @@ func twoNodes() hypervisor.Capacity {
 
 // keptCPUs are those of twoNodes that guests may have for themselves.
 var keptCPUs = []int{1, 2, 3, 5, 6, 7}
-
-// TestChoose: who asks for no more CPUs than are free gets as many, each once; what fits into one node is in one.
-func TestChoose(t *testing.T) {
-	rapid.Check(t, func(rt *rapid.T) {
-		var free []hypervisor.CPU
-		nodes, threads := rapid.IntRange(1, 3).Draw(rt, "nodes"), rapid.IntRange(1, 2).Draw(rt, "threads")
-		in := map[int]int{}
-		for id := range rapid.IntRange(1, 16).Draw(rt, "CPUs") {
-			if c := (hypervisor.CPU{ID: id, Node: id / threads % nodes, Siblings: []int{id - id%threads}}); rapid.Bool().Draw(rt, "free") {
-				free = append(free, c)
-				in[c.Node]++
-			}
-		}
-		var cells [][]int
-		want := 0
-		for range rapid.IntRange(1, 3).Draw(rt, "cells") {
-			var cell []int
-			for range rapid.IntRange(0, 4).Draw(rt, "processors") {
-				cell = append(cell, want)
-				want++
-			}
-			cells = append(cells, cell)
-		}
-		extra := rapid.Bool().Draw(rt, "extra")
-		own, ok := choose(free, cells, extra, nodes)
-		all := want
-		if extra {
-			all++
-		}
-		if ok != (all <= len(free)) {
-			rt.Fatalf("%d of %d: %v", all, len(free), ok)
-		}
-		if !ok {
-			return
-		}
-		list := own.list()
-		if len(own.Pins) != want || len(list) != all || len(slices.Compact(slices.Clone(list))) != all {
-			rt.Fatalf("%v are given %+v", cells, own)
-		}
-		at := map[int]int{}
-		for _, id := range list {
-			i := slices.IndexFunc(free, func(c hypervisor.CPU) bool { return c.ID == id })
-			if i < 0 {
-				rt.Fatalf("CPU %d is not free: %+v", id, own)
-			}
-			at[free[i].Node]++
-		}
-		if len(cells) == 1 && want > 0 && !extra && slices.Max(slices.Collect(maps.Values(in))) >= want && len(at) > 1 {
-			rt.Fatalf("%d processors are in %v, with %v free", want, at, in)
-		}
-		if own.Nodes != nil && (nodes == 1 || len(own.Nodes) != len(cells)) {
-			rt.Fatalf("%v of %d nodes have memory in %v", cells, nodes, own.Nodes)
-		}
-	})
-	host := twoNodes().CPUs
-	for _, c := range []struct {
-		free  []int
-		cells [][]int
-		extra bool
-		want  string
-	}{
-		{[]int{1, 2, 3, 5, 6, 7}, [][]int{{0}}, false, `{"pins":{"0":1},"nodes":[0]}`},                              // no whole core is broken
-		{[]int{1, 2, 3, 5, 6, 7}, [][]int{{0, 1}}, false, `{"pins":{"0":2,"1":3},"nodes":[0]}`},                     // threads of one core
-		{[]int{1, 5, 6, 7}, [][]int{{0, 1}}, false, `{"pins":{"0":6,"1":7},"nodes":[1]}`},                           // the node that has enough
-		{[]int{1, 2, 3, 5, 6, 7}, [][]int{{0}, {1, 2}}, false, `{"pins":{"0":1,"1":6,"2":7},"nodes":[0,1]}`},        // a node for each cell
-		{[]int{1, 5}, [][]int{{0, 1}}, false, `{"pins":{"0":1,"1":5},"nodes":[0]}`},                                 // no node has enough
-		{[]int{2, 3, 5, 6, 7}, [][]int{{0, 1, 2}}, true, `{"pins":{"0":6,"1":7,"2":5},"emulator":[2],"nodes":[1]}`}, // the rest is elsewhere
-		{[]int{1, 2, 3, 5, 6, 7}, [][]int{{1}}, true, `{"pins":{"1":1},"emulator":[2],"nodes":[0]}`},                // beside them
-	} {
-		own, ok := choose(slices.DeleteFunc(slices.Clone(host), func(x hypervisor.CPU) bool { return !slices.Contains(c.free, x.ID) }), c.cells, c.extra, 2)
-		if got, err := json.Marshal(own); !ok || err != nil || string(got) != c.want {
-			t.Errorf("of %v for %v: %s, %v, want %s", c.free, c.cells, got, ok, c.want)
-		}
-	}
-}
 
 // pinWatch looks, whenever a guest was started, that no CPU is two guests'.
 type pinWatch struct {
@@ -141,6 +65,11 @@ func doubles(h *fake.Host, list []hypervisor.State) string {
 		if len(g.CPUs.Emulator) == 1 && !slices.Contains(own, g.CPUs.Emulator[0]) {
 			own = append(own, g.CPUs.Emulator[0])
 		}
+		if g.Specs["hw:cpu_thread_policy"] == "isolate" {
+			for c := range maps.Values(g.CPUs.Pins) {
+				own = append(own, c^1)
+			}
+		}
 		for _, c := range own {
 			if owner[c] != "" || !slices.Contains(keptCPUs, c) {
 				return fmt.Sprintf("CPU %d is of %q and %q", c, owner[c], s.ID)
@@ -158,6 +87,23 @@ var askings = []struct {
 }{
 	{2, nil}, {1, map[string]string{"hw:cpu_policy": "dedicated"}}, {2, map[string]string{"hw:cpu_policy": "dedicated", "hw:emulator_threads_policy": "share"}},
 	{3, map[string]string{"hw:cpu_policy": "mixed", "hw:cpu_dedicated_mask": "^0"}}, {1, map[string]string{"hw:cpu_policy": "dedicated", "hw:emulator_threads_policy": "isolate"}},
+	{1, map[string]string{"hw:cpu_policy": "dedicated", "hw:cpu_thread_policy": "isolate"}}, {2, map[string]string{"hw:cpu_policy": "dedicated", "hw:cpu_thread_policy": "require"}},
+}
+
+// room tells whether these all have CPUs of keptCPUs in whatever order they come and go: two cores are whole, and each single CPU may break one.
+func room(all []model.Processors) bool {
+	used, cores, single := 0, 0, 0
+	for _, p := range all {
+		switch n := len(p.Dedicated); p.Threads {
+		case model.ThreadsIsolate:
+			used, cores = used+2*n, cores+n
+		case model.ThreadsRequire:
+			used, cores = used+n, cores+(n+1)/2
+		default:
+			used, single = used+p.Own(), single+p.Own()
+		}
+	}
+	return used <= len(keptCPUs) && (cores == 0 || cores+single <= 2)
 }
 
 // TestOwnCPUs boots, turns off and on, deletes and sends away servers, as many as placement would by their numbers, while agents are killed, ledgers
@@ -176,23 +122,23 @@ func TestOwnCPUs(t *testing.T) {
 		var order []model.ID
 		generation := int64(1)
 		var wrong atomic.Pointer[string]
-		own := func(s *model.HostServer) int {
+		own := func(s *model.HostServer) model.Processors {
 			p, _ := model.ProcessorsOf(s.VCPUs, s.ExtraSpecs, nil)
-			return p.Own()
+			return p
 		}
 		act := func() {
 			generation++
-			used := 0
+			var used []model.Processors
 			order = slices.DeleteFunc(order, func(id model.ID) bool { return rows[id].Deleted && w.side.server(id).Gone })
 			for _, id := range order {
-				used += own(rows[id])
+				used = append(used, own(rows[id]))
 			}
 			kind := rapid.IntRange(0, 6).Draw(t, "act")
 			if len(order) == 0 || kind < 3 {
 				ask := rapid.SampledFrom(askings).Draw(t, "ask")
 				s, _ := c.server()
 				s.NICs, s.VCPUs, s.ExtraSpecs = nil, ask.vcpus, ask.specs
-				if used+own(s) <= len(keptCPUs) {
+				if room(append(used, own(s))) {
 					rows[s.ID], order = s, append(order, s.ID)
 				}
 				return
@@ -276,9 +222,13 @@ func TestOwnCPUs(t *testing.T) {
 		for _, id := range order {
 			g, on := w.host.Live(id)
 			if s := rows[id]; !s.Deleted && s.Power == model.PowerRunning {
-				want, _ := model.ProcessorsOf(s.VCPUs, s.ExtraSpecs, nil)
+				want := own(s)
+				has := want.Own()
+				if want.Threads == model.ThreadsIsolate {
+					has *= 2 // with siblings that run nothing
+				}
 				at := slices.IndexFunc(inv.Guests, func(g model.GuestAt) bool { return g.ID == id })
-				if !on || !slices.Equal(slices.Sorted(maps.Keys(g.CPUs.Pins)), want.Dedicated) || !slices.Equal(g.CPUs.Shared, []int{0, 4}) || at < 0 || len(inv.Guests[at].CPUs) != own(s) {
+				if !on || !slices.Equal(slices.Sorted(maps.Keys(g.CPUs.Pins)), want.Dedicated) || !slices.Equal(g.CPUs.Shared, []int{0, 4}) || at < 0 || len(inv.Guests[at].CPUs) != has {
 					t.Fatalf("%v runs on %+v, and the inventory has %+v", s.ExtraSpecs, g.CPUs, inv.Guests)
 				}
 			}
@@ -358,7 +308,7 @@ func TestOneCPUForOne(t *testing.T) {
 	w.side.apply(t, full(2, append(c.base(), second)...)) // the first is elsewhere now
 	runs(second)
 	w.side.apply(t, full(3, append(c.base(), second, third)...))
-	if r := w.faulty(t, third.ID, 1); !strings.Contains(r.Fault.Message, "asks for 1 CPUs for itself, and 0 of the 1 that the host keeps") {
+	if r := w.faulty(t, third.ID, 1); !strings.Contains(r.Fault.Message, "asks for 1 CPUs for itself, and 0 of the 1 that the host keeps for such are free") {
 		t.Errorf("it is refused with %+v", r.Fault)
 	}
 	lose := func() {
@@ -388,8 +338,9 @@ func TestOneCPUForOne(t *testing.T) {
 	if g, _ := w.host.Live(fifth.ID); g.CPUs.Pins[0] != 2 || slices.Contains(g.CPUs.Shared, 2) {
 		t.Errorf("it runs on %+v", g.CPUs)
 	}
-	if f, err := a.Facts(t.Context()); err != nil || len(f.Capacity.Dedicated) != 1 || f.Capacity.SharedCPUs() != 7 || !reflect.DeepEqual(f.Capacity.Dedicated[0], model.HostCPU{ID: 2, Siblings: []int{2, 3}}) {
-		t.Errorf("the host tells of %+v, %v", f.Capacity.Dedicated, err)
+	if f, err := a.Facts(t.Context()); err != nil || len(f.Capacity.Dedicated) != 1 || f.Capacity.SharedCPUs() != 7 || !reflect.DeepEqual(f.Capacity.Dedicated[0], model.HostCPU{ID: 2, Siblings: []int{2, 3}}) ||
+		!reflect.DeepEqual(f.Capacity.Given, []model.HostGiven{{ServerID: fifth.ID, CPUs: []int{2}}}) {
+		t.Errorf("the host tells of %+v, %v", f.Capacity, err)
 	}
 	a.stop(t)
 	if text := wrong.Load(); text != nil {

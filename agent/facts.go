@@ -63,6 +63,7 @@ func (a *Agent) collectFacts(ctx context.Context) (model.Host, error) {
 		a.log.Warn("the hypervisor does not tell the host's capacity; the last one known is reported", "err", err)
 		h.Capacity = last
 	}
+	h.Capacity.Given = a.cpus.given()
 	if h.Capacity.MemoryFreeMiB, err = memoryFree(); err != nil {
 		return h, err
 	}

@@ -83,6 +83,61 @@ func TestOwnCPUsAreCounted(t *testing.T) {
 	}
 }
 
+// TestThreadsAreCounted: who asks for whole cores, or for threads of one, gets them where the host has said that they are free, or has not said
+// of a server yet that will get others.
+func TestThreadsAreCounted(t *testing.T) {
+	w := newWorld(t)
+	cores := func(h *model.Host) {
+		h.Capacity.VCPUs = 8
+		for id := range 6 { // three of two threads
+			h.Capacity.Dedicated = append(h.Capacity.Dedicated, model.HostCPU{ID: id, Siblings: []int{id &^ 1, id | 1}})
+		}
+	}
+	h := w.host("h", nil, cores)
+	w.run("1")
+	create := func(vcpus int, threads string) *model.Server {
+		f := w.flavor
+		f.VCPUs, f.ExtraSpecs = vcpus, map[string]string{"hw:cpu_policy": "dedicated", "hw:cpu_thread_policy": threads}
+		return w.create(func(n *compute.NewServer) { n.Flavor = &f })
+	}
+	refused := func(s *model.Server, want string) {
+		t.Helper()
+		if s = w.phase(s.ID, model.PhaseError); !strings.Contains(s.Status.Fault.Details, want) {
+			t.Errorf("it is refused with %+v, want %q", s.Status.Fault, want)
+		}
+	}
+	a := create(1, "prefer")
+	w.phase(a.ID, model.PhaseReady)
+	b := create(2, "isolate")
+	w.phase(b.ID, model.PhaseReady)
+	refused(create(1, "require"), "cpu_threads: no free sibling threads: wants 1 CPUs with a sibling; 1 of 6 that are kept for single servers are free, 0 of them with a sibling")
+	refused(create(1, "isolate"), "cpu_threads: no free cores: CPU thread policy isolate wants 1 whole cores; 0 are wholly free")
+	refused(create(2, "prefer"), "cpu_threads: wants 2 CPUs for itself; 1 of 6 that are kept for single servers are free")
+	w.phase(create(1, "prefer").ID, model.PhaseReady)
+	if err := w.delete(b.ID); err != nil {
+		t.Fatal(err)
+	}
+	w.gone(b.ID)
+	// The host says that the two single ones are in cores of their own: one core is left, and CPUs of two others.
+	if _, err := w.s.Update(t.Context(), func(tx *store.Tx) error {
+		row, _ := store.Hosts.Get(tx, h.ID())
+		n := *row
+		at := 0
+		for s := range store.Servers.List(tx, "host", h.ID()) {
+			if n.Capacity.Given = append(n.Capacity.Given, model.HostGiven{ServerID: s.ID, CPUs: []int{at}}); s.Status.Phase == model.PhaseReady {
+				at += 2
+			}
+		}
+		n.Capacity.Given = append(n.Capacity.Given, model.HostGiven{ServerID: b.ID, CPUs: []int{4, 5}}) // which is gone
+		return store.Hosts.Put(tx, &n)
+	}); err != nil {
+		t.Fatal(err)
+	}
+	refused(create(3, "require"), "wants 3 CPUs with a sibling; 4 of 6 that are kept for single servers are free, 2 of them with a sibling")
+	w.phase(create(2, "require").ID, model.PhaseReady)
+	w.phase(create(2, "prefer").ID, model.PhaseReady)
+}
+
 // TestCPUsThatCannotBe: what flavor and image cannot have together is refused before anything begins, in Nova's words.
 func TestCPUsThatCannotBe(t *testing.T) {
 	w := newWorld(t)

@@ -49,7 +49,7 @@ func (c *Compute) Rebuild(tx *store.Tx, sc Scope, id model.ID, r Rebuild) (*mode
 			return fault.New(fault.Conflict, "Cannot 'rebuild' instance %s: it has no host.", s.ID)
 		}
 		backed := VolumeBacked(s)
-		was, alone := s.Load(), isolates(s)
+		was, alone := s.Load(), processors(s).Threads
 		if backed {
 			if err := c.reimage(tx, s, &r); err != nil {
 				return err
@@ -73,7 +73,7 @@ func (c *Compute) Rebuild(tx *store.Tx, sc Scope, id model.ID, r Rebuild) (*mode
 			next.Image = r.Copy
 		}
 		// Its host was chosen for what it is.
-		if now := next.Load(); now.PCPUs != was.PCPUs || now.PagesMiB != was.PagesMiB || isolates(&next) != alone {
+		if now := next.Load(); now.PCPUs != was.PCPUs || now.PagesMiB != was.PagesMiB || processors(&next).Threads != alone {
 			return fault.New(fault.Invalid, "An instance's NUMA topology cannot be changed as part of a rebuild. The image provided is invalid for this instance.")
 		}
 		if !backed || r.Reimage {

@@ -10,7 +10,7 @@ import (
 // Servers that hints name and that the project does not own count as none.
 func wishOf(r store.Reader, s *model.Server) placement.Wish {
 	w := placement.Wish{Project: s.ProjectID, Specs: s.Flavor.ExtraSpecs, Hardware: s.Image.Hardware}
-	w.Isolate = isolates(s)
+	w.Processors = processors(s)
 	if s.Container {
 		w.Hypervisor = placement.Containers
 	} else if img, ok := store.Images.Get(r, s.ImageID); ok {
@@ -49,8 +49,27 @@ func wishOf(r store.Reader, s *model.Server) placement.Wish {
 	return w
 }
 
-// isolates tells whether no sibling of the CPUs that a server has for itself may run anything.
-func isolates(s *model.Server) bool {
-	p, _ := model.ProcessorsOf(s.Flavor.VCPUs, s.Flavor.ExtraSpecs, s.Image.Hardware)
-	return p.Isolate
+// processors gives what a server wants of its host's CPUs for itself.
+func processors(s *model.Server) model.Processors { return processorsOf(s, &s.Flavor) }
+
+// processorsOf gives what a server wants with a flavor: what cannot be is refused before there is a server.
+func processorsOf(s *model.Server, f *model.Flavor) model.Processors {
+	p, _ := model.ProcessorsOf(f.VCPUs, f.ExtraSpecs, s.Image.Hardware)
+	return p
+}
+
+// seats gives the CPUs that a host keeps for single servers, with who has which.
+func seats(r store.Reader, h *model.Host) placement.Seats {
+	return placement.Seats{Kept: h.Capacity.Dedicated, Given: h.Capacity.Given, Servers: func() (out []placement.Seated) {
+		for s := range store.Servers.List(r, "host", h.ID) {
+			f := &s.Flavor
+			if s.Move != nil {
+				f = s.Move.On(h.ID, f)
+			}
+			if p := processorsOf(s, f); len(p.Dedicated) > 0 {
+				out = append(out, placement.Seated{ID: s.ID, Wish: p})
+			}
+		}
+		return out
+	}}
 }

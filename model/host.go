@@ -105,6 +105,14 @@ type HostCapacity struct {
 	// Dedicated are the CPUs that are kept for guests that have CPUs for themselves, in the order of their numbers; all
 	// others are shared. None: no such guest runs here, and the others run on any.
 	Dedicated []HostCPU `json:"dedicated,omitempty"`
+	// Given is what single servers have of these, in the order of the servers' ids.
+	Given []HostGiven `json:"given,omitempty"`
+}
+
+// HostGiven is what a server has of a host for itself, as the host has chosen.
+type HostGiven struct {
+	ServerID ID    `json:"server_id"`
+	CPUs     []int `json:"cpus"` // sorted; also those that have to be idle for it
 }
 
 // HostCPU is a CPU of a host: a thread of a core.

@@ -11,12 +11,19 @@ import (
 type Processors struct {
 	// Dedicated are the virtual processors, from 0, that each have a CPU of the host for themselves, sorted.
 	Dedicated []int
-	// Isolate: no sibling of such a CPU may run anything, which only a host whose cores have one thread each offers.
-	Isolate bool
+	// Threads says which: ThreadsPrefer, ThreadsRequire or ThreadsIsolate.
+	Threads string
 	// Emulator says where the threads run that are no virtual processor: "" on the guest's own CPUs, "share" on those
 	// that guests share, "isolate" on one more of its own.
 	Emulator string
 }
+
+// The policies of CPU threads, by Nova's words.
+const (
+	ThreadsPrefer  = ""        // threads of one core together where any core has as many free
+	ThreadsRequire = "require" // only threads that have a sibling free
+	ThreadsIsolate = "isolate" // one thread of each core, whose siblings run nothing
+)
 
 // Own gives how many of a host's CPUs are the server's alone.
 func (p *Processors) Own() int {
@@ -92,10 +99,10 @@ func ProcessorsOf(vcpus int, specs, hardware map[string]string) (p Processors, w
 		return Processors{}, ""
 	case policy == "mixed" && mask == "":
 		return no("Must specify either 'hw:cpu_dedicated_mask' or 'hw:cpu_realtime_mask' when using 'mixed' CPU policy. 'hw:cpu_dedicated_mask' and 'hw:cpu_realtime_mask' can not be specified at the same time, or be specified with none of them.")
-	case thread == "require":
-		return no("CPU thread policy 'require' is not supported: hosts promise single CPUs, and not whole cores. 'prefer' gives whole cores where any are free.")
 	}
-	p = Processors{Isolate: thread == "isolate", Emulator: emulator}
+	if p = (Processors{Threads: thread, Emulator: emulator}); thread == "prefer" {
+		p.Threads = ThreadsPrefer
+	}
 	if policy == "dedicated" {
 		for c := range vcpus {
 			p.Dedicated = append(p.Dedicated, c)

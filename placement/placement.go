@@ -82,7 +82,8 @@ type Host struct {
 	Aggregates     []map[string]string // the metadata of each aggregate that it is in
 	UEFI           bool                // guests can have a UEFI firmware
 	SecureBoot     bool                // which starts what is signed only
-	Threads        int                 // of a core, of those that are kept for single servers; 0: as 1
+	Threads        int                 // of a core; 0: as 1
+	Seats          Seats
 }
 
 // limit gives what may be promised of the host in all.
@@ -132,15 +133,15 @@ const (
 )
 
 // constraints are all of them, in the order in which a refusal counts them up.
-var constraints = []Constraint{AskedHost, ExcludedHost, Down, Disabled, Zone, Architecture, Hypervisor, Machine, Firmware, Threads, Trait, Aggregate, Tenant, Hint, Group,
-	VCPUs, PCPUs, Pages, Memory, Disk, Reach, Bandwidth}
+var constraints = []Constraint{AskedHost, ExcludedHost, Down, Disabled, Zone, Architecture, Hypervisor, Machine, Firmware, Trait, Aggregate, Tenant, Hint, Group,
+	VCPUs, PCPUs, Siblings, Pages, Memory, Disk, Reach, Bandwidth}
 
 // words are what a tenant may read of a constraint.
 var words = map[Constraint]string{
 	AskedHost: "it is not the host asked for", ExcludedHost: "it could not start the server", Down: "it is down", Disabled: "it is disabled",
 	Zone: "it is in another availability zone", Architecture: "it has another architecture", VCPUs: "it has too few vCPUs free", PCPUs: "it has too few CPUs free that are kept for single servers",
-	Threads: "its cores run several threads each, which the flavor or the image does not allow",
-	Memory:  "it has too little memory free", Disk: "it has too little disk free",
+	Siblings: "it has too few threads of cores free that are kept for single servers",
+	Memory:   "it has too little memory free", Disk: "it has too little disk free",
 	Hypervisor: "it has another hypervisor than the image is for", Trait: "its processors have not the traits asked for", Aggregate: "it is in no aggregate that the flavor asks for",
 	Machine: "it does not offer what the flavor or the image asks of the machine", Firmware: "it has not the firmware that the flavor or the image asks for", Pages: "it has too little memory in pages of the size asked for",
 	Tenant: "it is kept for other projects", Hint: "a scheduler hint forbids it", Group: "the server group's policy forbids it",
@@ -239,6 +240,7 @@ func (p *Pool) Place(req Request) (*Host, error) {
 func (p *Pool) Take(host string, req Request) {
 	if h := p.byID[host]; h != nil {
 		h.Used = h.Used.Add(req.Size)
+		h.Seats.take(&req.Wish.Processors)
 		h.Link.take(&req.Need)
 		p.join(h, req.Wish.Group)
 	}
@@ -271,6 +273,8 @@ func (p *Pool) refuse(h *Host, req *Request) Constraint {
 		return VCPUs
 	case h.Used.PCPUs+req.PCPUs > limit.PCPUs && req.PCPUs > 0:
 		return PCPUs
+	case h.Seats.short(&req.Wish.Processors) != "":
+		return Siblings
 	case req.pages() >= 0 && h.Used.PagesMiB[req.pages()]+req.PagesMiB[req.pages()] > limit.PagesMiB[req.pages()]:
 		return Pages
 	case h.Used.MemoryMiB+req.MemoryMiB > limit.MemoryMiB || req.MemoryMiB > h.Capacity.MemoryMiB:
@@ -312,7 +316,9 @@ func (p *Pool) detail(h *Host, req *Request, c Constraint) string {
 		return fmt.Sprintf("wants %d MiB in pages of %d KiB; %d of %d MiB in such pages promised", req.PagesMiB[i], model.PageSizes[i], h.Used.PagesMiB[i], limit.PagesMiB[i])
 	case PCPUs:
 		return fmt.Sprintf("wants %d CPUs for itself; %d of %d that are kept for single servers promised", req.PCPUs, h.Used.PCPUs, limit.PCPUs)
-	case Hypervisor, Machine, Firmware, Threads, Trait, Aggregate, Tenant, Hint, Group:
+	case Siblings:
+		return h.Seats.short(&req.Wish.Processors)
+	case Hypervisor, Machine, Firmware, Trait, Aggregate, Tenant, Hint, Group:
 		return p.why(h, &req.Wish, c)
 	case VCPUs:
 		return amount("vCPUs", req.VCPUs, h.Used.VCPUs, limit.VCPUs, h.Capacity.VCPUs, h.Capacity.VCPUs, p.ratios.VCPU)

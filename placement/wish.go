@@ -13,7 +13,6 @@ const (
 	Hypervisor Constraint = "hypervisor"
 	Machine    Constraint = "machine"
 	Firmware   Constraint = "firmware"
-	Threads    Constraint = "threads"
 	Pages      Constraint = "huge_pages"
 	Trait      Constraint = "trait"
 	Aggregate  Constraint = "aggregate"
@@ -32,8 +31,8 @@ type Wish struct {
 	// Hardware are the image's properties that say what machine it wants. What these and Specs ask for and no host offers
 	// (model.Unoffered) is refused, and so is a firmware that the host has not.
 	Hardware map[string]string
-	// Isolate: the siblings of a CPU that it has for itself must run nothing; see model.Processors.
-	Isolate bool
+	// Processors are what it wants of the host's CPUs for itself.
+	Processors model.Processors
 	// Same and Different are the ids of hosts of the servers that the hints same_host and different_host name.
 	Same, Different []string
 	HasSame         bool // there is a hint same_host, though its servers may have no host
@@ -109,8 +108,6 @@ func (p *Pool) forbids(h *Host, req *Request) Constraint {
 		return Machine
 	case lacking(h, w) != "":
 		return Firmware
-	case w.Isolate && h.Threads > 1:
-		return Threads
 	case w.Hypervisor != "" && !strings.EqualFold(w.Hypervisor, h.Hypervisor), w.Hypervisor == "" && h.Hypervisor == Containers:
 		return Hypervisor
 	case len(w.Specs) > 0 && lacks(h, w.Specs) != "":
@@ -153,8 +150,6 @@ func (p *Pool) why(h *Host, w *Wish, c Constraint) string {
 		return model.Unoffered(w.Specs, w.Hardware)
 	case Firmware:
 		return lacking(h, w)
-	case Threads:
-		return fmt.Sprintf("CPU thread policy isolate; its cores have %d threads", h.Threads)
 	case Trait:
 		return "the flavor's " + lacks(h, w.Specs)
 	case Aggregate:
