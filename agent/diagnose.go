@@ -48,3 +48,20 @@ func (a *Agent) diagnostics(ctx context.Context, q model.DiagnosticsQuery) (mode
 	}
 	return out, nil
 }
+
+// interrupt gives a guest a non-maskable interrupt.
+func (a *Agent) interrupt(ctx context.Context, q model.InterruptQuery) error {
+	row := a.ledger.server(q.ServerID)
+	if row == nil || row.Deleted {
+		return fault.New(fault.NotFound, "Instance %s could not be found.", q.ServerID)
+	}
+	h, ok := a.cfg.Hypervisor.(hypervisor.Interrupter)
+	if !ok {
+		return fault.New(fault.NotImplemented, "The hypervisor of this host cannot interrupt guests.")
+	}
+	if err := h.Interrupt(ctx, row.ID); err != nil {
+		return err
+	}
+	a.log.Info("a guest was interrupted, to dump its memory", "server", row.ID)
+	return nil
+}

@@ -164,3 +164,26 @@ func TestThawedByTheNextAgent(t *testing.T) {
 		})
 	}
 }
+
+func TestInterrupt(t *testing.T) {
+	g := newStage(t, fake.Behaviour{}, nil)
+	ask := func(id model.ID) error {
+		body, err := json.Marshal(model.InterruptQuery{ServerID: id})
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = g.a.Answer(t.Context(), "interrupt", body)
+		return err
+	}
+	if err := ask(g.s.ID); err != nil || g.host.Interrupts(g.s.ID) != 1 {
+		t.Errorf("interrupted %d times, %v", g.host.Interrupts(g.s.ID), err)
+	}
+	if err := ask(model.NewID()); !fault.Is(err, fault.NotFound) {
+		t.Errorf("of a guest that is elsewhere: %v", err)
+	}
+	g.want(t, func(s *model.HostServer) { s.Power = model.PowerOff })
+	g.settles(t, model.PowerOff)
+	if err := ask(g.s.ID); !fault.Is(err, fault.Conflict) || g.host.Interrupts(g.s.ID) != 1 {
+		t.Errorf("of a guest that is off: %v", err)
+	}
+}

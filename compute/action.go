@@ -59,6 +59,8 @@ func eventOf(action string) string {
 		return "compute_shelve_offload_instance"
 	case "changePassword":
 		return "compute_set_admin_password"
+	case "trigger_crash_dump":
+		return "compute_trigger_crash_dump"
 	case "attach_interface", "detach_interface":
 		return "compute_" + action
 	case "live-migration":

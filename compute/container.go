@@ -11,6 +11,7 @@ import (
 // notOfContainers are the actions that no host can do to a container, by the names that refusals have.
 var notOfContainers = []string{
 	"suspend", "os-migrateLive", "migrate", "resize", "rescue", "createImage", "createBackup", "shelve", "attach_volume", "changePassword",
+	"trigger_crash_dump",
 }
 
 // hypervisorOf gives the hypervisor that an image is for, in lower case; "" for any that runs virtual machines.

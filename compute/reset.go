@@ -49,14 +49,35 @@ func (c *Compute) Restore(tx *store.Tx, sc Scope, id model.ID) (*model.Server, e
 	return nil, wrongState("restore", s, "vm_state", State(s))
 }
 
-// CrashDump is refused: no hypervisor here injects interrupts into guests.
-func (c *Compute) CrashDump(tx *store.Tx, sc Scope, id model.ID) error {
+// CrashDump begins the interruption of a server's guest, which is to dump its memory then if it is set up so. Whoever calls it
+// asks the host and ends it by CrashDumped; like a password it is no wish that could be kept until it is served.
+//
+// Errors: fault.NotFound; fault.Conflict for a wrong state, a task, a lock, a container or a server without a host.
+func (c *Compute) CrashDump(tx *store.Tx, sc Scope, id model.ID) (*model.Server, error) {
 	s, err := Get(tx, sc, id)
 	if err != nil {
+		return nil, err
+	}
+	if err := allow(sc, s, "trigger_crash_dump", []string{Active, Paused, Rescued, Resized, Errored}, nil); err != nil {
+		return nil, err
+	}
+	if s.Host == "" {
+		return nil, fault.New(fault.Conflict, "Cannot 'trigger_crash_dump' instance %s: it has no host.", s.ID)
+	}
+	if err := c.record(tx, sc, s, "trigger_crash_dump"); err != nil {
+		return nil, err
+	}
+	return s, store.Servers.Put(tx, s) // actions are written only together with their server
+}
+
+// CrashDumped ends what CrashDump began with the request; failure is empty where the guest was interrupted.
+func (c *Compute) CrashDumped(tx *store.Tx, id model.ID, request, failure string) error {
+	s, ok := store.Servers.Get(tx, id)
+	if !ok {
+		return nil
+	}
+	if err := c.conclude(tx, s, request, failure); err != nil {
 		return err
 	}
-	if err := allow(sc, s, "trigger_crash_dump", []string{Active, Paused, Rescued, Errored}, nil); err != nil {
-		return err
-	}
-	return fault.New(fault.Invalid, "Triggering crash dump is not supported")
+	return store.Servers.Put(tx, s)
 }

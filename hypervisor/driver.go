@@ -249,6 +249,13 @@ type Pauser interface {
 	Pause(ctx context.Context, id string) error
 }
 
+// Interrupter is a Driver that can interrupt a guest so that it cannot look away.
+type Interrupter interface {
+	// Interrupt gives a guest that is on a non-maskable interrupt. What it makes of that is its own: one that is set up so
+	// dumps its memory and starts anew. A paused guest has it when it goes on.
+	Interrupt(ctx context.Context, id string) error
+}
+
 // Suspender is a Driver that can put a guest's memory into a file and turn it off.
 type Suspender interface {
 	// Suspend makes a running or paused guest Suspended; a suspended one is a success. The host may be

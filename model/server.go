@@ -301,6 +301,12 @@ type PasswordQuery struct {
 	Password string `json:"password"`
 }
 
+// InterruptQuery is the body, in JSON, of the question "interrupt" that a server asks a host: the guest is to have a
+// non-maskable interrupt.
+type InterruptQuery struct {
+	ServerID ID `json:"server_id"`
+}
+
 // Diagnostics are counters of a running guest since its start.
 type Diagnostics struct {
 	Driver     string         `json:"driver"`     // libvirt …

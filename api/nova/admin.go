@@ -24,9 +24,7 @@ func (d *dialect) stateActions(add adds) {
 		return change(c, func(tx *store.Tx) error { return d.c.Delete(tx, scope(c), c.Param("id")) })
 	}})
 	add("changePassword", action{check: always(exactly(members{"adminPass": text(0, 255)}, "adminPass")), run: d.changePassword})
-	add("trigger_crash_dump", action{from: 17, check: always(null), run: func(c *api.Context, _ any) error {
-		return change(c, func(tx *store.Tx) error { return d.c.CrashDump(tx, scope(c), c.Param("id")) })
-	}})
+	add("trigger_crash_dump", action{from: 17, check: always(null), run: d.crashDump})
 	for name, rule := range map[string]string{
 		"resetNetwork": "os_compute_api:os-admin-actions:reset_network", "injectNetworkInfo": "os_compute_api:os-admin-actions:inject_network_info",
 	} {

@@ -99,7 +99,7 @@ func TestContainersRefuse(t *testing.T) {
 	before, images := string(c.do("admin", "GET", "/servers/"+id, nil, "2.96").raw), c.imageCount()
 	for name, body := range map[string]any{
 		"suspend": nil, "rescue": nil, "createImage": object{"name": "i"}, "createBackup": object{"name": "b", "backup_type": "daily", "rotation": 1},
-		"shelve": nil, "changePassword": object{"adminPass": "x"}, "resize": object{"flavorRef": "2"}, "migrate": nil,
+		"shelve": nil, "changePassword": object{"adminPass": "x"}, "trigger_crash_dump": nil, "resize": object{"flavorRef": "2"}, "migrate": nil,
 		"os-migrateLive": object{"host": nil, "block_migration": "auto"},
 	} {
 		want := "Cannot '" + name + "' instance " + id + ": it is a container"

@@ -10,6 +10,7 @@ import (
 	"yakumo/compute"
 	"yakumo/fault"
 	"yakumo/model"
+	"yakumo/store"
 )
 
 // diagnostics asks the server's host what the guest uses; since 2.48 in one form for every hypervisor.
@@ -88,4 +89,37 @@ func olderDiagnostics(x *model.Diagnostics) object {
 		o[name+"_tx"], o[name+"_tx_packets"], o[name+"_tx_errors"], o[name+"_tx_drop"] = n.OutBytes, n.OutPackets, n.OutErrors, n.OutDrops
 	}
 	return o
+}
+
+// crashDump has a guest interrupted. Nova answers before its host has been asked; here what the host refuses is answered.
+func (d *dialect) crashDump(c *api.Context, _ any) error {
+	ctx := context.WithoutCancel(c.R.Context()) // what it began it ends
+	var s *model.Server
+	if _, err := c.Store().Update(ctx, func(tx *store.Tx) (err error) {
+		s, err = d.c.CrashDump(tx, scope(c), c.Param("id"))
+		return err
+	}); err != nil {
+		return err
+	}
+	body, err := json.Marshal(model.InterruptQuery{ServerID: s.ID})
+	if err != nil {
+		return err
+	}
+	wait, cancel := context.WithTimeout(ctx, d.wait)
+	defer cancel()
+	_, asked := d.ask.Ask(wait, s.Host, "interrupt", body)
+	failure := ""
+	if asked != nil {
+		failure = "The guest's host could not be asked."
+		if text, ok := fault.Text(asked); ok {
+			failure = text
+		}
+	}
+	if _, err := c.Store().Update(ctx, func(tx *store.Tx) error { return d.c.CrashDumped(tx, s.ID, c.RequestID, failure) }); err != nil {
+		return err
+	}
+	if failure != "" {
+		return fault.Wrap(fault.Conflict, asked, "Failed to trigger a crash dump of instance %s: %s", s.ID, failure)
+	}
+	return c.Empty(http.StatusAccepted)
 }

@@ -189,7 +189,7 @@ func (h *Host) wake() {
 	}
 }
 
-// Ask answers the questions "console", with the guest's log, "diagnostics" and "password".
+// Ask answers the questions "console", with the guest's log, "diagnostics", "password", and "interrupt", which the log tells.
 func (h *Host) Ask(_ context.Context, name string, body []byte) ([]byte, error) {
 	if name == "password" {
 		var q model.PasswordQuery
@@ -202,7 +202,7 @@ func (h *Host) Ask(_ context.Context, name string, body []byte) ([]byte, error) 
 		return []byte("{}"), h.cfg.Password(q)
 	}
 	var q model.ConsoleQuery // which has the server's id where the other has it
-	if err := json.Unmarshal(body, &q); err != nil || name != "console" && name != "diagnostics" {
+	if err := json.Unmarshal(body, &q); err != nil || name != "console" && name != "diagnostics" && name != "interrupt" {
 		return nil, fault.New(fault.Invalid, "The host does not know the question %q.", name)
 	}
 	h.mu.Lock()
@@ -210,6 +210,13 @@ func (h *Host) Ask(_ context.Context, name string, body []byte) ([]byte, error) 
 	g := h.guests[q.ServerID]
 	if g == nil {
 		return nil, fault.New(fault.NotFound, "The host has no such guest.")
+	}
+	if name == "interrupt" {
+		if g.power != model.PowerRunning && g.power != model.PowerPaused {
+			return nil, fault.New(fault.Conflict, "Guest %s is not running; start it first.", q.ServerID)
+		}
+		g.log += "interrupted\n"
+		return []byte("{}"), nil
 	}
 	if name == "diagnostics" {
 		d := model.Diagnostics{Driver: "fake", Hypervisor: "fake", UptimeSecs: 7, CPUNanos: []int64{1500000000}, MemoryMiB: 128, UsedMiB: 64,

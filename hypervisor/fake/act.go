@@ -51,6 +51,30 @@ func (d *Driver) Pause(ctx context.Context, id string) error {
 	return err
 }
 
+// Interrupt implements hypervisor.Interrupter.
+func (d *Driver) Interrupt(ctx context.Context, id string) error {
+	if err := d.h.enter(ctx, Interrupt, id); err != nil {
+		return err
+	}
+	d.h.mu.Lock()
+	defer d.h.mu.Unlock()
+	g, err := d.h.powered(id)
+	if err == nil {
+		g.interrupts++
+	}
+	return err
+}
+
+// Interrupts counts the interrupts that a guest was given.
+func (h *Host) Interrupts(id string) int {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if g := h.guests[id]; g != nil {
+		return g.interrupts
+	}
+	return 0
+}
+
 // Suspend implements hypervisor.Suspender.
 func (d *Driver) Suspend(ctx context.Context, id string) error {
 	if err := d.h.enter(ctx, Suspend, id); err != nil {

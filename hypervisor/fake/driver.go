@@ -40,6 +40,7 @@ const (
 	Devices    Op = "devices"
 	Pause      Op = "pause"
 	Suspend    Op = "suspend"
+	Interrupt  Op = "interrupt"
 	Plug       Op = "plug"
 	Grow       Op = "grow"
 	Reopen     Op = "reopen"
@@ -122,9 +123,10 @@ type guest struct {
 
 	mirrors map[string]*mirror // by serial
 
-	passwords map[string]string // by user
-	quiesced  int
-	frozen    bool
+	passwords  map[string]string // by user
+	interrupts int
+	quiesced   int
+	frozen     bool
 	// run counts starts, so that a timer of an earlier run does nothing to a later one.
 	run     int
 	off     chan struct{} // closed when the current run ends

@@ -56,6 +56,10 @@ func testPause(t *testing.T, h Host) {
 	wantKind(t, p.Pause(ctx, NewID()), fault.NotFound)
 	define(t, d, g)
 	wantKind(t, p.Pause(ctx, g.ID), fault.Conflict)
+	if i, ok := d.(hypervisor.Interrupter); ok {
+		wantKind(t, i.Interrupt(ctx, NewID()), fault.NotFound)
+		wantKind(t, i.Interrupt(ctx, g.ID), fault.Conflict)
+	}
 	watch, err := d.Watch(ctx)
 	must(t, err)
 	must(t, d.Start(ctx, g.ID))
@@ -83,6 +87,10 @@ func testPause(t *testing.T, h Host) {
 	must(t, d.Start(ctx, g.ID))
 	waitLog(t, d, g.ID, greetings(2))
 	must(t, p.Pause(ctx, g.ID))
+	if i, ok := d.(hypervisor.Interrupter); ok { // what a guest makes of it is its own: this one is not let go on
+		must(t, i.Interrupt(ctx, g.ID))
+		wantPower(t, d, g.ID, hypervisor.Paused)
+	}
 	must(t, d.Remove(ctx, g.ID))
 	wantPower(t, d, g.ID, hypervisor.Absent)
 }

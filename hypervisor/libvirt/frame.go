@@ -77,6 +77,7 @@ const (
 	procMigrateMaxDowntime = 166 // DOMAIN_MIGRATE_SET_MAX_DOWNTIME
 	procDomainCreate       = 196 // DOMAIN_CREATE_WITH_FLAGS
 	procDomainOpenConsole  = 201
+	procDomainInjectNMI    = 210
 	procDomainGetState     = 212
 	procDomainUndefine     = 231 // DOMAIN_UNDEFINE_FLAGS
 	procDomainDestroy      = 234 // DOMAIN_DESTROY_FLAGS

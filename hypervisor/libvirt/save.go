@@ -16,6 +16,17 @@ func (d *Driver) Pause(ctx context.Context, id string) error {
 	return refused(id, "pause", err)
 }
 
+// Interrupt implements hypervisor.Interrupter.
+func (d *Driver) Interrupt(ctx context.Context, id string) error {
+	const doing = "interrupt"
+	ref, _, err := d.known(ctx, id, doing)
+	if err != nil {
+		return err
+	}
+	_, err = d.ask(ctx, slow, procDomainInjectNMI, new(encoder).dom(ref).u32(0))
+	return refused(id, doing, err)
+}
+
 // Suspend implements hypervisor.Suspender, by libvirt's managed save: it keeps the memory in a file of its own, starts
 // from that next, and knows of it when it is started anew itself.
 func (d *Driver) Suspend(ctx context.Context, id string) error {
