@@ -3,6 +3,7 @@ package compute
 import (
 	"cmp"
 	"context"
+	"iter"
 	"slices"
 
 	"yakumo/fault"
@@ -99,43 +100,72 @@ func (*Relocator) Reads() []store.Kind {
 	return []store.Kind{store.Environments.Kind(), store.Projects.Kind(), store.Servers.Kind(), store.Hosts.Kind(), store.Heartbeats.Kind()}
 }
 
-// Reconcile begins the moves that may begin now.
-func (p *Relocator) Reconcile(ctx context.Context, snap store.Snapshot, w reconcile.Writer) (reconcile.Result, error) {
+// Keys gives the projects that have an environment.
+func (*Relocator) Keys(snap store.Snapshot) iter.Seq[string] {
+	return func(yield func(string) bool) {
+		for e := range store.Environments.All(snap) {
+			if !yield(e.ProjectID) {
+				return
+			}
+		}
+	}
+}
+
+// Concerns gives the project of what has changed, or all where a host has come or gone.
+func (p *Relocator) Concerns(snap store.Snapshot, ch store.Change) []string {
+	switch ch.Kind {
+	case store.Environments.Kind(), store.Projects.Kind():
+		return []string{ch.Key}
+	case store.Servers.Kind():
+		if s, ok := store.Servers.Get(snap, ch.Key); ok {
+			return []string{s.ProjectID}
+		}
+		return nil
+	case store.Heartbeats.Kind():
+		if ch.Old != nil && ch.New != nil {
+			return nil
+		}
+	}
+	return slices.Collect(p.Keys(snap))
+}
+
+// ReconcileKey begins the moves of a project's servers that may begin now.
+func (p *Relocator) ReconcileKey(ctx context.Context, snap store.Snapshot, project string, w reconcile.Writer) (reconcile.Result, error) {
 	var res reconcile.Result
-	for e := range store.Environments.All(snap) {
-		if _, ok := store.Projects.Get(snap, e.ProjectID); !ok {
-			if _, err := w.Update(ctx, func(tx *store.Tx) error { return forget(tx, e.ProjectID) }); err != nil {
-				return res, err
+	e, ok := store.Environments.Get(snap, project)
+	if !ok {
+		return res, nil
+	}
+	if _, ok := store.Projects.Get(snap, project); !ok {
+		_, err := w.Update(ctx, func(tx *store.Tx) error { return forget(tx, project) })
+		return res, err
+	}
+	busy := 0
+	var ready []*model.Server
+	for s := range store.Servers.List(snap, "project", project) {
+		h, ok := store.Hosts.Get(snap, s.Host)
+		switch {
+		case !ok:
+		case s.Move != nil:
+			if s.Move.Zone != "" {
+				busy++
 			}
-			continue
-		}
-		busy := 0
-		var ready []*model.Server
-		for s := range store.Servers.List(snap, "project", e.ProjectID) {
-			h, ok := store.Hosts.Get(snap, s.Host)
-			switch {
-			case !ok:
-			case s.Move != nil:
-				if s.Move.Zone != "" {
-					busy++
+		case h.Zone != e.Zone && stray(snap, s, h) == "":
+			if wait := (&Drainer{p.c}).pause(snap, s); wait > 0 {
+				if res.After == 0 || wait < res.After {
+					res.After = wait
 				}
-			case h.Zone != e.Zone && stray(snap, s, h) == "":
-				if wait := (&Drainer{p.c}).pause(snap, s); wait > 0 {
-					if res.After == 0 || wait < res.After {
-						res.After = wait
-					}
-					continue
-				}
-				ready = append(ready, s)
+				continue
 			}
+			ready = append(ready, s)
 		}
-		slices.SortFunc(ready, func(a, b *model.Server) int {
-			return cmp.Or(a.CreatedAt.Compare(b.CreatedAt), cmp.Compare(a.ID, b.ID))
-		})
-		for _, s := range ready[:min(len(ready), max(0, p.c.cfg.DrainAtOnce-busy))] {
-			if _, err := w.Update(ctx, func(tx *store.Tx) error { return p.begin(tx, s.ID) }); err != nil {
-				return res, err
-			}
+	}
+	slices.SortFunc(ready, func(a, b *model.Server) int {
+		return cmp.Or(a.CreatedAt.Compare(b.CreatedAt), cmp.Compare(a.ID, b.ID))
+	})
+	for _, s := range ready[:min(len(ready), max(0, p.c.cfg.DrainAtOnce-busy))] {
+		if _, err := w.Update(ctx, func(tx *store.Tx) error { return p.begin(tx, s.ID) }); err != nil {
+			return res, err
 		}
 	}
 	return res, nil

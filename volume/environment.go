@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"iter"
 	"slices"
 	"time"
 
@@ -114,44 +115,75 @@ func (*Relocator) Reads() []store.Kind {
 // relocatePause is how long a volume waits that could not be moved.
 const relocatePause = time.Minute
 
-// Reconcile begins the moves that may begin now.
-func (p *Relocator) Reconcile(ctx context.Context, snap store.Snapshot, w reconcile.Writer) (reconcile.Result, error) {
-	var res reconcile.Result
-	for e := range store.Environments.All(snap) {
-		var next *model.Volume
-		busy := false
-		for x := range store.Volumes.List(snap, "project", e.ProjectID) {
-			busy = busy || x.Move != nil
-			if !strayed(snap, x, e.Zone) || x.Move != nil {
-				continue
+// Keys gives the projects that have an environment.
+func (*Relocator) Keys(snap store.Snapshot) iter.Seq[string] {
+	return func(yield func(string) bool) {
+		for e := range store.Environments.All(snap) {
+			if !yield(e.ProjectID) {
+				return
 			}
-			if wait := x.UpdatedAt.Add(relocatePause).Sub(p.v.now()); x.Status.Migration == MigrationFailed && wait > 0 {
-				if res.After == 0 || wait < res.After {
-					res.After = wait
-				}
-				continue
-			}
-			why := keeps(snap, x, e.Zone)
-			if (why == "" || x.Status.Migration == MigrationFailed) && target(snap, x, e.Zone) != "" && (next == nil || x.ID < next.ID) {
-				next = x
-			}
-		}
-		if busy || next == nil {
-			continue
-		}
-		_, err := w.Update(ctx, func(tx *store.Tx) error { return p.begin(tx, next.ID) })
-		if known := new(fault.Error); errors.As(err, &known) { // it changed meanwhile, which calls again
-			p.v.log.Info("a volume of an environment does not move yet", "volume", next.ID, "zone", e.Zone, "err", err)
-			if res.After == 0 {
-				res.After = relocatePause
-			}
-			continue
-		}
-		if err != nil {
-			return res, err
 		}
 	}
-	return res, nil
+}
+
+// Concerns gives the project of what has changed, or all where a host has come or gone.
+func (p *Relocator) Concerns(snap store.Snapshot, ch store.Change) []string {
+	switch ch.Kind {
+	case store.Environments.Kind():
+		return []string{ch.Key}
+	case store.Volumes.Kind():
+		if x, ok := store.Volumes.Get(snap, ch.Key); ok {
+			return []string{x.ProjectID}
+		}
+		return nil
+	case store.VolumeSnapshots.Kind():
+		if x, ok := ch.Old.(*model.VolumeSnapshot); ok && ch.New == nil {
+			return []string{x.ProjectID}
+		}
+		return nil
+	case store.Heartbeats.Kind():
+		if ch.Old != nil && ch.New != nil {
+			return nil
+		}
+	}
+	return slices.Collect(p.Keys(snap))
+}
+
+// ReconcileKey begins the move of a project's next volume, where it may begin now.
+func (p *Relocator) ReconcileKey(ctx context.Context, snap store.Snapshot, project string, w reconcile.Writer) (reconcile.Result, error) {
+	var res reconcile.Result
+	e, ok := store.Environments.Get(snap, project)
+	if !ok {
+		return res, nil
+	}
+	var next *model.Volume
+	for x := range store.Volumes.List(snap, "project", project) {
+		if x.Move != nil {
+			return res, nil // the end of that calls again
+		}
+		if !strayed(snap, x, e.Zone) {
+			continue
+		}
+		failed := x.Status.Migration == MigrationFailed
+		if wait := x.UpdatedAt.Add(relocatePause).Sub(p.v.now()); failed && wait > 0 {
+			if res.After == 0 || wait < res.After {
+				res.After = wait
+			}
+			continue
+		}
+		if (failed || keeps(snap, x, e.Zone) == "") && target(snap, x, e.Zone) != "" && (next == nil || x.ID < next.ID) {
+			next = x
+		}
+	}
+	if next == nil {
+		return res, nil
+	}
+	_, err := w.Update(ctx, func(tx *store.Tx) error { return p.begin(tx, next.ID) })
+	if known := new(fault.Error); errors.As(err, &known) {
+		p.v.log.Info("a volume of an environment does not move yet", "volume", next.ID, "zone", e.Zone, "err", err)
+		return reconcile.Result{After: relocatePause}, nil
+	}
+	return res, err
 }
 
 // begin begins the move of one volume, where it is still to be moved.

@@ -38,7 +38,7 @@ func TestEnvironment(t *testing.T) {
 	})
 	pass := func() {
 		t.Helper()
-		if _, err := w.v.Relocator().Reconcile(t.Context(), w.s.Snapshot(), writer{w.s}); err != nil {
+		if _, err := w.v.Relocator().ReconcileKey(t.Context(), w.s.Snapshot(), project, writer{w.s}); err != nil {
 			t.Fatal(err)
 		}
 	}
