@@ -30,6 +30,7 @@ type Volume struct {
 	Attachments   []Attachment      `json:"attachments,omitempty"`
 	Deleted       bool              `json:"deleted,omitempty"`
 	RequestID     string            `json:"request_id,omitempty"`
+	Token         string            `json:"token,omitempty"` // the client's own name for the request that made it
 	Status        VolumeStatus      `json:"status"`
 	// Fills counts requests to fill an existing volume anew from Refill: a backup, or a snapshot of itself to
 	// return to. The host acts on each once, as with a server's rebuilds.

@@ -25,6 +25,8 @@ type Spec struct {
 	SnapshotID  model.ID
 	SourceID    model.ID
 	BackupID    model.ID
+	// Token, where not "", is the client's own name for the request: a volume that was made with it is given again.
+	Token string
 }
 
 // Limits of a volume.
@@ -48,11 +50,17 @@ func imageMetadata(img *model.Image) map[string]string {
 // Create makes a volume that waits for its host.
 //
 // Errors: fault.NotFound for a source or a type that is not the scope's; fault.Invalid where the size is too
-// small for the source, or the source is in another state than one to copy from; fault.OverQuota.
+// small for the source, or the source is in another state than one to copy from; fault.OverQuota; fault.Conflict where the
+// request's token was that of another request.
 func (v *Volumes) Create(tx *store.Tx, sc Scope, n Spec) (*model.Volume, error) {
+	if n.Token != "" {
+		if made, err := again(tx, cmp.Or(n.ProjectID, sc.ProjectID), n); made != nil || err != nil {
+			return made, err
+		}
+	}
 	now := v.now()
 	x := &model.Volume{Meta: model.NewMeta(cmp.Or(n.ProjectID, sc.ProjectID), n.Name, now), UserID: sc.UserID, SizeGiB: n.SizeGiB, Zone: cmp.Or(n.Zone, v.zoneOf(tx, cmp.Or(n.ProjectID, sc.ProjectID))),
-		MultiAttach: n.MultiAttach, Metadata: cloneMap(n.Metadata), RequestID: sc.RequestID, Status: model.VolumeStatus{State: Creating}}
+		MultiAttach: n.MultiAttach, Metadata: cloneMap(n.Metadata), Token: n.Token, RequestID: sc.RequestID, Status: model.VolumeStatus{State: Creating}}
 	x.Description = n.Description
 	if err := v.fromSource(tx, sc, x, n); err != nil {
 		return nil, err
@@ -88,6 +96,23 @@ func (v *Volumes) Create(tx *store.Tx, sc Scope, n Spec) (*model.Volume, error) 
 		tx.Mark(typeMark(t.ID))
 	}
 	return x, store.Volumes.Put(tx, x)
+}
+
+// again gives the volume that an earlier request with the same token made; nil: there was none.
+func again(tx *store.Tx, project model.ID, n Spec) (*model.Volume, error) {
+	mark := "volume-token," + project + "," + n.Token // two at once are put in order
+	tx.Mark(mark)
+	tx.Guard(mark)
+	for x := range store.Volumes.List(tx, "project", project) {
+		switch {
+		case x.Token != n.Token:
+		case n.SizeGiB != 0 && n.SizeGiB != x.SizeGiB, n.SnapshotID != x.Source.SnapshotID, n.Zone != "" && n.Zone != x.Zone:
+			return nil, fault.New(fault.Conflict, "The volume %s was made with the same token and other parameters.", x.ID)
+		default:
+			return x, nil
+		}
+	}
+	return nil, nil
 }
 
 // fromSource checks what the volume is filled from, and takes of it what the request leaves open.

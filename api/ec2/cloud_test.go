@@ -27,9 +27,12 @@ import (
 
 // cloud is a server with the EC2 service.
 type cloud struct {
-	t     testing.TB
-	store *store.Store
-	front *api.Front
+	t       testing.TB
+	store   *store.Store
+	front   *api.Front
+	compute *compute.Compute
+	volumes *volume.Volumes
+	network *network.Network
 }
 
 func newCloud(t testing.TB) *cloud {
@@ -42,7 +45,7 @@ func newCloud(t testing.TB) *cloud {
 		t.Fatal(err)
 	}
 	comp := compute.New(compute.Config{Store: s, Ports: n, Volumes: vols, Images: imgs, Log: quiet})
-	c := &cloud{t: t, store: s}
+	c := &cloud{t: t, store: s, compute: comp, volumes: vols, network: n}
 	var err error
 	c.front, err = api.New(api.Config{Store: s, Auth: apitest.Callers(), Log: quiet, Services: []api.Service{
 		ec2.New(ec2.Config{Compute: comp, Network: n, Images: imgs, Volumes: vols, Signed: signer, Region: "RegionOne"}),

@@ -78,6 +78,8 @@ func (d *dialect) operations() map[string]operation {
 		out[name] = operation{access, run, params}
 	}
 	d.regionOperations(add)
+	d.volumeOperations(add)
+	d.snapshotOperations(add)
 	return out
 }
 
