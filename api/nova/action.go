@@ -227,7 +227,7 @@ func (d *dialect) regroup(tx *store.Tx, c *api.Context, name string, add bool) e
 	if err != nil {
 		return err
 	}
-	g, err := d.groupOf(tx, c, s.ProjectID, name)
+	g, err := d.launch.Group(tx, s.ProjectID, name)
 	if err != nil {
 		return err
 	}
@@ -262,30 +262,6 @@ func (d *dialect) regroup(tx *store.Tx, c *api.Context, name string, add bool) e
 		return badRequest("Security group %s cannot be added: the instance %s has no port with port security.", api.Clip(name), s.ID)
 	}
 	return nil
-}
-
-// groupOf finds a security group of the project by id or name.
-func (d *dialect) groupOf(tx *store.Tx, c *api.Context, project, name string) (*model.SecurityGroup, error) {
-	if name == network.DefaultGroup {
-		return d.net.EnsureDefaultGroup(tx, project)
-	}
-	if g, ok := store.SecurityGroups.Get(tx, keySafe(name)); ok && g.ProjectID == project {
-		return g, nil
-	}
-	var found *model.SecurityGroup
-	for g := range store.SecurityGroups.List(tx, "name", name) {
-		if g.ProjectID != project {
-			continue
-		}
-		if found != nil {
-			return nil, fault.New(fault.Conflict, "Multiple security groups found matching '%s'. Use an ID to be more specific.", api.Clip(name))
-		}
-		found = g
-	}
-	if found == nil {
-		return nil, fault.New(fault.NotFound, "Security group %s not found for project %s.", api.Clip(name), project)
-	}
-	return found, nil
 }
 
 // keySafe gives what can be the key of a row: an id as it is, nothing for what is none.

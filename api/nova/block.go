@@ -1,39 +1,17 @@
 package nova
 
 import (
-	"encoding/json"
-	"maps"
 	"net/http"
-	"regexp"
-	"strconv"
 	"strings"
 
 	"yakumo/api"
 	"yakumo/compute"
 	"yakumo/fault"
-	"yakumo/images"
+	"yakumo/launch"
 	"yakumo/model"
 	"yakumo/store"
 	"yakumo/volume"
 )
-
-// disk is a block device mapping as read from a body, of a volume.
-type disk struct {
-	source string // volume, snapshot, image, blank
-	id     string
-	size   int // GiB; 0: that of the source
-	boot   bool
-	remove bool // with the server
-	tag    string
-	kind   string // volume type
-}
-
-// badMapping refuses a block device mapping in Nova's words.
-func badMapping(format string, args ...any) error {
-	return badRequest("Block Device Mapping is Invalid: "+format, args...)
-}
-
-const badSequence = "Boot sequence for the instance and image/block device mapping combination is not valid."
 
 // bootFrom reads what a server's disks are made of: an image on a disk of its host, or volumes, in the new form or the older.
 func (w *wanted) bootFrom(o object) error {
@@ -65,132 +43,33 @@ func (w *wanted) bootFrom(o object) error {
 			roots++
 		}
 	}
-	if w.image != "" && !w.local { // an image without a mapping of its own is the root disk
-		if len(w.disks) > 0 && roots == 1 && w.bootDisk() != nil && w.bootDisk().source == "image" && w.bootDisk().id == w.image {
-			w.image = "" // it is said twice
+	if w.ImageID != "" && !w.Local { // an image without a mapping of its own is the root disk
+		if len(w.Disks) > 0 && roots == 1 && w.BootDisk() != nil && w.BootDisk().Source == "image" && w.BootDisk().ID == w.ImageID {
+			w.ImageID = "" // it is said twice
 		} else {
 			roots++
 		}
 	}
 	switch {
 	case roots != 1 && (len(newer) > 0 || len(older) > 0):
-		return badMapping(badSequence)
-	case w.image == "" && w.bootDisk() == nil, w.image != "" && !uuidRE.MatchString(w.image):
+		return launch.BadMapping(launch.BadSequence)
+	case w.ImageID == "" && w.BootDisk() == nil, w.ImageID != "" && !uuidRE.MatchString(w.ImageID):
 		return badRequest("Invalid imageRef provided.")
-	case len(w.disks) > compute.MaxVolumes:
-		return badMapping("%d volumes; a server has at most %d.", len(w.disks), compute.MaxVolumes)
-	}
-	return nil
-}
-
-// mapped gives what is wanted where the image has no bytes, but names snapshots that the server's volumes are made of.
-func (d *dialect) mapped(tx *store.Tx, sc compute.Scope, w *wanted) (*wanted, error) {
-	if w.image == "" {
-		return w, nil
-	}
-	img, err := d.img.Get(tx, images.Caller{ProjectID: sc.ProjectID, Admin: sc.Admin}, w.image)
-	if err != nil {
-		return w, nil // told by who looks whether it can be booted
-	}
-	text := images.Mapping(img)
-	if text == "" {
-		return w, nil
-	}
-	var list []object
-	if err := json.Unmarshal([]byte(text), &list); err != nil {
-		return nil, badRequest("Image %s has a block device mapping that cannot be read.", img.ID)
-	}
-	n := *w
-	n.image, n.local, n.disks = "", false, nil
-	for _, b := range list {
-		b = maps.Clone(b)
-		for k, v := range b {
-			if f, ok := v.(float64); ok { // a body's numbers are read otherwise
-				b[k] = json.Number(strconv.FormatFloat(f, 'f', -1, 64))
-			}
-		}
-		if _, err := n.mapping(b); err != nil {
-			return nil, err
-		}
-	}
-	n.disks = append(n.disks, w.disks...)
-	switch {
-	case n.image != "" || n.bootDisk() == nil:
-		return nil, badMapping(badSequence)
-	case len(n.disks) > compute.MaxVolumes:
-		return nil, badMapping("%d volumes; a server has at most %d.", len(n.disks), compute.MaxVolumes)
-	}
-	return &n, nil
-}
-
-func (w *wanted) bootDisk() *disk {
-	for i := range w.disks {
-		if w.disks[i].boot {
-			return &w.disks[i]
-		}
+	case len(w.Disks) > compute.MaxVolumes:
+		return launch.BadMapping("%d volumes; a server has at most %d.", len(w.Disks), compute.MaxVolumes)
 	}
 	return nil
 }
 
 // mapping reads one mapping; root tells that it is the root disk.
 func (w *wanted) mapping(b object) (root bool, err error) {
-	if no, isBool := b["no_device"].(bool); isBool && no || b["no_device"] != nil && b["no_device"] != false && b["no_device"] != "" {
-		return false, nil
-	}
-	source, dest := str(b, "source_type"), str(b, "destination_type")
-	d := disk{source: source, id: str(b, "uuid"), size: num(b, "volume_size", 0), remove: truth(b, "delete_on_termination"), tag: str(b, "tag"), kind: str(b, "volume_type")}
-	if source == "" { // the older members within the new form
-		switch {
-		case str(b, "volume_id") != "":
-			d.source = "volume"
-		case str(b, "snapshot_id") != "":
-			d.source = "snapshot"
-		case str(b, "image_id") != "":
-			d.source = "image"
-		default:
-			d.source = "blank"
-		}
-	}
-	for _, k := range []string{"volume_id", "snapshot_id", "image_id"} {
-		if d.id == "" {
-			d.id = str(b, k)
-		}
-	}
-	if dest == "" {
-		dest = "local"
-		if d.source == "volume" || d.source == "snapshot" {
-			dest = "volume"
-		}
-	}
-	d.boot = num(b, "boot_index", -1) == 0
-	if err := checkDevice(str(b, "device_name")); err != nil {
-		return false, err
-	}
-	switch {
-	case d.source != "blank" && d.id == "":
-		return false, badMapping("Missing device UUID.")
-	case d.source == "blank" && dest == "local":
-		return false, badRequest("Ephemeral and swap disks in block_device_mapping_v2 are not offered by this cloud yet; choose a flavor that has them.")
-	case d.source == "image" && dest == "local":
-		if !d.boot {
-			return false, badMapping("Mapping image to local is not supported.")
-		}
-		if w.image != "" && w.image != d.id {
-			return false, badMapping("it names another image than imageRef.")
-		}
-		w.image, w.local = d.id, true
-		return true, nil
-	case dest == "local":
-		return false, badMapping("Mapping %s to local is not supported.", d.source)
-	case d.source == "image" && d.size == 0:
-		return false, badMapping("Images with destination_type 'volume' need to have a non-zero size specified")
-	case d.source == "blank" && d.size == 0:
-		return false, badMapping("Blank volumes (source: 'blank', dest: 'volume') need to have non-zero size.")
-	case d.source == "blank" && d.boot:
-		return false, badMapping(badSequence)
-	}
-	w.disks = append(w.disks, d)
-	return d.boot, nil
+	no, isBool := b["no_device"].(bool)
+	return w.Map(launch.Mapping{
+		NoDevice: isBool && no || b["no_device"] != nil && b["no_device"] != false && b["no_device"] != "", Source: str(b, "source_type"),
+		Destination: str(b, "destination_type"), ID: str(b, "uuid"), VolumeID: str(b, "volume_id"), SnapshotID: str(b, "snapshot_id"), ImageID: str(b, "image_id"),
+		SizeGiB: num(b, "volume_size", 0), BootIndex: num(b, "boot_index", -1), Remove: truth(b, "delete_on_termination"), Tag: str(b, "tag"),
+		Type: str(b, "volume_type"), Device: str(b, "device_name"),
+	})
 }
 
 // olderMapping reads one mapping of the older form: without an image the first is the root disk.
@@ -198,23 +77,23 @@ func (w *wanted) olderMapping(b object, at int) (root bool, err error) {
 	if _, ok := b["no_device"]; ok && b["no_device"] != nil && b["no_device"] != false {
 		return false, nil
 	}
-	d := disk{source: "volume", remove: truth(b, "delete_on_termination"), boot: at == 0 && w.image == ""}
-	if d.id, _ = b["volume_id"].(string); d.id == "" {
-		d.source = "snapshot"
-		d.id, _ = b["snapshot_id"].(string)
+	d := launch.Disk{Source: "volume", Remove: truth(b, "delete_on_termination"), Boot: at == 0 && w.ImageID == ""}
+	if d.ID, _ = b["volume_id"].(string); d.ID == "" {
+		d.Source = "snapshot"
+		d.ID, _ = b["snapshot_id"].(string)
 	}
 	if n, ok := number64(b["volume_size"]); ok && n > 0 && n <= volume.MaxSizeGiB {
-		d.size = int(n)
+		d.SizeGiB = int(n)
 	}
 	device, _ := b["device_name"].(string)
-	if err := checkDevice(device); err != nil {
+	if err := launch.CheckDevice(device); err != nil {
 		return false, err
 	}
-	if !uuidRE.MatchString(d.id) {
-		return false, badMapping("Unrecognized legacy format.")
+	if !uuidRE.MatchString(d.ID) {
+		return false, launch.BadMapping("Unrecognized legacy format.")
 	}
-	w.disks = append(w.disks, d)
-	return d.boot, nil
+	w.Disks = append(w.Disks, d)
+	return d.Boot, nil
 }
 
 // number64 reads a number as older clients send it: also in a string.
@@ -227,59 +106,6 @@ func number64(v any) (int64, bool) {
 		return 0, false
 	}
 	return int64(num(o, "n", 0)), true
-}
-
-var deviceRE = regexp.MustCompile(`^(/dev/)?(x?[a-z]?d?)([a-z]+)[0-9]*$`)
-
-// checkDevice refuses a device's name that is none. The guest's own names are chosen by its hypervisor, as in Nova with libvirt.
-func checkDevice(name string) error {
-	if name != "" && !deviceRE.MatchString(name) {
-		return badRequest("The supplied device path (%s) is invalid.", api.Clip(name))
-	}
-	return nil
-}
-
-// uses gives the volumes of a new server; those that are yet to be made are made in the transaction.
-func (d *dialect) uses(tx *store.Tx, c *api.Context, w *wanted) ([]compute.NewUse, error) {
-	if len(w.disks) > 0 && d.vols == nil {
-		return nil, notOffered("A volume")
-	}
-	var out []compute.NewUse
-	for _, x := range w.disks {
-		id := x.id
-		switch x.source {
-		case "volume":
-			v, err := volume.Get(tx, volumeScope(c), id)
-			if err != nil {
-				return nil, badMapping("failed to get volume %s.", id)
-			}
-			if v.MultiAttach && !at(c, 60) {
-				return nil, badRequest("Multiattach volumes are only supported starting with compute API version 2.60.")
-			}
-		default:
-			spec := volume.Spec{SizeGiB: x.size, Type: x.kind}
-			switch x.source {
-			case "snapshot":
-				spec.SnapshotID = id
-			case "image":
-				img, err := d.bootable(tx, c, id)
-				if err != nil {
-					return nil, badMapping("failed to get image %s.", id)
-				}
-				spec.Image, spec.Copy = img, images.Copy(img)
-			}
-			v, err := d.vols.Create(tx, volumeScope(c), spec)
-			if fault.Is(err, fault.NotFound) && x.source == "snapshot" {
-				return nil, badMapping("failed to get snapshot %s.", id)
-			}
-			if err != nil {
-				return nil, asInvalid(err)
-			}
-			id = v.ID
-		}
-		out = append(out, compute.NewUse{VolumeID: id, Tag: x.tag, Boot: x.boot, DeleteWithServer: x.remove})
-	}
-	return out, nil
 }
 
 func volumeScope(c *api.Context) volume.Scope {
@@ -368,7 +194,7 @@ func (d *dialect) attachVolume(c *api.Context) error {
 		return err
 	}
 	o := body["volumeAttachment"].(object)
-	if err := checkDevice(str(o, "device")); err != nil {
+	if err := launch.CheckDevice(str(o, "device")); err != nil {
 		return err
 	}
 	if d.vols == nil {

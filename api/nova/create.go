@@ -3,21 +3,17 @@ package nova
 import (
 	"encoding/base64"
 	"maps"
-	"math/rand/v2"
 	"net/http"
 	"net/netip"
 	"regexp"
 	"slices"
-	"strconv"
 	"strings"
 
 	"yakumo/api"
 	"yakumo/compute"
 	"yakumo/fault"
-	"yakumo/images"
-	"yakumo/model"
+	"yakumo/launch"
 	"yakumo/network"
-	"yakumo/store"
 )
 
 var (
@@ -107,25 +103,10 @@ func createSchema(c *api.Context) schema {
 	return exactly(members{"server": exactly(m, required...), "os:scheduler_hints": hints, "OS-SCH-HNT:scheduler_hints": hints}, "server")
 }
 
-// wanted is a creation as read from a body; names are resolved in the transaction.
+// wanted is a creation as read from a body.
 type wanted struct {
-	compute.NewServer
-	image, flavor, key string
-	zone               string
-	nics               []nic
-	auto, none         bool // networks
-	groups             []string
-	min, max           int
-	reservation        bool // answer with the reservation's id
-	name               string
-	disks              []disk // volumes
-	local              bool   // the image is named by a mapping too
-}
-
-type nic struct {
-	port, network string
-	fixed         netip.Addr
-	tag           string
+	launch.Request
+	reservation bool // answer with the reservation's id
 }
 
 func readCreate(c *api.Context) (*wanted, error) {
@@ -138,12 +119,12 @@ func readCreate(c *api.Context) (*wanted, error) {
 	for _, k := range []string{"OS-SCH-HNT:scheduler_hints", "os:scheduler_hints"} {
 		maps.Copy(hints, orNone(body[k]))
 	}
-	w := &wanted{image: str(o, "imageRef"), flavor: plain(o["flavorRef"]), key: str(o, "key_name"), name: strings.TrimSpace(str(o, "name"))}
+	w := &wanted{Request: launch.Request{FlavorID: plain(o["flavorRef"]), ImageID: lastPart(str(o, "imageRef")), KeyName: str(o, "key_name"), Allocate: at(c, 37), MultiAttach: at(c, 60)}}
+	w.Name = strings.TrimSpace(str(o, "name"))
 	if s, ok := o["flavorRef"].(string); ok {
-		w.flavor = s
+		w.FlavorID = s
 	}
-	w.flavor = lastPart(w.flavor)
-	w.image = lastPart(w.image)
+	w.FlavorID = lastPart(w.FlavorID)
 	for k, why := range map[string]string{
 		"personality":                "Personality files are not offered by this cloud; use user data.",
 		"trusted_image_certificates": "Image signature certificates are not offered by this cloud yet.",
@@ -169,7 +150,7 @@ func readCreate(c *api.Context) (*wanted, error) {
 	w.Description, w.UserData = str(o, "description"), str(o, "user_data")
 	w.ConfigDrive, w.Metadata = truth(o, "config_drive"), stringMap(o["metadata"])
 	w.AccessIPv4, w.AccessIPv6, w.DiskConfig = str(o, "accessIPv4"), str(o, "accessIPv6"), str(o, "OS-DCF:diskConfig")
-	w.HostName, w.zone = str(o, "hostname"), str(o, "availability_zone")
+	w.HostName, w.Request.Zone = str(o, "hostname"), str(o, "availability_zone")
 	if tags, ok := o["tags"].([]any); ok {
 		for _, t := range tags {
 			w.Tags = append(w.Tags, t.(string))
@@ -182,21 +163,21 @@ func readCreate(c *api.Context) (*wanted, error) {
 	}
 	if gs, ok := o["security_groups"].([]any); ok {
 		for _, g := range gs {
-			if name := str(g.(object), "name"); !slices.Contains(w.groups, name) {
-				w.groups = append(w.groups, name)
+			if name := str(g.(object), "name"); !slices.Contains(w.Groups, name) {
+				w.Groups = append(w.Groups, name)
 			}
 		}
 	}
-	w.min = num(o, "min_count", 1)
-	w.max = num(o, "max_count", w.min)
-	if w.min > w.max {
+	w.Min = num(o, "min_count", 1)
+	w.Max = num(o, "max_count", w.Min)
+	if w.Min > w.Max {
 		return nil, badRequest("min_count must be <= max_count")
 	}
-	if w.max > maxCount {
-		return nil, badRequest("max_count is greater than the maximum of %d", maxCount)
+	if w.Max > launch.MaxCount {
+		return nil, badRequest("max_count is greater than the maximum of %d", launch.MaxCount)
 	}
-	for _, x := range w.disks {
-		if x.source == "volume" && w.max > 1 {
+	for _, x := range w.Disks {
+		if x.Source == "volume" && w.Max > 1 {
 			return nil, badRequest("Cannot attach one or more volumes to multiple instances")
 		}
 	}
@@ -216,12 +197,12 @@ func lastPart(ref string) string { return ref[strings.LastIndexByte(ref, '/')+1:
 // place reads where the server is to be: zone, or zone:host:node of an administrator.
 func (w *wanted) place(c *api.Context, o object) error {
 	asked := ""
-	if zone, rest, ok := strings.Cut(w.zone, ":"); ok {
+	if zone, rest, ok := strings.Cut(w.Request.Zone, ":"); ok {
 		host, node, _ := strings.Cut(rest, ":")
 		if host == "" {
 			host = node
 		}
-		w.zone, asked = zone, host
+		w.Request.Zone, asked = zone, host
 		if asked == "" {
 			return badRequest("Invalid availability_zone format: zone:host:node.")
 		}
@@ -244,76 +225,50 @@ func (w *wanted) place(c *api.Context, o object) error {
 func (w *wanted) networks(c *api.Context, o object) error {
 	switch nets := o["networks"].(type) {
 	case nil:
-		w.auto = true
+		w.Auto = true
 	case string:
-		w.auto, w.none = nets == "auto", nets == "none"
+		w.Auto, w.None = nets == "auto", nets == "none"
 	case []any:
 		// An empty list asks for nothing in particular.
-		w.auto = len(nets) == 0
+		w.Auto = len(nets) == 0
 		for _, x := range nets {
 			n := x.(object)
-			e := nic{port: str(n, "port"), network: str(n, "uuid"), tag: str(n, "tag")}
+			e := launch.NIC{Port: str(n, "port"), Network: str(n, "uuid"), Tag: str(n, "tag")}
 			if s := str(n, "fixed_ip"); s != "" {
-				e.fixed, _ = netip.ParseAddr(s)
+				e.Fixed, _ = netip.ParseAddr(s)
 			}
 			switch {
-			case e.port != "" && e.fixed.IsValid():
-				return badRequest("Specified Fixed IP '%s' cannot be used with port '%s': the two cannot be specified together.", e.fixed, e.port)
-			case e.port == "" && e.network == "":
+			case e.Port != "" && e.Fixed.IsValid():
+				return badRequest("Specified Fixed IP '%s' cannot be used with port '%s': the two cannot be specified together.", e.Fixed, e.Port)
+			case e.Port == "" && e.Network == "":
 				return badRequest("Invalid input for field/attribute networks. Neither a network nor a port is given.")
 			}
-			w.nics = append(w.nics, e)
+			w.NICs = append(w.NICs, e)
 		}
 	}
-	if w.max > 1 {
-		for _, e := range w.nics {
-			if e.port != "" {
+	if w.Max > 1 {
+		for _, e := range w.NICs {
+			if e.Port != "" {
 				return badRequest("Unable to launch multiple instances with a single configured port ID. Please launch your instance one by one with different ports.")
 			}
-			if e.fixed.IsValid() {
-				return badRequest("Invalid fixed IP Address %s: max_count cannot be greater than 1 if an fixed_ip is specified.", e.fixed)
+			if e.Fixed.IsValid() {
+				return badRequest("Invalid fixed IP Address %s: max_count cannot be greater than 1 if an fixed_ip is specified.", e.Fixed)
 			}
 		}
 	}
 	return nil
 }
 
-// perTx is how many servers one transaction makes: what a server with its ports touches is
-// limited. More go into several: the first makes sure of the quota for all.
-func (w *wanted) perTx() int { return max(1, 16/max(1, len(w.nics)+2*len(w.disks))) }
-
-// maxCount is how many servers one request may make.
-const maxCount = 1000
-
 func (d *dialect) createServer(c *api.Context) error {
 	w, err := readCreate(c)
 	if err != nil {
 		return err
 	}
-	w.Reservation = newReservation()
+	w.Reservation = launch.NewReservation()
 	w.Received = c.Now
-	sc := scope(c)
-	if sc.ProjectID == "" {
-		return badRequest("The token is of no project: a server needs one.")
-	}
-	var made []*model.Server
-	for first := 0; first < max(w.max, 1); first += w.perTx() {
-		var part []*model.Server
-		count := w.max // those that were made, when the quota leaves room for fewer than max_count
-		_, err := c.Store().Update(c.R.Context(), func(tx *store.Tx) (err error) {
-			part, count, err = d.create(tx, c, sc, w, first)
-			return err
-		})
-		if err != nil {
-			for _, s := range made {
-				if _, derr := c.Store().Update(c.R.Context(), func(tx *store.Tx) error { return d.c.Delete(tx, sc, s.ID) }); derr != nil {
-					c.Log.Warn("a server of a request that failed stays", "server", s.ID, "err", derr)
-				}
-			}
-			return err
-		}
-		made = append(made, part...)
-		w.max = count
+	made, err := d.launch.Run(c.R.Context(), c.Store(), scope(c), &w.Request, c.Log)
+	if err != nil {
+		return err
 	}
 	c.W.Header().Set("Location", c.URL("/v2.1/servers/"+made[0].ID))
 	if w.reservation {
@@ -325,7 +280,7 @@ func (d *dialect) createServer(c *api.Context) error {
 		out["OS-DCF:diskConfig"] = s.DiskConfig
 	}
 	groups := []object{}
-	for _, g := range w.groups {
+	for _, g := range w.Groups {
 		groups = append(groups, object{"name": g})
 	}
 	if len(groups) == 0 {
@@ -333,229 +288,4 @@ func (d *dialect) createServer(c *api.Context) error {
 	}
 	out["security_groups"] = groups
 	return c.JSON(http.StatusAccepted, object{"server": out})
-}
-
-func newReservation() string {
-	const letters = "0123456789abcdefghijklmnopqrstuvwxyz"
-	b := []byte("r-")
-	for range 8 {
-		b = append(b, letters[rand.IntN(len(letters))])
-	}
-	return string(b)
-}
-
-// create makes the servers from the first on, at most w.perTx, in one transaction. It gives
-// how many there are to be in all.
-func (d *dialect) create(tx *store.Tx, c *api.Context, sc compute.Scope, w *wanted, first int) ([]*model.Server, int, error) {
-	flavor, err := compute.GetFlavor(tx, sc, w.flavor)
-	if err != nil {
-		return nil, 0, asInvalid(err)
-	}
-	if flavor.Disabled {
-		return nil, 0, badRequest("Flavor %s could not be found.", w.flavor)
-	}
-	var img *model.Image
-	if w, err = d.mapped(tx, sc, w); err != nil {
-		return nil, 0, err
-	}
-	if w.image != "" {
-		if img, err = d.img.Bootable(tx, images.Caller{ProjectID: sc.ProjectID, Admin: sc.Admin}, w.image); err != nil {
-			return nil, 0, asInvalid(err)
-		}
-	}
-	var key *model.KeyPair
-	if w.key != "" {
-		if key, err = compute.GetKeyPair(tx, sc.UserID, w.key); err != nil {
-			return nil, 0, badRequest("Invalid key_name provided.")
-		}
-	}
-	if err := whereabouts(tx, w.zone, w.Host); err != nil {
-		return nil, 0, err
-	}
-	if limit := d.c.Quota(tx, sc.ProjectID)[compute.QuotaMetadata]; limit >= 0 && len(w.Metadata) > limit {
-		return nil, 0, fault.New(fault.OverQuota, "Quota exceeded, too many metadata items.")
-	}
-	count := w.max
-	if first == 0 {
-		// As many as the quota leaves room for, but at least min_count.
-		count = max(w.min, d.c.Room(tx, sc.ProjectID, flavor, w.max))
-		err = d.c.Spend(tx, sc.ProjectID, flavor, count)
-	} else {
-		err = d.c.Spend(tx, sc.ProjectID, flavor, count-first)
-	}
-	if err != nil {
-		return nil, 0, err
-	}
-	if w.GroupID != "" {
-		if err := d.c.Join(tx, sc, w.GroupID, count-first); err != nil {
-			return nil, 0, err
-		}
-	}
-	groups, err := d.groupIDs(tx, c, w.groups)
-	if err != nil {
-		return nil, 0, err
-	}
-	nics, err := d.chooseNetworks(tx, c, w)
-	if err != nil {
-		return nil, 0, err
-	}
-	var out []*model.Server
-	for i := first; i < min(count, first+w.perTx()); i++ {
-		n := w.NewServer
-		n.ID, n.Name, n.LaunchIndex = model.NewID(), w.name, i
-		if w.max > 1 {
-			n.Name = w.name + "-" + strconv.Itoa(i+1)
-			if n.HostName != "" {
-				n.HostName += "-" + strconv.Itoa(i+1)
-			}
-		}
-		n.Flavor, n.Image, n.Key, n.Zone = flavor, img, key, w.zone
-		if img != nil {
-			n.Copy = images.Copy(img)
-		}
-		if n.Volumes, err = d.uses(tx, c, w); err != nil {
-			return nil, 0, err
-		}
-		for _, e := range nics {
-			p, err := d.plug(tx, c, e, n.ID, w.zone, groups)
-			if err != nil {
-				return nil, 0, err
-			}
-			n.Ports = append(n.Ports, p.ID)
-			if e.tag != "" {
-				if n.PortTags == nil {
-					n.PortTags = map[model.ID]string{}
-				}
-				n.PortTags[p.ID] = e.tag
-			}
-		}
-		s, err := d.c.Create(tx, sc, n)
-		if err != nil {
-			return nil, 0, err
-		}
-		out = append(out, s)
-	}
-	return out, count, nil
-}
-
-// whereabouts checks that the zone and the host that are asked for exist.
-func whereabouts(r store.Reader, zone, host string) error {
-	z, h := zone == "", host == ""
-	for x := range computers(r) {
-		z, h = z || x.Zone == zone, h || x.Name == host
-	}
-	switch {
-	case !h:
-		return badRequest("Compute host %s could not be found.", api.Clip(host))
-	case !z:
-		return badRequest("The requested availability zone is not available")
-	}
-	return nil
-}
-
-// groupIDs resolves the names or ids of security groups among those of the project.
-func (d *dialect) groupIDs(tx *store.Tx, c *api.Context, names []string) (*[]string, error) {
-	if len(names) == 0 {
-		return nil, nil
-	}
-	ids := []string{}
-	for _, name := range names {
-		g, err := d.groupOf(tx, c, c.Caller.ProjectID, name)
-		if err != nil {
-			return nil, asInvalid(err)
-		}
-		ids = append(ids, g.ID)
-	}
-	return &ids, nil
-}
-
-// chooseNetworks gives the interfaces that a server gets: those that were asked for, or
-// one on the only network that the project can mean.
-func (d *dialect) chooseNetworks(tx *store.Tx, c *api.Context, w *wanted) ([]nic, error) {
-	if w.none || !w.auto {
-		return w.nics, nil
-	}
-	project := c.Caller.ProjectID
-	var own, shared []string
-	for n := range store.Networks.List(tx, "project", project) {
-		if !n.External {
-			own = append(own, n.ID)
-		}
-	}
-	for _, target := range []string{project, model.Everybody} {
-		for n := range store.Networks.List(tx, "shared", target) {
-			if n.With(project) && !n.External && n.ProjectID != project && !slices.Contains(shared, n.ID) {
-				shared = append(shared, n.ID)
-			}
-		}
-	}
-	usable := own
-	if len(usable) == 0 {
-		usable = shared
-	}
-	switch {
-	case len(usable) == 1:
-		return []nic{{network: usable[0]}}, nil
-	case len(usable) > 1:
-		return nil, fault.New(fault.Conflict, "Multiple possible networks found, use a Network ID to be more specific.")
-	case at(c, 37):
-		t, err := d.net.AutoAllocate(tx, netScope(c), project)
-		if fault.CodeOf(err) == "AutoAllocationFailure" {
-			return nil, badRequest("Unable to automatically allocate a network for project %s", project)
-		}
-		if err != nil {
-			return nil, err
-		}
-		return []nic{{network: t.NetworkID}}, nil
-	}
-	return nil, nil
-}
-
-// plug gives a new server an interface: a port that is there and free, or a new one.
-func (d *dialect) plug(tx *store.Tx, c *api.Context, e nic, server, zone string, groups *[]string) (*model.Port, error) {
-	sc := netScope(c)
-	owner := "compute:" + zone
-	if zone == "" {
-		owner = "compute:nova"
-	}
-	if e.port != "" {
-		p, err := d.net.GetPort(tx, sc, e.port)
-		if err != nil || p.ProjectID != c.Caller.ProjectID && !c.Caller.CloudAdmin {
-			return nil, badRequest("Port id %s could not be found.", e.port)
-		}
-		if len(p.FixedIPs) == 0 {
-			return nil, badRequest("Port %s requires a FixedIP in order to be used.", e.port)
-		}
-		p, err = d.net.AttachPort(tx, sc, p.ID, server, owner)
-		return p, asInvalid(err)
-	}
-	w, err := d.net.GetNetwork(tx, sc, e.network)
-	if err != nil {
-		return nil, badRequest("Network %s could not be found.", e.network)
-	}
-	if w.External && !w.With(c.Caller.ProjectID) && !c.Caller.CloudAdmin {
-		return nil, fault.New(fault.Forbidden, "It is not allowed to create an interface on external network %s", w.ID)
-	}
-	if store.Subnets.Count(tx, "network", w.ID) == 0 {
-		return nil, badRequest("Network %s requires a subnet in order to boot instances on.", w.ID)
-	}
-	project := c.Caller.ProjectID
-	spec := network.PortSpec{ProjectID: &project, NetworkID: w.ID, DeviceID: &server, DeviceOwner: &owner, Groups: groups, Owned: true}
-	if e.fixed.IsValid() {
-		spec.FixedIPs = &[]network.AddressSpec{{Address: e.fixed}}
-	}
-	if !w.PortSecurity {
-		if groups != nil {
-			return nil, badRequest("Network %s has no port security: security groups cannot be used on it.", w.ID)
-		}
-		spec.Groups = &[]string{}
-	}
-	p, err := d.net.CreatePort(tx, sc, spec)
-	switch fault.CodeOf(err) {
-	case "IpAddressAlreadyAllocated":
-		return nil, badRequest("Fixed IP address %s is already in use on instance.", e.fixed)
-	case "OverQuota":
-		return nil, fault.New(fault.OverQuota, "Maximum number of ports exceeded")
-	}
-	return p, asInvalid(err)
 }

@@ -9,6 +9,7 @@ import (
 	"yakumo/api"
 	"yakumo/compute"
 	"yakumo/fault"
+	"yakumo/launch"
 	"yakumo/model"
 	"yakumo/network"
 	"yakumo/store"
@@ -76,14 +77,14 @@ func (d *dialect) attachInterface(c *api.Context) error {
 		return err
 	}
 	o, _ := body["interfaceAttachment"].(object)
-	e := nic{port: str(o, "port_id"), network: str(o, "net_id"), tag: str(o, "tag")}
+	e := launch.NIC{Port: str(o, "port_id"), Network: str(o, "net_id"), Tag: str(o, "tag")}
 	if l, _ := o["fixed_ips"].([]any); len(l) > 0 {
-		e.fixed, _ = netip.ParseAddr(str(l[0].(object), "ip_address"))
+		e.Fixed, _ = netip.ParseAddr(str(l[0].(object), "ip_address"))
 	}
 	switch {
-	case e.port != "" && e.network != "":
+	case e.Port != "" && e.Network != "":
 		return badRequest("Must not input both network_id and port_id")
-	case e.fixed.IsValid() && e.network == "":
+	case e.Fixed.IsValid() && e.Network == "":
 		return badRequest("Must input network_id when request IP address")
 	}
 	var s *model.Server
@@ -96,7 +97,7 @@ func (d *dialect) attachInterface(c *api.Context) error {
 		if port, err = d.plugInto(tx, of(c, old), e, old); err != nil {
 			return err
 		}
-		s, err = d.c.AttachInterface(tx, scope(c), old.ID, port.ID, e.tag)
+		s, err = d.c.AttachInterface(tx, scope(c), old.ID, port.ID, e.Tag)
 		return err
 	}); err != nil {
 		return err
@@ -105,31 +106,31 @@ func (d *dialect) attachInterface(c *api.Context) error {
 }
 
 // plugInto gives a server that runs a port: one that is there and free, or a new one.
-func (d *dialect) plugInto(tx *store.Tx, c *api.Context, e nic, s *model.Server) (*model.Port, error) {
+func (d *dialect) plugInto(tx *store.Tx, c *api.Context, e launch.NIC, s *model.Server) (*model.Port, error) {
 	sc := netScope(c)
-	if e.port != "" {
-		p, err := d.net.GetPort(tx, sc, e.port)
+	if e.Port != "" {
+		p, err := d.net.GetPort(tx, sc, e.Port)
 		if err != nil || p.ProjectID != s.ProjectID && !c.Caller.CloudAdmin {
-			return nil, fault.New(fault.NotFound, "Port id %s could not be found.", e.port)
+			return nil, fault.New(fault.NotFound, "Port id %s could not be found.", e.Port)
 		}
 		if p.DeviceID != "" {
-			return nil, fault.New(fault.Conflict, "Port %s is still in use.", e.port)
+			return nil, fault.New(fault.Conflict, "Port %s is still in use.", e.Port)
 		}
 	}
-	if e.network != "" {
-		if _, err := d.net.GetNetwork(tx, sc, e.network); err != nil {
-			return nil, fault.New(fault.NotFound, "Network %s could not be found.", e.network)
+	if e.Network != "" {
+		if _, err := d.net.GetNetwork(tx, sc, e.Network); err != nil {
+			return nil, fault.New(fault.NotFound, "Network %s could not be found.", e.Network)
 		}
-		if e.fixed.IsValid() {
-			for p := range store.Ports.List(tx, "address", e.fixed.String()) {
-				if p.NetworkID == e.network {
-					return nil, fault.New(fault.Conflict, "Fixed IP address %s is already in use on instance %s.", e.fixed, cmp.Or(p.DeviceID, "unknown"))
+		if e.Fixed.IsValid() {
+			for p := range store.Ports.List(tx, "address", e.Fixed.String()) {
+				if p.NetworkID == e.Network {
+					return nil, fault.New(fault.Conflict, "Fixed IP address %s is already in use on instance %s.", e.Fixed, cmp.Or(p.DeviceID, "unknown"))
 				}
 			}
 		}
 	}
-	if e.port == "" && e.network == "" {
-		chosen, err := d.chooseNetworks(tx, c, &wanted{auto: true})
+	if e.Port == "" && e.Network == "" {
+		chosen, err := d.launch.Choose(tx, scope(c), at(c, 37))
 		if fault.Is(err, fault.Conflict) {
 			text, _ := fault.Text(err)
 			return nil, fault.Wrap(fault.Invalid, err, "%s", text)
@@ -140,13 +141,13 @@ func (d *dialect) plugInto(tx *store.Tx, c *api.Context, e nic, s *model.Server)
 		if len(chosen) == 0 {
 			return nil, badRequest("No specific network was requested and none are available for project '%s'.", s.ProjectID)
 		}
-		e.network = chosen[0].network
+		e.Network = chosen[0].Network
 	}
 	zone := ""
 	if h, ok := store.Hosts.Get(tx, s.Host); ok {
 		zone = h.Zone
 	}
-	return d.plug(tx, c, e, s.ID, zone, nil)
+	return d.launch.Plug(tx, scope(c), e, s.ID, zone, nil)
 }
 
 func (d *dialect) detachInterface(c *api.Context) error {

@@ -1,8 +1,7 @@
 // Package nova speaks Nova's dialect, the Compute API v2.1 with its microversions: bodies
 // checked as Nova's schemas check them, states and tasks in Nova's words, filters, paging,
 // and errors in Nova's form. What may be done is decided in package compute, what becomes
-// of ports in network, which image may be booted in images; a request that touches several
-// is composed here, in one transaction of the store.
+// of ports in network, which image may be booted in images; launch composes a server's creation.
 //
 // Source: the Compute API reference, https://docs.openstack.org/api-ref/compute/, and its
 // microversion history.
@@ -10,8 +9,8 @@
 // Served are the microversions 2.1 to 2.96: what a version adds, changes or removes on the
 // routes that are here is followed.
 //
-// Reads and writes only through compute, network, images, volume and the store's tables. May
-// import: api, fault, model, compute, network, images, volume, store. Must not import: another
+// Reads and writes only through compute, launch, network, images, volume and the store's tables. May
+// import: api, fault, model, compute, launch, network, images, volume, store. Must not import: another
 // dialect, agent, hypervisor, datapath.
 package nova
 
@@ -26,6 +25,7 @@ import (
 	"yakumo/compute"
 	"yakumo/fault"
 	"yakumo/images"
+	"yakumo/launch"
 	"yakumo/model"
 	"yakumo/network"
 	"yakumo/volume"
@@ -58,19 +58,20 @@ const maxLimit = 1000
 
 // dialect serves the routes.
 type dialect struct {
-	c    *compute.Compute
-	net  *network.Network
-	img  *images.Images
-	vols *volume.Volumes
-	ask  Asker
-	wait time.Duration
+	c      *compute.Compute
+	net    *network.Network
+	img    *images.Images
+	vols   *volume.Volumes
+	launch *launch.Launcher
+	ask    Asker
+	wait   time.Duration
 	// actions are those of POST servers/<id>/action by name.
 	actions map[string]action
 }
 
 // New gives the service at /compute.
 func New(cfg Config) api.Service {
-	d := &dialect{c: cfg.Compute, net: cfg.Network, img: cfg.Images, vols: cfg.Volumes, ask: cfg.Hosts, wait: cmp.Or(cfg.ConsoleWait, 5*time.Second)}
+	d := &dialect{c: cfg.Compute, net: cfg.Network, img: cfg.Images, vols: cfg.Volumes, launch: launch.New(launch.Config{Compute: cfg.Compute, Network: cfg.Network, Images: cfg.Images, Volumes: cfg.Volumes}), ask: cfg.Hosts, wait: cmp.Or(cfg.ConsoleWait, 5*time.Second)}
 	d.actions = d.actionTable()
 	return api.Service{
 		Name: "compute", Prefix: "/compute", Routes: d.routes(), Error: writeError, RequestIDHeader: "X-Compute-Request-Id",

@@ -11,6 +11,7 @@ import (
 	"yakumo/compute"
 	"yakumo/fault"
 	"yakumo/images"
+	"yakumo/launch"
 	"yakumo/model"
 	"yakumo/store"
 	"yakumo/volume"
@@ -194,7 +195,7 @@ func (d *dialect) unshelve(c *api.Context, v any) error {
 		if to.Zone != nil {
 			zone = *to.Zone
 		}
-		if err := whereabouts(tx, zone, to.Host); err != nil {
+		if err := launch.Whereabouts(tx, zone, to.Host); err != nil {
 			return err
 		}
 		_, err := d.c.Unshelve(tx, scope(c), c.Param("id"), to)

@@ -12,7 +12,7 @@ var layers = [][]string{
 	{"fault", "model", "netspace"},
 	{"openflow", "ovsdb", "store"},
 	{"reconcile", "link", "channel", "hostview", "hypervisor", "datapath", "block"},
-	{"identity", "images", "network", "compute", "placement", "trace", "switches", "volume", "check"},
+	{"identity", "images", "network", "compute", "placement", "trace", "switches", "volume", "check", "launch"},
 	{"api", "agent", "web", "cli"},
 	{"lab", "cmd"},
 	{"test"},
@@ -22,8 +22,9 @@ var layers = [][]string{
 var beside = map[string][]string{
 	"hostview": {"link"}, // it makes the views that the link sends
 	"check":    {"placement"},
-	"compute":  {"placement"}, // a pure library; ports are reached through compute's own interface
-	"cmd":      {"lab"},       // the command that starts a lab
+	"launch":   {"compute", "network", "images", "volume"}, // it composes what a server's creation needs of them
+	"compute":  {"placement"},                              // a pure library; ports are reached through compute's own interface
+	"cmd":      {"lab"},                                    // the command that starts a lab
 }
 
 // never lists what a folder must not import although it stands in an earlier layer. A name
@@ -45,15 +46,16 @@ var never = map[string][]string{
 	"network":   {"link", "hostview", "hypervisor", "datapath", "openflow", "ovsdb"},
 	"compute":   {"link", "hostview", "hypervisor", "datapath", "openflow", "ovsdb"},
 	"volume":    {"link", "hostview", "hypervisor", "datapath", "openflow", "ovsdb"},
+	"launch":    {"reconcile", "link", "hostview", "hypervisor", "datapath", "openflow", "ovsdb"},
 	"switches":  {"reconcile", "hostview", "hypervisor", "openflow", "ovsdb"},
 	"trace":     {"openflow", "ovsdb", "hypervisor"},
 	"placement": {"store", "reconcile", "link", "hostview", "hypervisor", "datapath", "openflow", "ovsdb"},
 	"api":       {"link", "hostview", "hypervisor", "datapath", "openflow", "ovsdb"},
 	// The agent knows rows, the link and the two seams.
-	"agent": {"store", "reconcile", "hostview", "openflow", "ovsdb", "identity", "images", "network", "compute", "placement", "trace", "volume", "check"},
+	"agent": {"store", "reconcile", "hostview", "openflow", "ovsdb", "identity", "images", "network", "compute", "placement", "trace", "volume", "check", "launch"},
 	// Commands are clients of the API.
-	"cli": {"store", "reconcile", "link", "hostview", "hypervisor", "datapath", "openflow", "ovsdb", "identity", "images", "network", "compute", "placement", "trace", "volume", "check"},
-	"web": {"store", "reconcile", "link", "hostview", "hypervisor", "datapath", "openflow", "ovsdb", "identity", "images", "network", "compute", "placement", "trace", "volume", "check"},
+	"cli": {"store", "reconcile", "link", "hostview", "hypervisor", "datapath", "openflow", "ovsdb", "identity", "images", "network", "compute", "placement", "trace", "volume", "check", "launch"},
+	"web": {"store", "reconcile", "link", "hostview", "hypervisor", "datapath", "openflow", "ovsdb", "identity", "images", "network", "compute", "placement", "trace", "volume", "check", "launch"},
 }
 
 func rank(u string) int {
@@ -108,7 +110,7 @@ func TestWithinFolders(t *testing.T) {
 			to := inside(imp)
 			switch {
 			case to == "":
-			case from == "api" && slices.Contains([]string{"identity", "images", "network", "compute", "placement", "trace", "volume", "check"}, unit(to)):
+			case from == "api" && slices.Contains([]string{"identity", "images", "network", "compute", "placement", "trace", "volume", "check", "launch"}, unit(to)):
 				t.Errorf("api imports %s: the front serves any part; only a dialect knows one", to)
 			case strings.HasPrefix(from, "api/") && strings.HasPrefix(to, "api/"):
 				t.Errorf("%s imports %s: dialects do not know each other", from, to)
