@@ -233,7 +233,9 @@ type Agent struct {
 
 	mu    sync.Mutex
 	tries map[model.ID]*try // servers that failed lately
-	saves map[model.ID]int  // images whose making has failed so often
+	// copied are the tenths of volumes that go elsewhere, as told last.
+	copied map[model.ID]int
+	saves  map[model.ID]int // images whose making has failed so often
 	// quiescing counts the copies under way for which a guest may be asked to stand still.
 	quiescing map[model.ID]int
 	sent      map[model.ID]model.ServerReport // newest report of each server
@@ -258,7 +260,7 @@ func New(cfg Config) (*Agent, error) {
 	l.keep = cfg.Keep
 	a := &Agent{
 		cfg: cfg, log: cfg.Log, started: cfg.Now().UTC(), ledger: l, boots: make(chan struct{}, cfg.Boots), copying: make(chan struct{}, copiesAtOnce),
-		tries: map[model.ID]*try{}, saves: map[model.ID]int{}, quiescing: map[model.ID]int{}, sent: map[model.ID]model.ServerReport{},
+		tries: map[model.ID]*try{}, copied: map[model.ID]int{}, saves: map[model.ID]int{}, quiescing: map[model.ID]int{}, sent: map[model.ID]model.ServerReport{},
 	}
 	a.link = cfg.Link(a)
 	a.channel = channel.NewServer(channel.ServerConfig{Credentials: a.link, Log: cfg.Log})

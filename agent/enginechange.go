@@ -12,12 +12,17 @@ import (
 	"yakumo/model"
 )
 
-// arrive takes note that a volume is of another engine now: of the one to which it was copied here.
+// arrive takes note that a volume is of another engine now: of the one to which it was copied here, or of the place here to which a guest copied it.
 func (v *volumeKeeper) arrive(row *model.HostVolume, p *volumeProgress) error {
-	if p.Engine == "" || p.Engine == row.Engine {
+	here := row.Seat != 0 && p.Placed == row.Seat // a guest has copied it to here
+	if here && p.Made && p.Engine == row.Engine || !here && (p.Engine == "" || p.Engine == row.Engine) {
 		return nil
 	}
-	*p = volumeProgress{Engine: row.Engine, Generation: p.Generation, Made: p.Copied == row.Engine, Fills: p.Fills}
+	n := volumeProgress{Engine: row.Engine, Generation: p.Generation, Made: here || p.Copied == row.Engine, Fills: p.Fills, Placed: p.Placed, Vacated: p.Vacated}
+	if here {
+		n.Fills = row.Fills
+	}
+	*p = n
 	if err := v.a.ledger.saveVolume(row.ID, *p); err != nil {
 		return err
 	}

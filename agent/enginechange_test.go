@@ -82,6 +82,7 @@ func TestVolumeChangesEngine(t *testing.T) {
 // kept is what an engine of the test's has, however often its agent dies: whole volumes with what they hold, and ids of half made ones.
 type kept struct {
 	mu    sync.Mutex
+	name  string
 	whole map[string][]byte
 	half  map[string]bool
 }
@@ -115,6 +116,17 @@ func (m mortalEngine) Make(_ context.Context, id string, _ int64, from block.Sou
 		return nil
 	})
 }
+
+func (m mortalEngine) Open(_ context.Context, id string) (block.Access, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if _, there := m.whole[id]; !there {
+		return block.Access{}, block.NoVolume(id)
+	}
+	return block.Access{File: m.path(id), Format: "raw", Everywhere: true}, nil
+}
+
+func (m *kept) path(id string) string { return "/" + m.name + "/" + id }
 
 func (m mortalEngine) Grow(_ context.Context, id string, _ int64) error {
 	m.mu.Lock()

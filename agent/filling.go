@@ -114,12 +114,12 @@ func (v *volumeKeeper) fill(ctx context.Context, e block.Engine, row *model.Host
 	from := block.Source{Volume: row.Origin, Snapshot: row.Snapshot}
 	switch {
 	case row.Owner.HostID != "": // it comes from there, by NBD
-		socket, err := v.reach(row.ID)
+		socket, err := v.reach(row.ID, row.Seat)
 		if err != nil {
 			return err
 		}
 		defer func() {
-			if err := v.unreach(context.WithoutCancel(ctx), row.ID); err != nil {
+			if err := v.unreach(context.WithoutCancel(ctx), row.ID, row.Seat); err != nil {
 				v.a.log.Warn("the way to a volume's old host stays", "volume", row.ID, "err", err)
 			}
 		}()

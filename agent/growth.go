@@ -76,9 +76,9 @@ func (v *volumeKeeper) exchange(ctx context.Context, row *model.HostVolume) erro
 		if v.a.cfg.Relay == nil {
 			return fault.New(fault.NotImplemented, "This host cannot open volume %s of another host.", row.ID)
 		}
-		socket, err := v.reach(row.ID)
+		socket, err := v.reach(row.ID, row.Seat)
 		if err == nil {
-			_, err = v.a.cfg.Relay.Renew(ctx, row.ID, socket, int(reconnect/time.Second))
+			_, err = v.a.cfg.Relay.Renew(ctx, seated(row.ID, row.Seat), row.ID, socket, int(reconnect/time.Second))
 		}
 		return err
 	}

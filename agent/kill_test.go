@@ -103,6 +103,20 @@ func (m mortalHypervisor) CopyDisk(ctx context.Context, id, serial, path string,
 	return m.f.call(func() error { return m.Driver.(hypervisor.Copier).CopyDisk(ctx, id, serial, path, q) })
 }
 
+func (m mortalHypervisor) Mirror(ctx context.Context, id, serial string, to hypervisor.Disk) error {
+	return m.f.call(func() error { return m.Driver.(hypervisor.Mirrorer).Mirror(ctx, id, serial, to) })
+}
+func (m mortalHypervisor) Mirrored(ctx context.Context, id, serial string, to hypervisor.Disk) (p hypervisor.MirrorProgress, err error) {
+	err = m.f.call(func() error { p, err = m.Driver.(hypervisor.Mirrorer).Mirrored(ctx, id, serial, to); return err })
+	return p, err
+}
+func (m mortalHypervisor) Turn(ctx context.Context, id, serial string, to hypervisor.Disk) error {
+	return m.f.call(func() error { return m.Driver.(hypervisor.Mirrorer).Turn(ctx, id, serial, to) })
+}
+func (m mortalHypervisor) EndMirror(ctx context.Context, id, serial string) error {
+	return m.f.call(func() error { return m.Driver.(hypervisor.Mirrorer).EndMirror(ctx, id, serial) })
+}
+
 func (m mortalHypervisor) CPUs(ctx context.Context, id string) (hypervisor.HostCPUs, error) {
 	return m.Driver.(hypervisor.Pinner).CPUs(ctx, id)
 }

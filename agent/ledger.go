@@ -79,9 +79,11 @@ type progress struct {
 	Disks    []model.ID `json:"disks,omitempty"`
 	Plugging []model.ID `json:"plugging,omitempty"`
 	// Sizes are those in GiB of volumes that the guest is known to see; Reopening tells that it may be held while one is exchanged for a larger one.
-	Sizes     map[model.ID]int     `json:"sizes,omitempty"`
-	Reopening bool                 `json:"reopening,omitempty"`
-	Saved     []model.UploadReport `json:"saved,omitempty"` // images of its disk, made or begun
+	Sizes     map[model.ID]int `json:"sizes,omitempty"`
+	Reopening bool             `json:"reopening,omitempty"`
+	// Elsewhere is what became of volumes that are to go elsewhere under the guest. The map is replaced, never changed.
+	Elsewhere map[model.ID]away `json:"elsewhere,omitempty"`
+	Saved     []model.UploadReport   `json:"saved,omitempty"` // images of its disk, made or begun
 	// Frozen tells that its file systems may stand still for a copy.
 	Frozen  bool           `json:"frozen,omitempty"`
 	BootID  string         `json:"boot_id,omitempty"` // the host's, when it was started

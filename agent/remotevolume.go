@@ -52,13 +52,24 @@ func (v *volumeKeeper) serve(ctx context.Context, peer model.ID, args json.RawMe
 		delete(v.calls, mine)
 	}()
 	row := v.a.ledger.volume(c.VolumeID)
-	if row == nil || !row.Mine || row.Deleted || row.Engine != model.EngineLocal || !slices.Contains(row.Guests, peer) {
+	if row == nil {
 		return fault.New(fault.NotFound, "Volume %s could not be found.", c.VolumeID)
 	}
-	if p, _ := v.a.ledger.volumeOf(c.VolumeID); !p.Made || p.Filling || p.Engine != row.Engine {
-		return fault.New(fault.Unavailable, "Volume %s is not ready.", c.VolumeID)
+	p, _ := v.a.ledger.volumeOf(c.VolumeID)
+	place := row.Place
+	switch {
+	case row.Mine && !row.Deleted && row.Engine == model.EngineLocal && slices.Contains(row.Guests, peer):
+		if !p.Made || p.Filling || p.Engine != row.Engine {
+			return fault.New(fault.Unavailable, "Volume %s is not ready.", c.VolumeID)
+		}
+	case place != nil && !place.Clear && place.Engine == model.EngineLocal && slices.Contains(place.Guests, peer):
+		if p.Placed != place.Number {
+			return fault.New(fault.Unavailable, "Volume %s is not ready.", c.VolumeID)
+		}
+	default:
+		return fault.New(fault.NotFound, "Volume %s could not be found.", c.VolumeID)
 	}
-	e, err := v.engine(row.Engine, c.VolumeID)
+	e, err := v.engine(model.EngineLocal, c.VolumeID)
 	if err != nil {
 		return err
 	}
@@ -92,18 +103,27 @@ type remote struct {
 	wg   sync.WaitGroup
 }
 
+// seated names one opening of a volume of another host: a guest may have two while its volume goes from one host to another.
+func seated(id model.ID, seat int64) string {
+	if seat == 0 {
+		return id
+	}
+	return fmt.Sprintf("%s-%d", id, seat)
+}
+
 // reach makes sure that guests here find a volume of another host at a socket, and gives that. Whether the other host
 // answers is seen when a guest connects.
-func (v *volumeKeeper) reach(id model.ID) (string, error) {
+func (v *volumeKeeper) reach(id model.ID, seat int64) (string, error) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	if r := v.remotes[id]; r != nil {
+	name := seated(id, seat)
+	if r := v.remotes[name]; r != nil {
 		return r.path, nil
 	}
 	if !isFileName(id) {
 		return "", fault.New(fault.Invalid, "%q is no id.", id)
 	}
-	sum := sha256.Sum256([]byte(id)) // a socket's path has little room
+	sum := sha256.Sum256([]byte(name)) // a socket's path has little room
 	path := filepath.Join(v.a.cfg.Run, base64.RawURLEncoding.EncodeToString(sum[:12])+".r")
 	if err := forget(path); err != nil { // of an agent before this one
 		return "", err
@@ -116,7 +136,7 @@ func (v *volumeKeeper) reach(id model.ID) (string, error) {
 	ln.(*net.UnixListener).SetUnlinkOnClose(false)
 	ctx, cancel := context.WithCancel(context.Background())
 	r := &remote{path: path, ln: ln, stop: cancel}
-	v.remotes[id] = r
+	v.remotes[name] = r
 	r.wg.Go(func() {
 		for {
 			c, err := ln.Accept()
@@ -126,53 +146,65 @@ func (v *volumeKeeper) reach(id model.ID) (string, error) {
 				}
 				return
 			}
-			r.wg.Go(func() { v.carry(ctx, id, c) })
+			r.wg.Go(func() { v.carry(ctx, id, seat, c) })
 		}
 	})
 	return path, nil
 }
 
 // carry takes one guest's connection to the volume's host. A guest whose connection ends tries again.
-func (v *volumeKeeper) carry(ctx context.Context, id model.ID, guest net.Conn) {
+func (v *volumeKeeper) carry(ctx context.Context, id model.ID, seat int64, guest net.Conn) {
 	defer guest.Close()
-	row := v.a.ledger.volume(id)
-	if row == nil {
+	at, ok := v.a.ledger.ownerOf(id, seat)
+	if !ok {
 		return
 	}
-	owner, err := v.a.dialer.Dial(ctx, row.Owner, serviceVolume, volumeCall{id})
+	owner, err := v.a.dialer.Dial(ctx, at, serviceVolume, volumeCall{id})
 	if err != nil {
 		if ctx.Err() == nil {
-			v.a.log.Warn("a volume's host does not let a guest here have it", "volume", id, "host", row.Owner.Name, "err", err)
+			v.a.log.Warn("a volume's host does not let a guest here have it", "volume", id, "host", at.Name, "err", err)
 		}
 		return
 	}
 	if err := channel.Join(ctx, guest, owner); err != nil && ctx.Err() == nil {
-		v.a.log.Info("the way to a volume broke; the guest connects anew", "volume", id, "host", row.Owner.Name, "err", err)
+		v.a.log.Info("the way to a volume broke; the guest connects anew", "volume", id, "host", at.Name, "err", err)
 	}
 }
 
 // relay opens a volume of another host for guests here.
-func (v *volumeKeeper) relay(ctx context.Context, id model.ID) (block.Access, error) {
+func (v *volumeKeeper) relay(ctx context.Context, id model.ID, seat int64) (block.Access, error) {
 	if v.a.cfg.Relay == nil {
 		return block.Access{}, fault.New(fault.NotImplemented, "This host cannot open volume %s of another host.", id)
 	}
-	socket, err := v.reach(id)
+	socket, err := v.reach(id, seat)
 	if err != nil {
 		return block.Access{}, err
 	}
-	return v.a.cfg.Relay.Open(ctx, id, socket, int(reconnect/time.Second))
+	return v.a.cfg.Relay.Open(ctx, seated(id, seat), id, socket, int(reconnect/time.Second))
 }
 
-// unreach ends what reach and relay began; the volume is no guest's here any more.
-func (v *volumeKeeper) unreach(ctx context.Context, id model.ID) error {
-	if v.a.cfg.Relay != nil && block.Check(id) == nil && len(v.a.ledger.users(id)) == 0 {
-		if err := v.a.cfg.Relay.Close(ctx, id); err != nil {
+// unreach ends what reach and relay began, where the volume is no guest's here any more.
+func (v *volumeKeeper) unreach(ctx context.Context, id model.ID, seat int64) error {
+	if len(v.a.ledger.users(id)) > 0 {
+		return v.unlisten(id, seat)
+	}
+	return v.unseat(ctx, id, seat)
+}
+
+// unseat ends what reach and relay began; no guest here has the volume open there.
+func (v *volumeKeeper) unseat(ctx context.Context, id model.ID, seat int64) error {
+	if v.a.cfg.Relay != nil && block.Check(id) == nil {
+		if err := v.a.cfg.Relay.Close(ctx, seated(id, seat)); err != nil {
 			return err
 		}
 	}
+	return v.unlisten(id, seat)
+}
+
+func (v *volumeKeeper) unlisten(id model.ID, seat int64) error {
 	v.mu.Lock()
-	r := v.remotes[id]
-	delete(v.remotes, id)
+	r := v.remotes[seated(id, seat)]
+	delete(v.remotes, seated(id, seat))
 	v.mu.Unlock()
 	if r == nil {
 		return nil
@@ -191,7 +223,7 @@ func (r *remote) close() {
 func (v *volumeKeeper) closeRemotes() {
 	v.mu.Lock()
 	rs := v.remotes
-	v.remotes = map[model.ID]*remote{}
+	v.remotes = map[string]*remote{}
 	v.mu.Unlock()
 	for _, r := range rs {
 		r.close()

@@ -64,6 +64,11 @@ func (a *Agent) remove(ctx context.Context, id model.ID, row *model.HostServer) 
 		return fmt.Errorf("remove guest: %w", err)
 	}
 	a.guests.did(id, hypervisor.Absent, began)
+	for volume, e := range p.Elsewhere {
+		if err := a.unseatBoth(ctx, volume, e); err != nil {
+			return err
+		}
+	}
 	if !p.Unwired && (ok || row != nil) {
 		p.Unwired, ok = true, true
 		if err := a.ledger.save(id, &p); err != nil {

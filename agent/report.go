@@ -65,6 +65,7 @@ func (a *Agent) reportOf(id model.ID, p progress) model.ServerReport {
 		ServerID: id, Generation: p.Generation, Phase: p.Phase, Power: p.Power, Reboots: p.Reboots, Hard: p.Hard,
 		Lease: a.leases.holds(id), Gone: p.Gone, Fault: p.Fault, Rebuilds: p.Rebuilds, Saved: p.Saved, Disks: p.Disks, NICs: p.NICs, Move: p.Move, Sealed: p.Sealed, SealedClears: p.SealedClears,
 	}
+	r.Elsewhere = elsewhereOf(p)
 	if p.Rescue != nil {
 		r.Rescue = p.Rescue.Revision
 	}

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"time"
 
 	"yakumo/fault"
@@ -161,6 +162,12 @@ func (a *Agent) now() time.Time { return a.cfg.Now().UTC() }
 func words(row *model.HostServer) string {
 	r := *row
 	r.Generation, r.RequestID, r.Power, r.Reboots, r.HardReboots, r.ObservedReboots, r.ObservedHard = 0, "", "", 0, 0, 0, 0
+	if slices.ContainsFunc(r.Volumes, func(d model.HostDisk) bool { return d.To != nil }) {
+		r.Volumes = slices.Clone(r.Volumes)
+		for i := range r.Volumes {
+			r.Volumes[i].To = nil
+		}
+	}
 	r.ObservedRebuilds, r.ObservedRescue, r.Sealed, r.SealedClears, r.VendorData, r.LeaseSeconds = 0, 0, "", 0, nil, 0
 	b, err := json.Marshal(r)
 	if err != nil {
@@ -230,6 +237,12 @@ func (a *Agent) converge(ctx context.Context, row *model.HostServer) error {
 			return err
 		}
 		power = hypervisor.Running
+	}
+	if len(p.Elsewhere) > 0 || slices.ContainsFunc(row.Volumes, func(d model.HostDisk) bool { return d.To != nil }) {
+		var err error
+		if power, err = a.relocate(ctx, row, &p, power); err != nil {
+			return err
+		}
 	}
 	if row.Move != nil {
 		if alone, err := a.moves.step(ctx, row, &p, power); alone || err != nil {

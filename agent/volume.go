@@ -33,7 +33,7 @@ type volumeKeeper struct {
 	sent    map[model.ID]model.VolumeReport
 	stuck   map[model.ID]error      // why a volume did not grow while a guest here was held for it
 	told    map[string]int          // <volume>/<server> → size in GiB that the guest was told
-	remotes map[model.ID]*remote    // volumes of other hosts that guests here use
+	remotes map[string]*remote      // by seated, volumes of other hosts that guests here use
 	calls   map[*volumeUse]struct{} // other hosts' connections to volumes here
 }
 
@@ -42,7 +42,7 @@ var _ link.VolumeHandler = (*Agent)(nil)
 func newVolumeKeeper(a *Agent) *volumeKeeper {
 	v := &volumeKeeper{
 		a: a, engines: a.cfg.Engines, tries: map[model.ID]*try{}, sent: map[model.ID]model.VolumeReport{}, stuck: map[model.ID]error{}, told: map[string]int{},
-		remotes: map[model.ID]*remote{}, calls: map[*volumeUse]struct{}{},
+		remotes: map[string]*remote{}, calls: map[*volumeUse]struct{}{},
 	}
 	v.queue = newQueue(v.reconcile)
 	a.channel.Handle(serviceVolume, v.serve)
@@ -149,7 +149,7 @@ func (v *volumeKeeper) engine(name string, id model.ID) (block.Engine, error) {
 
 // disk gives the disk that a guest sees of a volume, without boot order; its serial number is the volume's id. errWaiting until
 // the volume is there: whoever makes it so wakes the server.
-func (v *volumeKeeper) disk(ctx context.Context, _ model.ID, d model.HostDisk) (hypervisor.Disk, error) {
+func (v *volumeKeeper) disk(ctx context.Context, server model.ID, d model.HostDisk) (hypervisor.Disk, error) {
 	out := hypervisor.Disk{Serial: d.VolumeID, ReadOnly: d.ReadOnly, Shared: d.Shared, Tag: d.Tag}
 	switch {
 	case d.Failed:
@@ -167,12 +167,15 @@ func (v *volumeKeeper) disk(ctx context.Context, _ model.ID, d model.HostDisk) (
 	case row == nil:
 		return out, fmt.Errorf("volume %s is not known yet: %w", d.VolumeID, errWaiting)
 	}
+	if p, _ := v.a.ledger.progressOf(server); d.To != nil && p.Elsewhere[d.VolumeID].turned(d.To.Number) {
+		return out, v.openAt(ctx, &out, d) // no server has said yet that it knows
+	}
 	if !row.Mine && row.Engine == model.EngineLocal {
-		at, err := v.relay(ctx, d.VolumeID)
+		at, err := v.relay(ctx, d.VolumeID, row.Seat)
 		if err != nil {
 			return out, err
 		}
-		out.Format, out.Network = "raw", &hypervisor.NetworkDisk{Protocol: "nbd", Socket: at.Socket, Name: at.Export}
+		found(&out, at)
 		return out, nil
 	}
 	if p, _ := v.a.ledger.volumeOf(d.VolumeID); row.Mine && (!p.Made || p.Filling || p.Engine != row.Engine) {
@@ -189,6 +192,12 @@ func (v *volumeKeeper) disk(ctx context.Context, _ model.ID, d model.HostDisk) (
 	if err != nil {
 		return out, fmt.Errorf("open volume %s: %w", d.VolumeID, err)
 	}
+	found(&out, at)
+	return out, nil
+}
+
+// found says of a disk where it is.
+func found(out *hypervisor.Disk, at block.Access) {
 	out.Everywhere = at.Everywhere
 	switch {
 	case at.File != "":
@@ -199,7 +208,6 @@ func (v *volumeKeeper) disk(ctx context.Context, _ model.ID, d model.HostDisk) (
 		out.Format = "raw"
 		out.Network = &hypervisor.NetworkDisk{Protocol: "rbd", Name: at.Pool + "/" + at.Image, Hosts: at.Monitors, User: at.User, Secret: at.Key}
 	}
-	return out, nil
 }
 
 // VolumeReports implements link.VolumeHandler.
@@ -247,7 +255,11 @@ func (v *volumeKeeper) reconcile(ctx context.Context, id model.ID) time.Duration
 	}
 	v.mu.Unlock()
 	var err error
+	if row != nil {
+		err = v.place(ctx, row)
+	}
 	switch {
+	case err != nil:
 	case row == nil:
 		err = v.leave(ctx, id)
 	case !row.Mine:
@@ -319,12 +331,12 @@ func (v *volumeKeeper) last(id model.ID, generation int64) bool {
 
 // leave is for a volume that is no business of this host any more: of the local engine nothing stays, unless a guest here has it.
 func (v *volumeKeeper) leave(ctx context.Context, id model.ID) error {
-	if err := v.unreach(ctx, id); err != nil {
+	p, ok := v.a.ledger.volumeOf(id)
+	if err := v.unreach(ctx, id, p.Seat); err != nil {
 		return err
 	}
 	v.cut(id, nil)
-	p, ok := v.a.ledger.volumeOf(id)
-	if e := v.engines[model.EngineLocal]; e != nil && (!ok || p.Engine == model.EngineLocal) && !p.Gone {
+	if e := v.engines[model.EngineLocal]; e != nil && (!ok || p.Engine == "" || p.Engine == model.EngineLocal) && !p.Gone {
 		if block.Check(id) != nil {
 			return nil // no name of ours
 		}
@@ -343,11 +355,18 @@ func (v *volumeKeeper) leave(ctx context.Context, id model.ID) error {
 
 // use is for a volume that another host works on and guests here have.
 func (v *volumeKeeper) use(ctx context.Context, row *model.HostVolume) error {
-	if err := v.a.ledger.forgetVolume(row.ID, false); err != nil { // it was this host's, once
+	p, _ := v.a.ledger.volumeOf(row.ID)
+	var err error
+	if p = (volumeProgress{Seat: row.Seat, Placed: p.Placed, Vacated: p.Vacated, Refused: p.Refused, PlaceFault: p.PlaceFault}); row.Place == nil && row.Seat == 0 {
+		err = v.a.ledger.forgetVolume(row.ID, false) // it was this host's, once
+	} else {
+		err = v.keep(row.ID, p)
+	}
+	if err != nil || row.Place != nil && len(v.a.ledger.users(row.ID)) == 0 { // the row is of that place alone
 		return err
 	}
 	if row.Engine == model.EngineLocal {
-		if _, err := v.reach(row.ID); err != nil {
+		if _, err := v.reach(row.ID, row.Seat); err != nil {
 			return err
 		}
 		v.wake(row.ID) // a guest that is on is to see the size that it has now

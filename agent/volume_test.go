@@ -452,7 +452,7 @@ func TestVolumeOfAnotherHost(t *testing.T) {
 	row = bump(row, func(n *model.HostVolume) { n.Guests = nil })
 	owner.tell(row)
 	owner.ready(row)
-	way, err := b.keeper.reach(row.ID) // the relay would go on trying
+	way, err := b.keeper.reach(row.ID, 0) // the relay would go on trying
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -515,7 +515,7 @@ func TestVolumeCutOff(t *testing.T) {
 	owner.tell(row)
 	owner.ready(row)
 	user.tell(theirs(row, owner))
-	way, err := b.keeper.reach(row.ID)
+	way, err := b.keeper.reach(row.ID, 0)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -26,6 +26,14 @@ type volumeProgress struct {
 	Cleared   string                          `json:"cleared,omitempty"` // an engine in which nothing of it is any more
 	Fault     *model.Fault                    `json:"fault,omitempty"`   // why Generation could not be served
 	Gone      bool                            `json:"gone,omitempty"`
+
+	// Seat is that of the row, of a volume that guests here use and another host works on.
+	Seat int64 `json:"seat,omitempty"`
+	// Placed, Vacated and Refused are of the relocations whose place here is there, is rid of the volume, or cannot be.
+	Placed     int64        `json:"placed,omitempty"`
+	Vacated    int64        `json:"vacated,omitempty"`
+	Refused    int64        `json:"refused,omitempty"`
+	PlaceFault *model.Fault `json:"place_fault,omitempty"`
 }
 
 func (p *volumeProgress) clone() volumeProgress {
@@ -36,7 +44,8 @@ func (p *volumeProgress) clone() volumeProgress {
 
 func (p *volumeProgress) report(id model.ID) model.VolumeReport {
 	r := model.VolumeReport{VolumeID: id, Generation: p.Generation, Ready: p.Made && !p.Filling && p.Fault == nil && !p.Gone, SizeGiB: p.SizeGiB, Gone: p.Gone,
-		Snapshots: p.Snapshots, Copied: p.Copied, Cleared: p.Cleared, Fault: p.Fault}
+		Snapshots: p.Snapshots, Copied: p.Copied, Cleared: p.Cleared, Fault: p.Fault,
+		Placed: p.Placed, Vacated: p.Vacated, Refused: p.Refused, PlaceFault: p.PlaceFault}
 	for _, u := range slices.Sorted(maps.Keys(p.Uploads)) {
 		r.Uploads = append(r.Uploads, p.Uploads[u])
 	}
@@ -132,6 +141,27 @@ func (l *ledger) forgetVolume(id model.ID, gone bool) error {
 		delete(l.departures, key)
 	}
 	return nil
+}
+
+// ownerOf gives the host that has a volume in a place that guests here have, or are to have, open.
+func (l *ledger) ownerOf(volume model.ID, seat int64) (model.HostAt, bool) {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	if row, ok := l.rows[model.RowVolume][volume].(*model.HostVolume); ok && row.Seat == seat {
+		return row.Owner, true
+	}
+	for _, r := range l.rows[model.RowServer] {
+		s, ok := r.(*model.HostServer)
+		if !ok {
+			continue
+		}
+		for _, d := range s.Volumes {
+			if d.VolumeID == volume && d.To != nil && d.To.Number == seat {
+				return d.To.Owner, true
+			}
+		}
+	}
+	return model.HostAt{}, false
 }
 
 // users gives the servers here that have the volume, or are to have it: not one whose guest waits, off, until it has been filled anew.

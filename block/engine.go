@@ -116,13 +116,13 @@ type Meter interface {
 // Relay opens volumes of other hosts for guests of this one, by processes that outlive whoever starts them. The way to the other
 // host may break and come back: a guest sees nothing of it.
 type Relay interface {
-	// Open makes sure that what the NBD server at a unix socket exports is found at Access, and gives that. For wait
-	// seconds requests are held while nobody answers at the socket. It may be called for one that is open.
-	Open(ctx context.Context, id, socket string, wait int) (Access, error)
+	// Open makes sure that the export of the NBD server at a unix socket is found at Access, and gives that. The name, of the form of an id, tells it from
+	// others that are open. For wait seconds requests are held while nobody answers at the socket. It may be called for one that is open.
+	Open(ctx context.Context, name, export, socket string, wait int) (Access, error)
 	// Renew is Open with the size that the volume has now; a guest that has it open loses its connection, and has to connect anew.
-	Renew(ctx context.Context, id, socket string, wait int) (Access, error)
+	Renew(ctx context.Context, name, export, socket string, wait int) (Access, error)
 	// Close ends what Open began; not open is a success.
-	Close(ctx context.Context, id string) error
+	Close(ctx context.Context, name string) error
 }
 
 // NoVolume is the error of every engine for a volume that is not there.

@@ -81,7 +81,7 @@ func compare(snap store.Snapshot, have map[model.ID]*model.Inventory) []Finding 
 		}
 		for _, v := range inv.Volumes {
 			row, ok := store.Volumes.Get(snap, v)
-			if !ok || !slices.Contains(row.Hosts(), id) || !row.In(model.EngineLocal) {
+			if !ok || !row.InAt(model.EngineLocal, id) {
 				find("no-orphan-volume", "volume", v, "no volume row puts it here")
 			}
 		}

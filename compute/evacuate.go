@@ -53,6 +53,9 @@ func (c *Compute) evacuate(tx *store.Tx, sc Scope, s *model.Server, r MoveReques
 			return fault.New(fault.Conflict, "Cannot 'evacuate' instance %s: volume %s is on the host that is down.", s.ID, v.ID)
 		}
 	}
+	if err := c.stay(tx, s); err != nil {
+		return err
+	}
 	if m := s.Move; m != nil { // with its source or its target; what it was is over
 		other := m.Target
 		if s.Host == m.Target {

@@ -101,6 +101,9 @@ func (c *Compute) move(tx *store.Tx, sc Scope, s *model.Server, kind model.MoveK
 	if s.Move != nil {
 		return wrongState(action, s, "task_state", TaskMigrating)
 	}
+	if err := still(tx, s, action); err != nil {
+		return err
+	}
 	if err := c.target(tx, s, r.Host); err != nil {
 		return err
 	}

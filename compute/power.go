@@ -121,6 +121,11 @@ func (c *Compute) power(tx *store.Tx, sc Scope, id model.ID, action, state strin
 		if err := allow(sc, s, action, []string{state}, nil); err != nil {
 			return err
 		}
+		if want == model.PowerSuspended {
+			if err := still(tx, s, action); err != nil {
+				return err
+			}
+		}
 		s.Power = want
 		return c.begin(tx, sc, s, action, task)
 	})
@@ -162,6 +167,9 @@ func (c *Compute) Delete(tx *store.Tx, sc Scope, id model.ID) error {
 	}
 	if old.Deleted {
 		return nil
+	}
+	if err := c.stay(tx, old); err != nil {
+		return err
 	}
 	s := copyOf(old)
 	if s.Status.Action != "" {

@@ -130,6 +130,13 @@ func (c *Compute) report(tx *store.Tx, host model.ID, r *model.ServerReport) err
 		}
 		return c.gone(tx, s)
 	}
+	if c.cfg.Volumes != nil {
+		for _, d := range r.Elsewhere {
+			if err := c.cfg.Volumes.Elsewhere(tx, s.ID, d); err != nil {
+				return err
+			}
+		}
+	}
 	newest := r.Generation == s.Generation
 	booting := starting(s)
 	st := &s.Status

@@ -23,6 +23,33 @@ type Volumes interface {
 	VolumeLeaving(tx *store.Tx, id, attachment model.ID) error
 	// VolumeReleased ends the use; remove: the volume goes too. Absent is success.
 	VolumeReleased(tx *store.Tx, id, attachment model.ID, remove bool) error
+	// Elsewhere brings in what the host of a server says of a disk that is to go elsewhere under the guest.
+	Elsewhere(tx *store.Tx, server model.ID, r model.DiskReport) error
+	// StayVolume ends such a way; fault.Conflict at the moment in which only the guest's host knows how far it is.
+	StayVolume(tx *store.Tx, id model.ID) error
+}
+
+// still refuses an action while a volume of the server is on its way elsewhere under its guest.
+func still(r store.Reader, s *model.Server, action string) error {
+	for _, u := range s.Volumes {
+		if v, ok := store.Volumes.Get(r, u.VolumeID); ok && v.Relocating() {
+			return fault.New(fault.Conflict, "Cannot '%s' instance %s while its volume %s is in migration_status migrating", action, s.ID, v.ID)
+		}
+	}
+	return nil
+}
+
+// stay ends what volumes of a server do that is about to end on its host.
+func (c *Compute) stay(tx *store.Tx, s *model.Server) error {
+	if c.cfg.Volumes == nil {
+		return nil
+	}
+	for _, u := range s.Volumes {
+		if err := c.cfg.Volumes.StayVolume(tx, u.VolumeID); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // MaxVolumes is how many volumes a server has at most: what a bus of disks and a transaction hold.
@@ -145,6 +172,9 @@ func (c *Compute) DetachVolume(tx *store.Tx, sc Scope, id, volume model.ID) (*mo
 		}
 		if err := allow(sc, s, "detach_volume", attachStates, nil); err != nil {
 			return err
+		}
+		if v, ok := store.Volumes.Get(tx, volume); ok && v.Relocating() {
+			return fault.New(fault.Conflict, "Invalid volume: Unable to detach volume. Volume status must be 'in-use' and attach_status must be 'attached' to detach, but it is %s.", v.Status.State)
 		}
 		s.Volumes = slices.Clone(s.Volumes)
 		switch u := &s.Volumes[at]; {

@@ -61,6 +61,7 @@ func volumeRow(snap store.Snapshot, id, host model.ID) model.HostRow {
 		return nil
 	}
 	r := &model.HostVolume{ID: v.ID, ProjectID: v.ProjectID, Engine: v.Engine, Generation: v.Generation, SizeGiB: v.SizeGiB}
+	r.Seat, r.Place = v.Seat, placeAt(snap, v, host)
 	if v.Move != nil && v.Move.Host == host { // it comes here
 		r.Mine, r.Fills = true, v.Fills
 		if h, ok := store.Hosts.Get(snap, v.Host); ok {
@@ -69,7 +70,7 @@ func volumeRow(snap store.Snapshot, id, host model.ID) model.HostRow {
 		return r
 	}
 	if v.Host != host {
-		if !opens(snap, id, host) {
+		if !opens(snap, id, host) && r.Place == nil {
 			return nil
 		}
 		if h, ok := store.Hosts.Get(snap, v.Host); ok {
@@ -80,7 +81,7 @@ func volumeRow(snap store.Snapshot, id, host model.ID) model.HostRow {
 		}
 		return r
 	}
-	r.Mine, r.Deleted, r.Fills = true, v.Deleted, v.Fills
+	r.Mine, r.Deleted, r.Fills = true, v.Deleted && v.Relocation == nil, v.Fills // nothing of it is left elsewhere then
 	r.Guests = openers(snap, id)
 	if v.Engine == model.EngineNFS {
 		for _, g := range r.Guests {
@@ -128,6 +129,33 @@ func volumeRow(snap store.Snapshot, id, host model.ID) model.HostRow {
 	return r
 }
 
+// placeAt gives what the host is to have of a volume in another place, nil for nothing.
+func placeAt(snap store.Snapshot, v *model.Volume, host model.ID) *model.HostPlace {
+	n := v.Relocation
+	if n == nil || n.Host != host {
+		return nil
+	}
+	p := &model.HostPlace{Number: n.Number, Engine: n.Engine, Clear: n.Stage == model.RelocateClearing}
+	if s, ok := store.Servers.Get(snap, n.ServerID); ok && !p.Clear {
+		p.Guests = places(s)
+	}
+	return p
+}
+
+// diskTo gives where a server's disk is to go, nil where it stays.
+func diskTo(snap store.Snapshot, v *model.Volume, server model.ID) *model.DiskTo {
+	n := v.Relocation
+	if n == nil || n.ServerID != server || n.Stage != model.RelocateCopying && n.Stage != model.RelocateTurning {
+		return nil
+	}
+	to := &model.DiskTo{Number: n.Number, Engine: n.Engine, Turn: n.Stage == model.RelocateTurning}
+	s, _ := store.Servers.Get(snap, server)
+	if h, ok := store.Hosts.Get(snap, n.Host); ok && n.Engine == model.EngineLocal && s.Host != n.Host {
+		to.Owner = model.HostAt{HostID: h.ID, Name: h.Name, Channel: h.Channel}
+	}
+	return to
+}
+
 // oldBackup is what backups were kept as that do not say.
 const oldBackup = "qcow2"
 
@@ -162,6 +190,7 @@ func disksOf(snap store.Snapshot, s *model.Server) []model.HostDisk {
 			d.Shared, d.ReadOnly = v.MultiAttach, d.ReadOnly || v.ReadOnly
 			d.Wait = u.Fill > v.Status.Fills
 			d.Failed = d.Wait && v.Status.State == "error"
+			d.To = diskTo(snap, v, s.ID)
 		}
 		out = append(out, d)
 	}
@@ -195,6 +224,9 @@ func (c change) volume(id model.ID) {
 	for _, h := range openers(c.now, id) {
 		c.host(h, row(model.RowVolume, id))
 	}
+	if v, ok := store.Volumes.Get(c.now, id); ok && v.Relocation != nil {
+		c.host(v.Relocation.Host, row(model.RowVolume, id))
+	}
 }
 
 // volumeChanged marks a volume, and the servers that are told how they have it.
@@ -203,9 +235,14 @@ func (c change) volumeChanged(id model.ID, rs []*model.Volume) {
 	type inServers struct {
 		shared, readOnly, failed bool
 		fills                    int64
+		to                       model.Relocation
 	}
 	if !differ(rs, func(v *model.Volume) inServers {
-		return inServers{v.MultiAttach, v.ReadOnly, v.Status.State == "error", v.Status.Fills}
+		in := inServers{shared: v.MultiAttach, readOnly: v.ReadOnly, failed: v.Status.State == "error", fills: v.Status.Fills}
+		if v.Relocation != nil {
+			in.to = *v.Relocation
+		}
+		return in
 	}) {
 		return
 	}

@@ -338,6 +338,35 @@ type HostDisk struct {
 	// Wait: it is being filled anew, and no guest is to have it until that has ended; Failed: it has not been filled.
 	Wait   bool `json:"wait,omitempty"`
 	Failed bool `json:"failed,omitempty"`
+	// To, where not nil, is where the disk is to go under the guest.
+	To *DiskTo `json:"to,omitempty"`
+}
+
+// DiskTo is where a guest's disk is to go.
+type DiskTo struct {
+	Number int64  `json:"number"` // of the volume's relocation
+	Engine string `json:"engine"`
+	// Owner is the host that has the place, of the engine local; zero where this host has it, or where all reach it.
+	Owner HostAt `json:"owner"`
+	Turn  bool   `json:"turn,omitempty"` // the guest is to use it; before, it is copied only
+}
+
+// DiskState is what became of a DiskTo.
+type DiskState string
+
+// What a guest's host says of it.
+const (
+	DiskNear   DiskState = "near"   // it is copied, but for a little
+	DiskTurned DiskState = "turned" // the guest uses it
+	DiskFailed DiskState = "failed" // the guest's disk is what it was
+)
+
+// DiskReport is what a host says of a guest's disk that is to go elsewhere.
+type DiskReport struct {
+	VolumeID ID        `json:"volume_id"`
+	Number   int64     `json:"number"`
+	State    DiskState `json:"state"`
+	Fault    *Fault    `json:"fault,omitempty"`
 }
 
 // HostServer is a guest that this host runs, stops or removes.
@@ -415,11 +444,13 @@ type ServerReport struct {
 	SealedClears int64  `json:"sealed_clears,omitempty"`
 
 	// Disks are the volumes that the guest has now, NICs its ports: what was asked to be attached or detached is so.
-	Disks []ID      `json:"disks,omitempty"`
-	NICs  []ID      `json:"nics,omitempty"`
-	Fault *Fault    `json:"fault,omitempty"`
-	Steps []StepAt  `json:"steps,omitempty"` // steps finished or failed since the server was placed
-	At    time.Time `json:"at"`
+	Disks []ID `json:"disks,omitempty"`
+	NICs  []ID `json:"nics,omitempty"`
+	// Elsewhere is what became of disks that are to go elsewhere.
+	Elsewhere []DiskReport `json:"elsewhere,omitempty"`
+	Fault     *Fault       `json:"fault,omitempty"`
+	Steps     []StepAt     `json:"steps,omitempty"` // steps finished or failed since the server was placed
+	At        time.Time    `json:"at"`
 }
 
 // StepAt is the timing of one boot step on a host.

@@ -1,6 +1,9 @@
 package model
 
-import "time"
+import (
+	"slices"
+	"time"
+)
 
 // The engines that keep volumes.
 const (
@@ -40,6 +43,10 @@ type Volume struct {
 	Move *VolumeMove `json:"move,omitempty"`
 	// Change, where not nil: it goes from one engine to another, on its host, which stays the same meanwhile.
 	Change *EngineChange `json:"change,omitempty"`
+	// Relocation, where not nil: it goes elsewhere under the guest that has it. Relocations counts them; Seat is the one that brought the volume to where it is, 0: none.
+	Relocation  *Relocation `json:"relocation,omitempty"`
+	Relocations int64       `json:"relocations,omitempty"`
+	Seat        int64       `json:"seat,omitempty"`
 	// Uploads are images that its host is to make of it.
 	Uploads []HostBlob `json:"uploads,omitempty"`
 }
@@ -52,9 +59,43 @@ type EngineChange struct {
 	Clear  bool   `json:"clear,omitempty"`
 }
 
+// RelocationStage is how far a Relocation has come.
+type RelocationStage string
+
+// The stages. Until RelocateTurning the volume is where it was; what became of it then, the guest's host alone knows, and says.
+const (
+	RelocateMaking   RelocationStage = "making"   // the place's host makes an empty volume
+	RelocateCopying  RelocationStage = "copying"  // the guest's host has it copied, with what the guest writes
+	RelocateTurning  RelocationStage = "turning"  // and, now that all but a little is there, has the guest use the copy
+	RelocateClearing RelocationStage = "clearing" // it has ended; Host is to have nothing of it in Engine
+)
+
+// Relocation is a volume's way to another host or engine under the guest that has it.
+type Relocation struct {
+	Number   int64           `json:"number"` // of Volume.Relocations
+	Stage    RelocationStage `json:"stage"`
+	ServerID ID              `json:"server_id"`         // whose guest has it
+	Host     ID              `json:"host"`              // whose agent works on it in the place to which it goes
+	Engine   string          `json:"engine"`            // of that place
+	TypeID   ID              `json:"type_id,omitempty"` // that the volume has there
+}
+
+// Relocating tells whether the volume is on its way elsewhere under its guest.
+func (v *Volume) Relocating() bool {
+	return v.Relocation != nil && v.Relocation.Stage != RelocateClearing
+}
+
 // In tells whether the engine has bytes of the volume, or may have.
 func (v *Volume) In(engine string) bool {
-	return v.Engine == engine || v.Change != nil && v.Change.Engine == engine
+	return v.Engine == engine || v.Change != nil && v.Change.Engine == engine || v.Relocation != nil && v.Relocation.Engine == engine
+}
+
+// InAt tells whether the engine has bytes of the volume at the host, or may have.
+func (v *Volume) InAt(engine string, host ID) bool {
+	if r := v.Relocation; r != nil {
+		return v.Host == host && v.Engine == engine || r.Host == host && r.Engine == engine
+	}
+	return v.In(engine) && slices.Contains(v.Hosts(), host)
 }
 
 // Filling gives what the volume's content is made of: Refill where there is one, else Source.
@@ -77,6 +118,9 @@ func (v *Volume) Hosts() (out []ID) {
 	}
 	if v.Move != nil && v.Move.Host != v.Host {
 		out = append(out, v.Move.Host)
+	}
+	if r := v.Relocation; r != nil && r.Host != v.Host {
+		out = append(out, r.Host)
 	}
 	return out
 }
@@ -259,6 +303,20 @@ type HostVolume struct {
 	// Holders are those of Guests, but for this host, that are asked for a copy of a volume that a guest there has open: of an engine
 	// whose files all hosts reach, and which cannot copy an open one.
 	Holders []HostAt `json:"holders,omitempty"`
+	// Seat tells one opening of a local volume of another host from the one before: it is Volume.Seat.
+	Seat int64 `json:"seat,omitempty"`
+	// Place, where not nil, is beside the volume: an empty one of this host's, to which a guest copies it, or what is left of it where it was. The row may be of that alone.
+	Place *HostPlace `json:"place,omitempty"`
+}
+
+// HostPlace is a place of a volume that is not where the volume is.
+type HostPlace struct {
+	Number int64  `json:"number"` // of the relocation
+	Engine string `json:"engine"`
+	// Clear: nothing is to be there; else an empty volume is.
+	Clear bool `json:"clear,omitempty"`
+	// Guests are the hosts that may open it, where it is local.
+	Guests []ID `json:"guests,omitempty"`
 }
 
 // RowID is volume/<id>.
@@ -293,6 +351,11 @@ type VolumeReport struct {
 	Copied     string         `json:"copied,omitempty"`  // HostVolume.Copy, once it is there and compared
 	Cleared    string         `json:"cleared,omitempty"` // HostVolume.Clear, once nothing is there
 	Fault      *Fault         `json:"fault,omitempty"`
+	// Placed is HostPlace.Number once the empty volume is there, Vacated once nothing is there; Refused where there cannot be one, for PlaceFault.
+	Placed     int64  `json:"placed,omitempty"`
+	Vacated    int64  `json:"vacated,omitempty"`
+	Refused    int64  `json:"refused,omitempty"`
+	PlaceFault *Fault `json:"place_fault,omitempty"`
 }
 
 // UploadReport is what came of an upload: of a volume's backup, or of an image made of a server.

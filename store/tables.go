@@ -177,8 +177,8 @@ var (
 	Volumes = Define("volume", func(r *model.Volume) string { return r.ID },
 		Counted("project", func(r *model.Volume) []string { return []string{r.ProjectID} }),
 		// host adds up the GiB that local volumes take of it.
-		Summed("host", func(r *model.Volume) []string { return r.Hosts() }, func(r *model.Volume, _ string) Amounts {
-			if !r.In(model.EngineLocal) {
+		Summed("host", func(r *model.Volume) []string { return r.Hosts() }, func(r *model.Volume, host string) Amounts {
+			if !r.InAt(model.EngineLocal, host) {
 				return Amounts{}
 			}
 			return Amounts{r.SizeGiB}
@@ -186,6 +186,9 @@ var (
 		By("state", func(r *model.Volume) []string { return []string{r.Status.State} }),
 		By("type", func(r *model.Volume) []string {
 			if c := r.Change; c != nil && c.TypeID != "" && c.TypeID != r.TypeID {
+				return append(some(r.TypeID), c.TypeID)
+			}
+			if c := r.Relocation; c != nil && c.TypeID != "" && c.TypeID != r.TypeID {
 				return append(some(r.TypeID), c.TypeID)
 			}
 			return some(r.TypeID)

@@ -33,6 +33,12 @@ func (v *Volumes) Reset(tx *store.Tx, id model.ID, state, attach string) (*model
 			return fault.New(fault.Invalid, "Invalid input received: attach_status is 'attached' or 'detached'.")
 		}
 		if state != "" {
+			if x.Relocating() {
+				if x.Relocation.Stage == model.RelocateTurning {
+					return fault.New(fault.Conflict, "Invalid volume: Volume %s is being exchanged under its server at this moment. Try again.", id)
+				}
+				v.notRelocated(x, nil)
+			}
 			if x.Move != nil { // whoever copies it lets go
 				x.Move, x.Status.Migration = nil, MigrationFailed
 			}

@@ -93,7 +93,12 @@ func (v *Volumes) VolumeLeaving(tx *store.Tx, id, attachment model.ID) error {
 
 // VolumeReleased ends a server's use of a volume; absent is success. remove deletes the volume, where nobody else uses it.
 func (v *Volumes) VolumeReleased(tx *store.Tx, id, attachment model.ID, remove bool) error {
-	if err := v.attachment(tx, id, attachment, func(x *model.Volume, at int) { x.Attachments = slices.Delete(x.Attachments, at, at+1) }); err != nil {
+	if err := v.attachment(tx, id, attachment, func(x *model.Volume, at int) {
+		if x.Relocating() { // whoever could say that it got there is gone
+			v.notRelocated(x, &model.Fault{Code: 409, Message: "The server that had the volume has ended."})
+		}
+		x.Attachments = slices.Delete(x.Attachments, at, at+1)
+	}); err != nil {
 		return err
 	}
 	x, ok := store.Volumes.Get(tx, id)

@@ -303,7 +303,7 @@ func (v *Volumes) Delete(tx *store.Tx, sc Scope, id model.ID, cascade, force boo
 func removable(x *model.Volume) bool {
 	switch x.Status.State {
 	case Available, Errored, ErrorRestoring, ErrorExtending, ErrorDeleting:
-		return len(x.Attachments) == 0
+		return len(x.Attachments) == 0 && x.Relocation == nil
 	}
 	return false
 }

@@ -15,21 +15,19 @@ const (
 	MigrationFailed = "error"
 )
 
-// Migrate moves the bytes of a local volume that nobody uses to another host; of administrators. The host is named as Cinder does, "name@engine#pool", or by its name alone. Until
-// that host says that it has them, the volume is where it was.
+// Migrate moves the bytes of a local volume to another host, under the guest that has it where one has; of administrators. The host is named as Cinder does, "name@engine#pool", or by its
+// name alone. Until that host says that it has them, or the guest uses them there, the volume is where it was.
 //
-// Errors: fault.NotFound; fault.Invalid for another state, snapshots, another engine, or a host that is none, is down or has no room.
+// Errors: fault.NotFound; fault.Conflict for a server that does something else; fault.Invalid for another state, snapshots, another engine, or a host that is none, is down or has no room.
 func (v *Volumes) Migrate(tx *store.Tx, sc Scope, id model.ID, to string) (*model.Volume, error) {
 	return v.change(tx, sc, id, true, func(x *model.Volume) error {
 		name, rest, _ := strings.Cut(to, "@")
 		engine, _, _ := strings.Cut(rest, "#")
 		tx.Guard(sourceMark(id)) // nor is it being copied
 		switch {
-		case len(x.Attachments) > 0:
-			return fault.New(fault.Invalid, "Invalid volume: Volume %s is in use, and is not moved under a guest. Detach it first.", x.ID)
-		case x.Change != nil:
+		case x.Change != nil, x.Relocation != nil:
 			return leftover(x)
-		case x.Status.State != Available || x.Deleted || copying(tx, id):
+		case x.Status.State != Available && len(x.Attachments) == 0 || x.Deleted || copying(tx, id):
 			return fault.New(fault.Invalid, "Invalid volume: Volume %s status must be available and must not be migrating or being copied, but current status is: %s.", x.ID, x.Status.State)
 		case store.VolumeSnapshots.Count(tx, "volume", id) > 0:
 			return fault.New(fault.Invalid, "Invalid volume: Volume %s must not have snapshots to be migrated.", x.ID)
@@ -48,6 +46,11 @@ func (v *Volumes) Migrate(tx *store.Tx, sc Scope, id model.ID, to string) (*mode
 				return fault.New(fault.Invalid, "Invalid host: Host %s is not in the availability zone %s.", name, x.Zone)
 			case room.Free < x.SizeGiB:
 				return fault.New(fault.Invalid, "Invalid host: Host %s has not enough room.", name)
+			}
+			if len(x.Attachments) > 0 {
+				err := v.relocate(tx, x, x.Engine, "", []model.ID{room.Host.ID})
+				x.Status.State = Maintenance
+				return err
 			}
 			tx.Mark(store.HostGuard(room.Host.ID))
 			x.Move = &model.VolumeMove{Host: room.Host.ID}

@@ -54,7 +54,7 @@ func Rooms(r store.Reader, engine string) []Room {
 			room.Free -= store.Volumes.Sum(r, "host", h.ID).Amounts[0] + store.Servers.Sum(r, "host", h.ID).Amounts[2]
 		} else {
 			for x := range store.Volumes.List(r, "host", h.ID) {
-				if x.In(engine) {
+				if x.InAt(engine, h.ID) {
 					room.Free -= x.SizeGiB
 				}
 			}

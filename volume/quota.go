@@ -115,6 +115,10 @@ func Usage(r store.Reader, project model.ID) map[string]int {
 			out[QuotaVolumes+"_"+names[c.TypeID]]++
 			out[QuotaGigabytes+"_"+names[c.TypeID]] += x.SizeGiB
 		}
+		if c := x.Relocation; c != nil && c.TypeID != x.TypeID && names[c.TypeID] != "" {
+			out[QuotaVolumes+"_"+names[c.TypeID]]++
+			out[QuotaGigabytes+"_"+names[c.TypeID]] += x.SizeGiB
+		}
 	}
 	for s := range store.VolumeSnapshots.List(r, "project", project) {
 		add(QuotaSnapshots, 1, types[s.VolumeID])

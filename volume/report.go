@@ -43,6 +43,12 @@ func (v *Volumes) report(tx *store.Tx, host model.ID, r *model.VolumeReport) err
 	if ok && old.Move != nil && old.Move.Host == host {
 		return v.arrived(tx, old, r)
 	}
+	if ok && old.Relocation != nil && old.Relocation.Host == host {
+		if err := v.placed(tx, old, r); err != nil || old.Host != host {
+			return err
+		}
+		old, _ = store.Volumes.Get(tx, r.VolumeID)
+	}
 	if !ok || old.Host != host || r.Generation < old.Status.Generation || r.Generation > old.Generation {
 		return nil
 	}

@@ -9,9 +9,9 @@ import (
 )
 
 // Retype gives a volume another type. Where that is of another engine, and move says that the volume may go there, its host copies it: it keeps its type and is where it was until
-// the copy is there, and Status.Migration tells how that goes.
+// the copy is there, or, where a guest has it, until that uses the copy; and Status.Migration tells how that goes.
 //
-// Errors: fault.NotFound; fault.Invalid for another state, the same type, one of another engine without move, or a volume that cannot go there; fault.OverQuota.
+// Errors: fault.NotFound; fault.Conflict for a server that does something else; fault.Invalid for another state, the same type, one of another engine without move, or a volume that cannot go there; fault.OverQuota.
 func (v *Volumes) Retype(tx *store.Tx, sc Scope, id model.ID, name string, move bool) (*model.Volume, error) {
 	old, err := Get(tx, sc, id)
 	if err != nil {
@@ -30,6 +30,8 @@ func (v *Volumes) Retype(tx *store.Tx, sc Scope, id model.ID, name string, move 
 			return fault.New(fault.Invalid, "Invalid input received: Retype not needed; volume already of type %s.", t.Name)
 		case engine != x.Engine && !move:
 			return fault.New(fault.Invalid, "Invalid input received: Retype requires migration but is not allowed: the type is of the engine %s, the volume of %s.", engine, x.Engine)
+		case engine != x.Engine && x.Relocation != nil:
+			return leftover(x)
 		case MultiAttach(t) != x.MultiAttach && x.Status.State == InUse:
 			return fault.New(fault.Invalid, "Invalid input received: Invalid volume_type passed: a volume that is in use cannot change whether it is multiattach.")
 		}
@@ -49,22 +51,21 @@ func (v *Volumes) Retype(tx *store.Tx, sc Scope, id model.ID, name string, move 
 func (v *Volumes) toEngine(tx *store.Tx, x *model.Volume, engine string, typeID model.ID) error {
 	tx.Guard(sourceMark(x.ID)) // nor is it being copied
 	switch {
-	case len(x.Attachments) > 0:
-		return fault.New(fault.Invalid, "Invalid volume: Volume %s is in use, and is not moved under a guest. Detach it first.", x.ID)
-	case x.Change != nil:
+	case x.Change != nil, x.Relocation != nil:
 		return leftover(x)
 	case copying(tx, x.ID):
 		return fault.New(fault.Invalid, "Invalid volume: Volume %s is being copied to another.", x.ID)
 	case store.VolumeSnapshots.Count(tx, "volume", x.ID) > 0:
 		return fault.New(fault.Invalid, "Invalid volume: Volume must not have snapshots.")
 	}
+	under := len(x.Attachments) > 0 // a guest, which reaches what its host does
 	reaches := map[model.ID]bool{}
 	for _, r := range Rooms(tx, x.Engine) {
 		reaches[r.Host.ID] = r.Host.ID == x.Host || x.Engine != model.EngineLocal
 	}
 	var near []Room
 	for _, r := range Rooms(tx, engine) {
-		if reaches[r.Host.ID] {
+		if reaches[r.Host.ID] || under {
 			near = append(near, r)
 		}
 	}
@@ -80,6 +81,17 @@ func (v *Volumes) toEngine(tx *store.Tx, x *model.Volume, engine string, typeID 
 			best = r
 		}
 	}
+	if under {
+		at := []model.ID{best.Host.ID}
+		for i := range near {
+			if r := &near[i]; r.Up && r.Host.Zone == x.Zone && r.Free >= x.SizeGiB {
+				at = append(at, r.Host.ID)
+			}
+		}
+		err := v.relocate(tx, x, engine, typeID, at)
+		x.Status.State = Retyping
+		return err
+	}
 	tx.Mark(store.HostGuard(best.Host.ID))
 	x.Host, x.Change = best.Host.ID, &model.EngineChange{Engine: engine, TypeID: typeID}
 	x.Status.State, x.Status.Migration, x.Status.Fault = Retyping, Migrating, nil
@@ -88,7 +100,16 @@ func (v *Volumes) toEngine(tx *store.Tx, x *model.Volume, engine string, typeID 
 
 // leftover refuses what has to wait until an engine is rid of the volume.
 func leftover(x *model.Volume) error {
-	return fault.New(fault.Invalid, "Invalid volume: Volume %s must not be migrating: its host still clears what is left of it in the engine %s. Try again.", x.ID, x.Change.Engine)
+	if x.Relocating() {
+		return fault.New(fault.Invalid, "Invalid volume: Volume %s must not be migrating.", x.ID)
+	}
+	engine := ""
+	if x.Change != nil {
+		engine = x.Change.Engine
+	} else if x.Relocation != nil {
+		engine = x.Relocation.Engine
+	}
+	return fault.New(fault.Invalid, "Invalid volume: Volume %s must not be migrating: a host still clears what is left of it in the engine %s. Try again.", x.ID, engine)
 }
 
 // changeReported brings in how far a volume's host is with its way to another engine, at the newest generation.

@@ -135,6 +135,10 @@ func (v *Volumes) change(tx *store.Tx, sc Scope, id model.ID, spec bool, f func(
 func copyOf(v *model.Volume) *model.Volume {
 	n := *v
 	n.Attachments, n.Uploads = slices.Clone(v.Attachments), slices.Clone(v.Uploads)
+	if v.Relocation != nil {
+		r := *v.Relocation
+		n.Relocation = &r
+	}
 	return &n
 }
 

@@ -28,7 +28,7 @@ func OpenRelay(run string) (Relay, error) {
 }
 
 // Open implements block.Relay.
-func (r Relay) Open(ctx context.Context, id, socket string, wait int) (block.Access, error) {
+func (r Relay) Open(ctx context.Context, id, export, socket string, wait int) (block.Access, error) {
 	if err := block.Check(id); err != nil {
 		return block.Access{}, err
 	}
@@ -40,7 +40,7 @@ func (r Relay) Open(ctx context.Context, id, socket string, wait int) (block.Acc
 	d, err := r.e.daemon(ctx, id)
 	if err == nil && d == nil {
 		var far []byte
-		far, err = json.Marshal(map[string]any{"driver": "nbd", "node-name": node, "export": id, "reconnect-delay": wait,
+		far, err = json.Marshal(map[string]any{"driver": "nbd", "node-name": node, "export": export, "reconnect-delay": wait,
 			"server": map[string]any{"type": "unix", "path": socket}})
 		if err == nil {
 			d, err = daemonOf(ctx, r.e.cfg.Run, id, string(far))
@@ -54,11 +54,11 @@ func (r Relay) Open(ctx context.Context, id, socket string, wait int) (block.Acc
 }
 
 // Renew implements block.Relay.
-func (r Relay) Renew(ctx context.Context, id, socket string, wait int) (block.Access, error) {
+func (r Relay) Renew(ctx context.Context, id, export, socket string, wait int) (block.Access, error) {
 	if err := r.Close(ctx, id); err != nil {
 		return block.Access{}, err
 	}
-	return r.Open(ctx, id, socket, wait)
+	return r.Open(ctx, id, export, socket, wait)
 }
 
 // Close implements block.Relay.
