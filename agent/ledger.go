@@ -82,8 +82,8 @@ type progress struct {
 	Sizes     map[model.ID]int `json:"sizes,omitempty"`
 	Reopening bool             `json:"reopening,omitempty"`
 	// Elsewhere is what became of volumes that are to go elsewhere under the guest. The map is replaced, never changed.
-	Elsewhere map[model.ID]away `json:"elsewhere,omitempty"`
-	Saved     []model.UploadReport   `json:"saved,omitempty"` // images of its disk, made or begun
+	Elsewhere map[model.ID]away    `json:"elsewhere,omitempty"`
+	Saved     []model.UploadReport `json:"saved,omitempty"` // images of its disk, made or begun
 	// Frozen tells that its file systems may stand still for a copy.
 	Frozen  bool           `json:"frozen,omitempty"`
 	BootID  string         `json:"boot_id,omitempty"` // the host's, when it was started
