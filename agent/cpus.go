@@ -13,7 +13,7 @@ import (
 	"yakumo/model"
 )
 
-// cpus divides the host's CPUs: those of Config.Dedicated are for guests that have CPUs for themselves, the others are for all
+// cpus divides the host's CPUs and huge pages: those of Config.Dedicated are for guests that have CPUs for themselves, the others are for all
 // others. Which CPU is whose stands in the guests' progress, on disk before a guest has it; what is free is found from there each time.
 type cpus struct {
 	a *Agent
@@ -22,6 +22,7 @@ type cpus struct {
 	kept   []model.HostCPU // for guests that have CPUs for themselves
 	shared []int           // the numbers of the others
 	nodes  int             // NUMA nodes of the host; 0: the hypervisor has not told yet
+	pools  []model.HugePages
 }
 
 // ownCPUs are CPUs of the host that a guest has for itself.
@@ -57,17 +58,17 @@ func processorsOf(row *model.HostServer) model.Processors {
 }
 
 // learn keeps what the hypervisor said of the host's CPUs.
-func (c *cpus) learn(host []hypervisor.CPU) {
+func (c *cpus) learn(host hypervisor.Capacity) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.divide(host)
 }
 
 // divide parts the host's CPUs. What is to be kept and is not there counts for nothing. The caller holds mu.
-func (c *cpus) divide(host []hypervisor.CPU) {
+func (c *cpus) divide(host hypervisor.Capacity) {
 	nodes := map[int]bool{}
 	c.kept, c.shared = nil, nil
-	for _, x := range host {
+	for _, x := range host.CPUs {
 		nodes[x.Node] = true
 		if slices.Contains(c.a.cfg.Dedicated, x.ID) {
 			c.kept = append(c.kept, model.HostCPU(x))
@@ -75,29 +76,32 @@ func (c *cpus) divide(host []hypervisor.CPU) {
 			c.shared = append(c.shared, x.ID)
 		}
 	}
-	c.nodes = len(nodes)
+	c.nodes, c.pools = len(nodes), nil
+	for _, p := range host.HugePages {
+		c.pools = append(c.pools, model.HugePages(p))
+	}
 }
 
-// known sees to it that the host's CPUs are divided, where any are to be kept. The caller holds mu.
-func (c *cpus) known(ctx context.Context) error {
-	if len(c.a.cfg.Dedicated) == 0 || c.nodes > 0 {
+// known sees to it that the host's CPUs are divided, where any are to be kept, or its pages asked for. The caller holds mu.
+func (c *cpus) known(ctx context.Context, pages bool) error {
+	if len(c.a.cfg.Dedicated) == 0 && !pages || c.nodes > 0 {
 		return nil
 	}
 	all, err := c.a.cfg.Hypervisor.Capacity(ctx)
 	if err != nil {
 		return fmt.Errorf("learn the host's CPUs: %w", err)
 	}
-	if c.divide(all.CPUs); c.nodes == 0 {
+	if c.divide(all); c.nodes == 0 && len(c.a.cfg.Dedicated) > 0 {
 		return fault.New(fault.Unavailable, "The hypervisor does not tell which CPUs the host has.")
 	}
 	return nil
 }
 
-// of gives the CPUs that a guest with this progress runs on.
-func (c *cpus) of(ctx context.Context, row *model.HostServer, own *ownCPUs) (hypervisor.HostCPUs, error) {
-	want := processorsOf(row)
+// of gives the CPUs that a guest with this progress runs on, and the nodes that its memory is in.
+func (c *cpus) of(ctx context.Context, row *model.HostServer, p *progress) (hypervisor.HostCPUs, error) {
+	want, own := processorsOf(row), p.CPUs
 	c.mu.Lock()
-	err := c.known(ctx)
+	err := c.known(ctx, false)
 	shared := c.shared
 	c.mu.Unlock()
 	if err != nil {
@@ -107,10 +111,16 @@ func (c *cpus) of(ctx context.Context, row *model.HostServer, own *ownCPUs) (hyp
 		shared = nil // on any
 	}
 	h := hypervisor.HostCPUs{Shared: shared}
+	if own != nil && len(own.Pins) > 0 {
+		h.Nodes = own.Nodes
+	}
+	if p.Memory != nil && len(p.Memory.Nodes) > 0 {
+		h.Nodes, h.Bound = p.Memory.Nodes, true
+	}
 	if own == nil || len(own.Pins) == 0 {
 		return h, nil
 	}
-	h.Pins, h.Nodes = own.Pins, own.Nodes
+	h.Pins = own.Pins
 	switch pins := slices.Sorted(maps.Values(own.Pins)); {
 	case len(own.Emulator) > 0:
 		h.Emulator = own.Emulator
@@ -124,22 +134,38 @@ func (c *cpus) of(ctx context.Context, row *model.HostServer, own *ownCPUs) (hyp
 	return h, nil
 }
 
-// assign sees to it that a guest that is not on has the CPUs for itself that it asks for, and keeps which. Those that it has it keeps.
+// assign sees to it that a guest that is not on has the CPUs for itself and the huge pages that it asks for, and keeps which. Those that it has it keeps.
 func (c *cpus) assign(ctx context.Context, row *model.HostServer, p *progress) error {
-	want := processorsOf(row)
-	if len(want.Dedicated) == 0 && p.CPUs == nil {
+	want, paging := processorsOf(row), pagingOf(row)
+	_, can := c.a.cfg.Hypervisor.(hypervisor.Pinner)
+	if !can {
+		paging = model.Paging{}
+	}
+	if len(want.Dedicated) == 0 && p.CPUs == nil && paging.KiB == 0 && p.Memory == nil {
 		return nil
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	own, memory := p.CPUs, p.Memory
 	if len(want.Dedicated) == 0 { // it was rebuilt, or resized
-		p.CPUs = nil
-		return c.a.keep(row.ID, p)
+		own = nil
 	}
-	if err := c.known(ctx); err != nil || p.CPUs.serves(want, c.kept) {
+	if paging.KiB == 0 {
+		memory = nil
+	}
+	if err := c.known(ctx, paging.KiB > 0); err != nil {
 		return err
 	}
-	if _, ok := c.a.cfg.Hypervisor.(hypervisor.Pinner); !ok {
+	seat := len(want.Dedicated) > 0 && !own.serves(want, c.kept)
+	pages := paging.KiB > 0 && !memory.serves(paging, c.pools)
+	if !seat && !pages {
+		if own == p.CPUs && memory == p.Memory {
+			return nil
+		}
+		p.CPUs, p.Memory = own, memory
+		return c.a.keep(row.ID, p)
+	}
+	if !can {
 		return fault.New(fault.Invalid, "The hypervisor cannot give a guest CPUs for itself.")
 	}
 	taken, leaving, err := c.taken(ctx, row.ID)
@@ -152,24 +178,41 @@ func (c *cpus) assign(ctx context.Context, row *model.HostServer, p *progress) e
 	}
 	cores := model.NewCores(c.kept)
 	cores.Take(slices.Collect(maps.Keys(taken))...)
-	own, ok := cores.Choose(&want, cells, c.nodes)
-	if !ok {
-		maps.DeleteFunc(taken, func(id int, _ bool) bool { return leaving[id] })
-		soon := model.NewCores(c.kept)
-		if soon.Take(slices.Collect(maps.Keys(taken))...); soon.Free().Fits(&want) {
-			return fmt.Errorf("CPUs of guests that are about to be gone from here: %w", errWaiting)
+	if pages {
+		if memory, err = c.choosePages(ctx, row, paging, cores, cells); err != nil {
+			return err
 		}
-		free := cores.Free()
-		return fault.New(fault.Conflict, "The server asks for %d CPUs for itself%s, and %d of the %d that the host keeps for such are free, %d of them with a sibling, and %d whole cores.",
-			want.Own(), threadsAsked(want.Threads), free.CPUs, len(c.kept), free.Paired, free.Whole)
 	}
-	p.CPUs = &ownCPUs{Pins: own.Pins, Emulator: own.Emulator, Idle: own.Idle, Threads: want.Threads, Nodes: own.Nodes}
+	if seat {
+		var at []int
+		if memory != nil {
+			at = memory.Nodes
+		}
+		chosen, ok := cores.Choose(&want, cells, c.nodes, at)
+		if !ok {
+			return c.noSeat(want, cores, taken, leaving)
+		}
+		own = &ownCPUs{Pins: chosen.Pins, Emulator: chosen.Emulator, Idle: chosen.Idle, Threads: want.Threads, Nodes: chosen.Nodes}
+	}
+	p.CPUs, p.Memory = own, memory
 	if err := c.a.keep(row.ID, p); err != nil {
 		return err
 	}
-	c.a.log.Info("a guest has CPUs for itself", "server", row.ID, "cpus", p.CPUs.list(), "request_id", row.RequestID)
+	c.a.log.Info("a guest has CPUs or huge pages for itself", "server", row.ID, "cpus", own.list(), "pages", memory.list(), "request_id", row.RequestID)
 	c.a.link.FactsChanged()
 	return nil
+}
+
+// noSeat says why a guest cannot have CPUs for itself: errWaiting where guests are about to leave some.
+func (c *cpus) noSeat(want model.Processors, cores *model.Cores, taken, leaving map[int]bool) error {
+	maps.DeleteFunc(taken, func(id int, _ bool) bool { return leaving[id] })
+	soon := model.NewCores(c.kept)
+	if soon.Take(slices.Collect(maps.Keys(taken))...); soon.Free().Fits(&want) {
+		return fmt.Errorf("CPUs of guests that are about to be gone from here: %w", errWaiting)
+	}
+	free := cores.Free()
+	return fault.New(fault.Conflict, "The server asks for %d CPUs for itself%s, and %d of the %d that the host keeps for such are free, %d of them with a sibling, and %d whole cores.",
+		want.Own(), threadsAsked(want.Threads), free.CPUs, len(c.kept), free.Paired, free.Whole)
 }
 
 // threadsAsked says what a policy of threads is.
@@ -263,31 +306,41 @@ func (c *cpus) alone(own *ownCPUs, threads string) {
 
 // adopt is for a guest that is here while its progress was lost: what it has, it has.
 func (c *cpus) adopt(ctx context.Context, row *model.HostServer, p *progress, power hypervisor.Power) error {
-	if power == hypervisor.Absent || !c.unknown(row.ID, p) {
+	lost := p.Memory == nil && pagingOf(row).KiB > 0
+	if power == hypervisor.Absent || !lost && !c.unknown(row.ID, p) {
 		return nil
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	own, err := c.seen(ctx, row.ID)
-	if err != nil {
-		return err
+	if c.unknown(row.ID, p) {
+		own, err := c.seen(ctx, row.ID)
+		if err != nil {
+			return err
+		}
+		p.CPUs = own
 	}
-	p.CPUs = own
+	if lost {
+		own, err := c.pagesSeen(ctx, row)
+		if err != nil || own == nil && p.CPUs == nil {
+			return err
+		}
+		p.Memory = own
+	}
 	return c.a.keep(row.ID, p)
 }
 
 // cellsOf gives the virtual processors of each of the guest's NUMA cells that are to have CPUs for themselves.
 func cellsOf(row *model.HostServer, want model.Processors) ([][]int, error) {
-	t, err := hypervisor.Guest{ID: row.ID, VCPUs: row.VCPUs, MemoryMiB: row.MemoryMiB, Specs: specsOf(row)}.Tuning()
-	if err != nil {
-		return nil, err
-	}
-	if len(t.Cells) == 0 {
+	list, wrong := model.CellsOf(row.VCPUs, row.MemoryMiB, row.ExtraSpecs, row.Image.Hardware)
+	switch {
+	case wrong != "":
+		return nil, fault.New(fault.Invalid, "%s", wrong)
+	case len(list) == 0:
 		return [][]int{want.Dedicated}, nil
 	}
 	var cells [][]int
-	for _, cell := range t.Cells {
-		cells = append(cells, slices.DeleteFunc(slices.Clone(cell.CPUs), func(v int) bool { return !slices.Contains(want.Dedicated, v) }))
+	for _, cell := range list {
+		cells = append(cells, slices.DeleteFunc(cell.CPUs, func(v int) bool { return !slices.Contains(want.Dedicated, v) }))
 	}
 	return cells, nil
 }
@@ -299,11 +352,11 @@ func (c *cpus) told() []model.HostCPU {
 	return slices.Clone(c.kept)
 }
 
-// given says what each guest has of them, as the host's facts.
+// given says what each guest has of them and of huge pages, as the host's facts.
 func (c *cpus) given() (out []model.HostGiven) {
 	for id, p := range c.a.ledger.allProgress() {
-		if p.CPUs != nil && !p.Unwired {
-			out = append(out, model.HostGiven{ServerID: id, CPUs: p.CPUs.list()})
+		if cpus, pages := p.CPUs.list(), p.Memory.list(); len(cpus)+len(pages) > 0 && !p.Unwired {
+			out = append(out, model.HostGiven{ServerID: id, CPUs: cpus, Pages: pages})
 		}
 	}
 	slices.SortFunc(out, func(a, b model.HostGiven) int { return strings.Compare(a.ServerID, b.ServerID) })

@@ -47,7 +47,7 @@ func (a *Agent) collectFacts(ctx context.Context) (model.Host, error) {
 	defer cancel()
 	c, err := a.cfg.Hypervisor.Capacity(cctx)
 	if err == nil {
-		a.cpus.learn(c.CPUs)
+		a.cpus.learn(c)
 		h.Capacity = capacityOf(c)
 		h.Capacity.Dedicated = a.cpus.told()
 		if old, ok := a.ledger.lastCapacity(); !ok || !reflect.DeepEqual(old, h.Capacity) {
@@ -80,8 +80,8 @@ func (a *Agent) collectFacts(ctx context.Context) (model.Host, error) {
 
 func capacityOf(c hypervisor.Capacity) model.HostCapacity {
 	var pages []model.HugePages
-	for _, kib := range slices.Sorted(maps.Keys(c.HugePages)) {
-		pages = append(pages, model.HugePages{KiB: kib, Count: c.HugePages[kib]})
+	for _, p := range c.HugePages {
+		pages = append(pages, model.HugePages(p))
 	}
 	return model.HostCapacity{
 		HugePages: pages, UEFI: c.UEFI, SecureBoot: c.SecureBoot,

@@ -32,7 +32,7 @@ func (a *Agent) guest(ctx context.Context, row *model.HostServer) (hypervisor.Gu
 		g.NVRAM = filepath.Join(dir, nvramFile)
 	}
 	var err error
-	if g.CPUs, err = a.cpus.of(ctx, row, p.CPUs); err != nil {
+	if g.CPUs, err = a.cpus.of(ctx, row, &p); err != nil {
 		return g, err
 	}
 	if ownRoot(row) {

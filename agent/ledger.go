@@ -102,6 +102,8 @@ type progress struct {
 
 	// CPUs are those of the host that the guest has for itself, chosen before it is started; nil: none. cpus alone changes it.
 	CPUs *ownCPUs `json:"cpus,omitempty"`
+	// Memory are the huge pages that the guest has, in the same way.
+	Memory *ownPages `json:"memory,omitempty"`
 
 	// Sealed is the password that the guest handed in, SealedClears the row's when it did: once that has grown it counts no more.
 	Sealed       string `json:"sealed,omitempty"`

@@ -1,6 +1,7 @@
 package compute_test
 
 import (
+	"maps"
 	"strings"
 	"testing"
 	"time"
@@ -138,6 +139,33 @@ func TestThreadsAreCounted(t *testing.T) {
 	w.phase(create(2, "prefer").ID, model.PhaseReady)
 }
 
+// TestPagesAreCountedByNode: huge pages are promised where a node of the host has as many for each cell, and not where all of them together have.
+func TestPagesAreCountedByNode(t *testing.T) {
+	w := newWorld(t)
+	w.host("h", nil, func(h *model.Host) {
+		h.Capacity.HugePages = []model.HugePages{{KiB: 2048, Count: 60}, {KiB: 2048, Count: 70, Node: 1}}
+	})
+	w.run("1")
+	create := func(mib int, specs map[string]string) *model.Server {
+		f := w.flavor
+		f.VCPUs, f.MemoryMiB, f.ExtraSpecs = 2, mib, map[string]string{"hw:mem_page_size": "large"}
+		maps.Copy(f.ExtraSpecs, specs)
+		return w.create(func(n *compute.NewServer) { n.Flavor = &f })
+	}
+	refused := func(s *model.Server, want string) {
+		t.Helper()
+		if s = w.phase(s.ID, model.PhaseError); !strings.Contains(s.Status.Fault.Details, want) {
+			t.Errorf("it is refused with %+v, want %q", s.Status.Fault, want)
+		}
+	}
+	refused(create(160, nil), "huge_pages: wants 160 MiB in pages of 2048 KiB, each in one NUMA node; free are 120 MiB in node 0, 140 MiB in node 1")
+	w.phase(create(160, map[string]string{"hw:numa_nodes": "2"}).ID, model.PhaseReady)
+	refused(create(80, nil), "wants 80 MiB in pages of 2048 KiB, each in one NUMA node; free are 40 MiB in node 0, 60 MiB in node 1")
+	w.phase(create(60, nil).ID, model.PhaseReady)
+	refused(create(60, nil), "wants 60 MiB in pages of 2048 KiB; 220 of 260 MiB in such pages promised")
+	w.phase(create(40, nil).ID, model.PhaseReady)
+}
+
 // TestCPUsThatCannotBe: what flavor and image cannot have together is refused before anything begins, in Nova's words.
 func TestCPUsThatCannotBe(t *testing.T) {
 	w := newWorld(t)
@@ -164,6 +192,11 @@ func TestCPUsThatCannotBe(t *testing.T) {
 	g := f
 	g.ID, g.ExtraSpecs = "3", map[string]string{"hw:cpu_policy": "mixed"}
 	says(try(&g, image), "Must specify either 'hw:cpu_dedicated_mask'")
+	g.ExtraSpecs = map[string]string{"hw:numa_nodes": "64"}
+	says(try(&g, image), "cannot be evenly distributed across instance NUMA nodes")
+	g.ExtraSpecs = map[string]string{"hw:mem_page_size": "3MB"}
+	says(try(&g, image), "Invalid memory page size '3MB'")
+	g.ExtraSpecs = map[string]string{"hw:cpu_policy": "mixed"}
 	if n := store.Servers.Count(w.s.Snapshot(), "project", project); n != 0 {
 		t.Errorf("%d servers were made", n)
 	}

@@ -130,9 +130,15 @@ func fits(f *model.Flavor, img *model.Image) error {
 	return nil
 }
 
-// possessed refuses what a flavor and an image ask of the host's CPUs and cannot have together.
+// possessed refuses what a flavor and an image ask of the host's CPUs and memory and cannot have together.
 func possessed(f *model.Flavor, hardware map[string]string) error {
 	if _, wrong := model.ProcessorsOf(f.VCPUs, f.ExtraSpecs, hardware); wrong != "" {
+		return fault.New(fault.Invalid, "%s", wrong)
+	}
+	if _, wrong := model.CellsOf(f.VCPUs, f.MemoryMiB, f.ExtraSpecs, hardware); wrong != "" {
+		return fault.New(fault.Invalid, "%s", wrong)
+	}
+	if wrong := model.BadPages(f.ExtraSpecs, hardware); wrong != "" {
 		return fault.New(fault.Invalid, "%s", wrong)
 	}
 	return nil

@@ -10,7 +10,7 @@ import (
 // Servers that hints name and that the project does not own count as none.
 func wishOf(r store.Reader, s *model.Server) placement.Wish {
 	w := placement.Wish{Project: s.ProjectID, Specs: s.Flavor.ExtraSpecs, Hardware: s.Image.Hardware}
-	w.Processors = processors(s)
+	w.Processors, w.Memory = processors(s), pagingOf(s, &s.Flavor)
 	if s.Container {
 		w.Hypervisor = placement.Containers
 	} else if img, ok := store.Images.Get(r, s.ImageID); ok {
@@ -58,16 +58,20 @@ func processorsOf(s *model.Server, f *model.Flavor) model.Processors {
 	return p
 }
 
-// seats gives the CPUs that a host keeps for single servers, with who has which.
+func pagingOf(s *model.Server, f *model.Flavor) model.Paging {
+	return model.PagingOf(f.VCPUs, f.MemoryMiB, f.ExtraSpecs, s.Image.Hardware)
+}
+
+// seats gives the CPUs that a host keeps for single servers and its huge pages, with who has which.
 func seats(r store.Reader, h *model.Host) placement.Seats {
-	return placement.Seats{Kept: h.Capacity.Dedicated, Given: h.Capacity.Given, Servers: func() (out []placement.Seated) {
+	return placement.Seats{Kept: h.Capacity.Dedicated, Pages: h.Capacity.HugePages, Given: h.Capacity.Given, Servers: func() (out []placement.Seated) {
 		for s := range store.Servers.List(r, "host", h.ID) {
 			f := &s.Flavor
 			if s.Move != nil {
 				f = s.Move.On(h.ID, f)
 			}
-			if p := processorsOf(s, f); len(p.Dedicated) > 0 {
-				out = append(out, placement.Seated{ID: s.ID, Wish: p})
+			if p, m := processorsOf(s, f), pagingOf(s, f); len(p.Dedicated) > 0 || m.KiB > 0 {
+				out = append(out, placement.Seated{ID: s.ID, Wish: p, Memory: m})
 			}
 		}
 		return out

@@ -14,6 +14,9 @@ type CPU struct {
 	Siblings []int // the threads of its core, it among them, sorted
 }
 
+// HugePages are pages of one size, in KiB, in a NUMA node of a host.
+type HugePages struct{ KiB, Count, Node int }
+
 // HostCPUs say on which of its host's CPUs a guest runs. The zero value: on any.
 type HostCPUs struct {
 	// Pins are the CPUs that the guest has for itself, by virtual processor; one that is not in it runs on Shared.
@@ -23,6 +26,8 @@ type HostCPUs struct {
 	Emulator []int
 	// Nodes are the host's NUMA nodes that its memory is best in: one for all of it, or one for each of its Cells; nil: none is better.
 	Nodes []int
+	// Bound: the memory may be in no other nodes.
+	Bound bool
 }
 
 // Pinner is a Driver that can let guests have CPUs of the host for themselves.

@@ -174,7 +174,7 @@ type Capacity struct {
 	Cells, Sockets, Cores, Threads int
 
 	CPUs      []CPU       // in the order of their numbers; nil: not known
-	HugePages map[int]int // pages that are not the ordinary ones, by their size in KiB
+	HugePages []HugePages // that are not the ordinary ones, in the order of their sizes and nodes
 
 	UEFI       bool // guests can have a UEFI firmware
 	SecureBoot bool // that firmware can be one that starts what is signed only

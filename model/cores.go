@@ -96,24 +96,36 @@ func (c *Cores) only(free []HostCPU, threads string) []HostCPU {
 	})
 }
 
+// In gives how many CPUs of a NUMA node are free.
+func (c *Cores) In(node int) (n int) {
+	for _, x := range c.free() {
+		n += truth(x.Node == node)
+	}
+	return n
+}
+
 // Choose picks a free CPU for each virtual processor of the cells (those of p.Dedicated, divided), by p's policy of threads, and one more where p
 // isolates its emulator. Each cell has its CPUs in one NUMA node where one has enough, and cells of one server in nodes of their own where they can;
 // threads of one core go together, and cores that are in use already are taken before whole ones for what is left over. Not ok: Free().Fits(p) is false,
 // and only then. It takes nothing.
 //
-// nodes is how many NUMA nodes the host has: with one, nothing is said of nodes.
-func (c *Cores) Choose(p *Processors, cells [][]int, nodes int) (own Seat, ok bool) {
+// nodes is how many NUMA nodes the host has: with one, nothing is said of nodes. at are those that the cells' memory is in; nil: in any.
+func (c *Cores) Choose(p *Processors, cells [][]int, nodes int, at []int) (own Seat, ok bool) {
 	all := c.free()
 	left := c.only(all, p.Threads)
 	own.Pins = map[int]int{}
 	var used []int // nodes of cells before
-	for _, cell := range cells {
+	for i, cell := range cells {
 		if len(cell) > len(left) {
 			return Seat{}, false
 		}
+		near := -1
+		if i < len(at) {
+			near = at[i]
+		}
 		var got []HostCPU
 		for len(got) < len(cell) {
-			node := nodeFor(left, len(cell)-len(got), used)
+			node := nodeFor(left, len(cell)-len(got), near, used)
 			more := fill(left, node, len(cell)-len(got))
 			got = append(got, more...)
 			left = without(left, more)
@@ -159,9 +171,9 @@ func without(list, taken []HostCPU) []HostCPU {
 	})
 }
 
-// nodeFor gives the node that n CPUs are best taken of: one that has as many, rather one that is not used yet, then the one with the fewest free;
+// nodeFor gives the node that n CPUs are best taken of: one that has as many, rather this one (near), then one that is not used yet, then the one with the fewest free;
 // else the one with the most. The caller sees to it that any CPU is left.
-func nodeFor(left []HostCPU, n int, used []int) int {
+func nodeFor(left []HostCPU, n, near int, used []int) int {
 	count := map[int]int{}
 	for _, c := range left {
 		count[c.Node]++
@@ -172,7 +184,7 @@ func nodeFor(left []HostCPU, n int, used []int) int {
 		} else if !fa {
 			return cmp.Or(cmp.Compare(count[b], count[a]), cmp.Compare(a, b))
 		}
-		return cmp.Or(cmp.Compare(truth(slices.Contains(used, a)), truth(slices.Contains(used, b))), cmp.Compare(count[a], count[b]), cmp.Compare(a, b))
+		return cmp.Or(cmp.Compare(truth(b == near), truth(a == near)), cmp.Compare(truth(slices.Contains(used, a)), truth(slices.Contains(used, b))), cmp.Compare(count[a], count[b]), cmp.Compare(a, b))
 	}
 	best := left[0].Node
 	for node := range count {

@@ -54,7 +54,7 @@ func TestChoose(t *testing.T) {
 			}
 			cells = append(cells, cell)
 		}
-		own, ok := cores.Choose(&p, cells, nodes)
+		own, ok := cores.Choose(&p, cells, nodes, nil)
 		if fits := cores.Free().Fits(&p); ok != fits {
 			rt.Fatalf("%+v of %+v: chosen is %v, and it fits is %v", p, cores.Free(), ok, fits)
 		}
@@ -134,7 +134,7 @@ func TestChoose(t *testing.T) {
 			}
 		}
 		p := model.Processors{Threads: c.threads, Emulator: c.emulator, Dedicated: slices.Concat(c.cells...)}
-		own, ok := cores.Choose(&p, c.cells, 2)
+		own, ok := cores.Choose(&p, c.cells, 2, nil)
 		got, err := json.Marshal(own)
 		if err != nil || ok != (c.want != "") || ok && string(got) != c.want {
 			t.Errorf("%s of %v for %v: %s, %v, want %s", c.threads, c.free, c.cells, got, ok, c.want)

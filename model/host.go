@@ -100,19 +100,21 @@ type HostCapacity struct {
 	Accelerator       string   `json:"accelerator"`           // kvm or tcg
 	UEFI              bool     `json:"uefi,omitempty"`        // guests can have a UEFI firmware
 	SecureBoot        bool     `json:"secure_boot,omitempty"` // which starts what is signed only
-	// HugePages are the host's pools of pages larger than the ordinary ones, in the order of their sizes.
+	// HugePages are the host's pools of pages larger than the ordinary ones, in the order of their sizes and nodes.
 	HugePages []HugePages `json:"huge_pages,omitempty"`
 	// Dedicated are the CPUs that are kept for guests that have CPUs for themselves, in the order of their numbers; all
 	// others are shared. None: no such guest runs here, and the others run on any.
 	Dedicated []HostCPU `json:"dedicated,omitempty"`
-	// Given is what single servers have of these, in the order of the servers' ids.
+	// Given is what single servers have of these CPUs and pages, in the order of the servers' ids.
 	Given []HostGiven `json:"given,omitempty"`
 }
 
 // HostGiven is what a server has of a host for itself, as the host has chosen.
 type HostGiven struct {
 	ServerID ID    `json:"server_id"`
-	CPUs     []int `json:"cpus"` // sorted; also those that have to be idle for it
+	CPUs     []int `json:"cpus,omitempty"` // sorted; also those that have to be idle for it
+	// Pages are those of each of its cells, whether it runs or not.
+	Pages []HugePages `json:"pages,omitempty"`
 }
 
 // HostCPU is a CPU of a host: a thread of a core.
@@ -125,20 +127,21 @@ type HostCPU struct {
 // SharedCPUs gives how many CPUs are left for guests that share them.
 func (c *HostCapacity) SharedCPUs() int { return max(0, c.VCPUs-len(c.Dedicated)) }
 
-// HugePages are a pool of pages of one size, in KiB.
+// HugePages are pages of one size, in KiB, in a NUMA node.
 type HugePages struct {
 	KiB   int `json:"kib"`
 	Count int `json:"count"`
+	Node  int `json:"node,omitempty"`
 }
 
-// HugePagesMiB gives how many MiB the pool of pages of a size holds.
-func (c *HostCapacity) HugePagesMiB(kib int) int {
+// HugePagesMiB gives how many MiB the pools of pages of a size hold.
+func (c *HostCapacity) HugePagesMiB(kib int) (mib int) {
 	for _, p := range c.HugePages {
 		if p.KiB == kib {
-			return p.Count * (kib >> 10)
+			mib += p.Count * (kib >> 10)
 		}
 	}
-	return 0
+	return mib
 }
 
 // Heartbeat exists while a host's stream is alive: it is attached to a lease of the store.

@@ -57,5 +57,19 @@ func PageKiB(specs, hardware map[string]string) int {
 	return 0
 }
 
+// BadPages gives, in Nova's words, why the size of pages that a flavor or an image asks for is none; "" it is one.
+func BadPages(specs, hardware map[string]string) string {
+	for _, v := range []string{specs["hw:mem_page_size"], hardware["hw_mem_page_size"]} {
+		switch v = strings.TrimSpace(v); v {
+		case "", "small", "any", "4", "4K", "4KB", "4KiB":
+		default:
+			if PageKiB(map[string]string{"hw:mem_page_size": v}, nil) == 0 {
+				return "Invalid memory page size '" + clip(v) + "'"
+			}
+		}
+	}
+	return ""
+}
+
 // PageSizes are the sizes in KiB of pages that are not the ordinary ones, in the order of Load.PagesMiB.
 var PageSizes = [2]int{2 << 10, 1 << 20}

@@ -3,6 +3,7 @@ package placement
 import (
 	"fmt"
 	"slices"
+	"strings"
 
 	"yakumo/model"
 )
@@ -10,22 +11,25 @@ import (
 // Siblings is the constraint of who asks for CPUs of its own by a policy of their threads.
 const Siblings Constraint = "cpu_threads"
 
-// Seats are the CPUs that a host keeps for single servers, with who has which. The zero value has none.
+// Seats are the CPUs that a host keeps for single servers and its huge pages, with who has which. The zero value has none.
 type Seats struct {
-	Kept []model.HostCPU
+	Kept  []model.HostCPU
+	Pages []model.HugePages
 	// Given is what the host has said of who has which.
 	Given []model.HostGiven
-	// Servers are those that are on the host, or on their way to it or from it, and ask for CPUs of their own.
+	// Servers are those that are on the host, or on their way to it or from it, and ask for CPUs of their own or huge pages.
 	Servers func() []Seated
 
 	cores *model.Cores // what is known of all that; nil: not asked yet
 	free  model.CoresFree
+	pools model.Pools
 }
 
 // Seated is a server that has CPUs of a host for itself, or was promised some.
 type Seated struct {
-	ID   string
-	Wish model.Processors
+	ID     string
+	Wish   model.Processors
+	Memory model.Paging
 }
 
 // count finds what is free: less what the host gave to servers that are still there, and what those will get that it has not said of. It
@@ -34,26 +38,30 @@ func (s *Seats) count() model.CoresFree {
 	if s.cores != nil {
 		return s.free
 	}
-	s.cores = model.NewCores(s.Kept)
+	s.cores, s.pools = model.NewCores(s.Kept), model.NewPools(s.Pages)
 	var coming []Seated
 	if s.Servers != nil {
 		for _, x := range s.Servers() {
 			if i := slices.IndexFunc(s.Given, func(g model.HostGiven) bool { return g.ServerID == x.ID }); i >= 0 {
 				s.cores.Take(s.Given[i].CPUs...)
+				s.pools.Take(s.Given[i].Pages...)
 			} else {
 				coming = append(coming, x)
 			}
 		}
 	}
 	for _, x := range coming {
-		s.seat(&x.Wish)
+		s.seat(&x.Wish, x.Memory)
 	}
 	s.free = s.cores.Free()
 	return s.free
 }
 
-func (s *Seats) seat(p *model.Processors) {
-	if seat, ok := s.cores.Choose(p, [][]int{p.Dedicated}, 1); ok {
+func (s *Seats) seat(p *model.Processors, memory model.Paging) {
+	if nodes, ok := s.pools.Fit(memory, anywhere); ok {
+		s.pools.Take(memory.On(nodes)...)
+	}
+	if seat, ok := s.cores.Choose(p, [][]int{p.Dedicated}, 1, nil); ok {
 		for _, id := range seat.Pins {
 			s.cores.Take(id)
 		}
@@ -62,13 +70,15 @@ func (s *Seats) seat(p *model.Processors) {
 	}
 }
 
-// take accounts for a server that was promised CPUs.
-func (s *Seats) take(p *model.Processors) {
-	if len(p.Dedicated) == 0 {
+func anywhere(_, _ int) int { return 0 }
+
+// take accounts for a server that was promised CPUs or pages.
+func (s *Seats) take(p *model.Processors, memory model.Paging) {
+	if len(p.Dedicated) == 0 && memory.KiB == 0 {
 		return
 	}
 	s.count()
-	s.seat(p)
+	s.seat(p, memory)
 	s.free = s.cores.Free()
 }
 
@@ -101,4 +111,20 @@ func (s *Seats) short(p *model.Processors) string {
 		return fmt.Sprintf("no free cores: CPU thread policy isolate wants %d whole cores%s; %d are wholly free, and %d CPUs of others", n, more, free.Whole, free.Broken)
 	}
 	return fmt.Sprintf("wants %d CPUs for itself; %d of %d that are kept for single servers are free", p.Own(), free.CPUs, len(s.Kept))
+}
+
+// apart says why a server's cells have no NUMA nodes there with as many huge pages, with the numbers; "": they have.
+func (s *Seats) apart(memory model.Paging) string {
+	if memory.KiB == 0 {
+		return ""
+	}
+	s.count()
+	if _, ok := s.pools.Fit(memory, anywhere); ok {
+		return ""
+	}
+	cells := make([]string, len(memory.Cells))
+	for i, n := range memory.Cells {
+		cells[i] = fmt.Sprint(n * (memory.KiB >> 10))
+	}
+	return fmt.Sprintf("wants %s MiB in pages of %d KiB, each in one NUMA node; free are %s", strings.Join(cells, " and "), memory.KiB, s.pools.FreeOf(memory.KiB))
 }

@@ -240,7 +240,7 @@ func (p *Pool) Place(req Request) (*Host, error) {
 func (p *Pool) Take(host string, req Request) {
 	if h := p.byID[host]; h != nil {
 		h.Used = h.Used.Add(req.Size)
-		h.Seats.take(&req.Wish.Processors)
+		h.Seats.take(&req.Wish.Processors, req.Wish.Memory)
 		h.Link.take(&req.Need)
 		p.join(h, req.Wish.Group)
 	}
@@ -276,6 +276,8 @@ func (p *Pool) refuse(h *Host, req *Request) Constraint {
 	case h.Seats.short(&req.Wish.Processors) != "":
 		return Siblings
 	case req.pages() >= 0 && h.Used.PagesMiB[req.pages()]+req.PagesMiB[req.pages()] > limit.PagesMiB[req.pages()]:
+		return Pages
+	case h.Seats.apart(req.Wish.Memory) != "":
 		return Pages
 	case h.Used.MemoryMiB+req.MemoryMiB > limit.MemoryMiB || req.MemoryMiB > h.Capacity.MemoryMiB:
 		return Memory
@@ -313,6 +315,9 @@ func (p *Pool) detail(h *Host, req *Request, c Constraint) string {
 		return fmt.Sprintf("it is %s, the image is for %s", h.Arch, req.Arch)
 	case Pages:
 		i := req.pages()
+		if h.Used.PagesMiB[i]+req.PagesMiB[i] <= limit.PagesMiB[i] {
+			return h.Seats.apart(req.Wish.Memory)
+		}
 		return fmt.Sprintf("wants %d MiB in pages of %d KiB; %d of %d MiB in such pages promised", req.PagesMiB[i], model.PageSizes[i], h.Used.PagesMiB[i], limit.PagesMiB[i])
 	case PCPUs:
 		return fmt.Sprintf("wants %d CPUs for itself; %d of %d that are kept for single servers promised", req.PCPUs, h.Used.PCPUs, limit.PCPUs)

@@ -33,6 +33,8 @@ type Wish struct {
 	Hardware map[string]string
 	// Processors are what it wants of the host's CPUs for itself.
 	Processors model.Processors
+	// Memory are the huge pages that it wants of the host's NUMA nodes.
+	Memory model.Paging
 	// Same and Different are the ids of hosts of the servers that the hints same_host and different_host name.
 	Same, Different []string
 	HasSame         bool // there is a hint same_host, though its servers may have no host

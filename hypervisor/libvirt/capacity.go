@@ -78,10 +78,7 @@ func (d *Driver) capacity(ctx context.Context) (hypervisor.Capacity, error) {
 	for _, cell := range host.Cells {
 		for _, p := range cell.Pages { // all hosts have the ordinary ones of 4 KiB
 			if p.Unit == "KiB" && p.Size > 4 && p.N > 0 {
-				if c.HugePages == nil {
-					c.HugePages = map[int]int{}
-				}
-				c.HugePages[p.Size] += p.N
+				c.HugePages = append(c.HugePages, hypervisor.HugePages{KiB: p.Size, Count: p.N, Node: cell.ID})
 			}
 		}
 		for _, x := range cell.CPUs {
@@ -92,6 +89,9 @@ func (d *Driver) capacity(ctx context.Context) (hypervisor.Capacity, error) {
 			c.CPUs = append(c.CPUs, hypervisor.CPU{ID: x.ID, Node: cell.ID, Siblings: siblings})
 		}
 	}
+	slices.SortFunc(c.HugePages, func(a, b hypervisor.HugePages) int {
+		return cmp.Or(cmp.Compare(a.KiB, b.KiB), cmp.Compare(a.Node, b.Node))
+	})
 	slices.SortFunc(c.CPUs, func(a, b hypervisor.CPU) int { return cmp.Compare(a.ID, b.ID) })
 	c.CPUFeatures = make([]string, 0, len(host.CPU.Features))
 	for _, f := range host.CPU.Features {

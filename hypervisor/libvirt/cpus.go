@@ -73,8 +73,8 @@ func numbers(text string) (list []int, ok bool) {
 	return list, true
 }
 
-// pin puts into the definition on which CPUs the guest runs, and which nodes its memory, or that of its cells, is best in: best, as a node
-// that is full must not keep it from starting.
+// pin puts into the definition on which CPUs the guest runs, and which nodes its memory, or that of its cells, is bound to or best in: best where a
+// node that is full must not keep it from starting.
 func (d *domainXML) pin(h hypervisor.HostCPUs, cells int) {
 	d.VCPU.CPUSet = cpuSet(h.Shared)
 	if len(h.Pins) > 0 {
@@ -91,13 +91,17 @@ func (d *domainXML) pin(h hypervisor.HostCPUs, cells int) {
 			d.VCPU.CPUSet = cpuSet(h.Emulator) // threads that nothing else is said of
 		}
 	}
+	mode := "preferred"
+	if h.Bound {
+		mode = "strict"
+	}
 	switch {
 	case len(h.Nodes) == 1 && cells <= 1:
-		d.NUMATune = &numaTuneXML{Memory: &memNodeXML{Mode: "preferred", Nodes: strconv.Itoa(h.Nodes[0])}}
+		d.NUMATune = &numaTuneXML{Memory: &memNodeXML{Mode: mode, Nodes: strconv.Itoa(h.Nodes[0])}}
 	case len(h.Nodes) == cells && cells > 1:
 		d.NUMATune = &numaTuneXML{}
 		for i, n := range h.Nodes {
-			d.NUMATune.Cells = append(d.NUMATune.Cells, memNodeXML{strconv.Itoa(i), "preferred", strconv.Itoa(n)})
+			d.NUMATune.Cells = append(d.NUMATune.Cells, memNodeXML{strconv.Itoa(i), mode, strconv.Itoa(n)})
 		}
 	}
 }
@@ -153,7 +157,7 @@ func parseCPUs(text string) (h hypervisor.HostCPUs, err error) {
 		}
 		for _, x := range nodes {
 			if node, err := strconv.Atoi(x.Nodes); err == nil {
-				h.Nodes = append(h.Nodes, node)
+				h.Nodes, h.Bound = append(h.Nodes, node), x.Mode == "strict"
 			}
 		}
 	}

@@ -26,6 +26,10 @@ func TestCPUsInDefinition(t *testing.T) {
 			[]string{`<vcpu cpuset="0,1">2</vcpu>`, `<cputune><vcpupin vcpu="1" cpuset="7"></vcpupin><emulatorpin cpuset="0,1"></emulatorpin></cputune>`}},
 		"cells": {hypervisor.HostCPUs{Pins: map[int]int{0: 1, 1: 9}, Emulator: []int{2}, Nodes: []int{0, 1}}, two,
 			[]string{`<numatune><memnode cellid="0" mode="preferred" nodeset="0"></memnode><memnode cellid="1" mode="preferred" nodeset="1"></memnode></numatune>`}},
+		"bound": {hypervisor.HostCPUs{Nodes: []int{1}, Bound: true}, map[string]string{"hw:mem_page_size": "large"},
+			[]string{`<memoryBacking><hugepages><page size="2048" unit="KiB"></page></hugepages></memoryBacking>`, `<numatune><memory mode="strict" nodeset="1"></memory></numatune>`}},
+		"bound cells": {hypervisor.HostCPUs{Nodes: []int{0, 1}, Bound: true}, two,
+			[]string{`<numatune><memnode cellid="0" mode="strict" nodeset="0"></memnode><memnode cellid="1" mode="strict" nodeset="1"></memnode></numatune>`}},
 		"bounded": {hypervisor.HostCPUs{Pins: map[int]int{0: 3, 1: 2}, Emulator: []int{2, 3}}, map[string]string{"quota:cpu_shares": "7"},
 			[]string{`<cputune><shares>7</shares><vcpupin vcpu="0" cpuset="3">`}},
 	} {
