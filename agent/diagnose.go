@@ -2,6 +2,8 @@ package agent
 
 import (
 	"context"
+	"fmt"
+	"os"
 	"time"
 
 	"yakumo/fault"
@@ -64,4 +66,23 @@ func (a *Agent) interrupt(ctx context.Context, q model.InterruptQuery) error {
 	}
 	a.log.Info("a guest was interrupted, to dump its memory", "server", row.ID)
 	return nil
+}
+
+// uptime tells how long this host runs and how busy it is: proc(5).
+func uptime() (u model.HostUptime, err error) {
+	var up float64
+	for _, x := range []struct {
+		path   string
+		values []any
+	}{{"/proc/uptime", []any{&up}}, {"/proc/loadavg", []any{&u.Load[0], &u.Load[1], &u.Load[2]}}} {
+		b, err := os.ReadFile(x.path)
+		if err != nil {
+			return u, err
+		}
+		if _, err := fmt.Sscan(string(b), x.values...); err != nil {
+			return u, fmt.Errorf("%s: %w", x.path, err)
+		}
+	}
+	u.UpSecs = int64(up)
+	return u, nil
 }

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"slices"
 
-	"yakumo/fault"
 	"yakumo/model"
 	"yakumo/store"
 )
@@ -21,14 +20,6 @@ func (c *Compute) remember(tx *store.Tx, s *model.Server) error {
 	s.UserData, s.PublicKey, s.Sealed, s.AdminPass, s.Ports, s.PortTags, s.Plugging, s.Volumes, s.Saving = "", "", "", nil, nil, nil, nil, nil, nil
 	s.Rescue, s.Move, s.Hints, s.GroupID = nil, nil, nil, ""
 	return store.GoneServers.Put(tx, s)
-}
-
-// GetGone gives a server that is gone, to an administrator.
-func GetGone(r store.Reader, sc Scope, id model.ID) (*model.Server, error) {
-	if s, ok := store.GoneServers.Get(r, id); ok && sc.Admin {
-		return s, nil
-	}
-	return nil, fault.New(fault.NotFound, "Instance %s could not be found.", id)
 }
 
 // maxGone is how many servers that are gone are remembered at most, whatever their age.

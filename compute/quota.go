@@ -43,12 +43,28 @@ func DefaultQuotas() map[string]int {
 	}
 }
 
+// class is the key of the limits that an administrator set for all projects.
+const class = "class,default"
+
 // Defaults gives the limits of a project that has none of its own.
-func (c *Compute) Defaults() map[string]int { return maps.Clone(c.cfg.Defaults) }
+func (c *Compute) Defaults(r store.Reader) map[string]int {
+	out := maps.Clone(c.cfg.Defaults)
+	if q, ok := store.Quotas.Get(r, model.QuotaKey(QuotaService, class)); ok {
+		maps.Copy(out, q.Limits)
+	}
+	return out
+}
+
+// SetDefaults changes the limits that are named, for all projects that have none of their own.
+//
+// Errors: as SetQuota's.
+func (c *Compute) SetDefaults(tx *store.Tx, limits map[string]int) error {
+	return c.SetQuota(tx, class, limits, true)
+}
 
 // Quota gives the limits of a project, -1 for none.
 func (c *Compute) Quota(r store.Reader, project model.ID) map[string]int {
-	out := c.Defaults()
+	out := c.Defaults(r)
 	if q, ok := store.Quotas.Get(r, model.QuotaKey(QuotaService, project)); ok {
 		maps.Copy(out, q.Limits)
 	}

@@ -307,6 +307,12 @@ type InterruptQuery struct {
 	ServerID ID `json:"server_id"`
 }
 
+// HostUptime is the answer, in JSON, to the question "uptime", which has no body.
+type HostUptime struct {
+	UpSecs int64      `json:"up"`   // since the host's kernel started
+	Load   [3]float64 `json:"load"` // of the last 1, 5 and 15 minutes, as the kernel says
+}
+
 // Diagnostics are counters of a running guest since its start.
 type Diagnostics struct {
 	Driver     string         `json:"driver"`     // libvirt …

@@ -16,6 +16,8 @@ var extensions = []struct{ alias, name string }{
 	{"os-flavor-extra-specs", "FlavorExtraSpecs"}, {"os-flavor-manage", "FlavorManage"}, {"os-hypervisors", "Hypervisors"},
 	{"os-instance-actions", "InstanceActions"}, {"os-interface", "AttachInterfaces"}, {"os-keypairs", "Keypairs"},
 	{"os-lock-server", "LockServer"}, {"os-quota-sets", "Quotas"}, {"os-security-groups", "SecurityGroups"},
+	{"os-aggregates", "Aggregates"}, {"os-hosts", "Hosts"}, {"os-migrations", "Migrations"}, {"os-quota-class-sets", "QuotaClasses"},
+	{"os-server-groups", "ServerGroups"}, {"os-simple-tenant-usage", "SimpleTenantUsage"},
 	{"os-server-start-stop", "ServerStartStop"}, {"os-services", "Services"}, {"os-user-data", "UserData"},
 }
 

@@ -2,6 +2,7 @@ package nova
 
 import (
 	"cmp"
+	"context"
 	"encoding/json"
 	"fmt"
 	"iter"
@@ -9,6 +10,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"yakumo/api"
 	"yakumo/compute"
@@ -126,8 +128,7 @@ func (d *dialect) hypervisorOf(c *api.Context, snap store.Snapshot, h *model.Hos
 	}
 	o["service"] = service
 	if at(c, 88) {
-		// Hosts do not tell how long they run, as drivers other than libvirt on Linux do not.
-		o["uptime"] = nil
+		o["uptime"] = nil // of one host it is asked for
 		return o, nil
 	}
 	d.totalsOf(snap, h).into(o)
@@ -222,6 +223,11 @@ func (d *dialect) showHypervisor(c *api.Context) error {
 	if err != nil {
 		return err
 	}
+	if at(c, 88) {
+		if text, err := d.askUptime(c, h); err == nil {
+			o["uptime"] = text
+		}
+	}
 	if at(c, 53) {
 		with, _, err := queryBool(c.Query(), "with_servers")
 		if err != nil {
@@ -238,11 +244,37 @@ func (d *dialect) uptime(c *api.Context) error {
 	if err := removed(c, 88); err != nil {
 		return err
 	}
-	if _, err := hostOf(c, c.Snapshot(), "Hypervisor with ID"); err != nil {
+	snap := c.Snapshot()
+	h, err := hostOf(c, snap, "Hypervisor with ID")
+	if err != nil {
 		return err
 	}
-	// In Nova's words for a driver that cannot tell.
-	return fault.New(fault.NotImplemented, "Unable to get uptime: virt driver does not support uptime function.")
+	text, err := d.askUptime(c, h)
+	if err != nil {
+		return fault.Wrap(fault.Invalid, err, "Compute service of %s is unavailable at this time.", h.Name)
+	}
+	o := hypervisorBrief(c, snap, h)
+	o["uptime"] = text
+	return c.JSON(http.StatusOK, object{"hypervisor": o})
+}
+
+// askUptime asks a host how long it runs, and writes that as uptime(1) does, which clients take apart. Who is logged in nobody asks.
+func (d *dialect) askUptime(c *api.Context, h *model.Host) (string, error) {
+	ctx, cancel := context.WithTimeout(c.R.Context(), d.wait)
+	defer cancel()
+	raw, err := d.ask.Ask(ctx, h.ID, "uptime", []byte("{}"))
+	if err != nil {
+		return "", err
+	}
+	var u model.HostUptime
+	if err := json.Unmarshal(raw, &u); err != nil {
+		return "", err
+	}
+	up := fmt.Sprintf("%2d:%02d", u.UpSecs/3600%24, u.UpSecs/60%60)
+	if days := u.UpSecs / 86400; days > 0 {
+		up = fmt.Sprintf("%d days, %s", days, up)
+	}
+	return fmt.Sprintf(" %s up %s,  0 users,  load average: %.2f, %.2f, %.2f", c.Now.UTC().Format(time.TimeOnly), up, u.Load[0], u.Load[1], u.Load[2]), nil
 }
 
 func (d *dialect) searchHypervisors(c *api.Context, servers bool) error {

@@ -249,15 +249,11 @@ func tests(c *api.Context, q url.Values) (out []test, none bool, err error) {
 	return out, none, nil
 }
 
-// inOrder gives servers newest first, after the marker; gone: those that are gone.
-func inOrder(r store.Reader, project string, all bool, gone bool, marker *model.Server) iter.Seq[*model.Server] {
+// inOrder gives a table's servers newest first, after the marker.
+func inOrder(r store.Reader, table *store.Table[model.Server], project string, all bool, marker *model.Server) iter.Seq[*model.Server] {
 	index, prefix := "project_newest", project+","
 	if all {
 		index, prefix = "newest", ""
-	}
-	table := store.Servers
-	if gone {
-		table = store.GoneServers
 	}
 	if marker == nil {
 		return table.Prefix(r, index, prefix)
@@ -272,13 +268,21 @@ func inOrder(r store.Reader, project string, all bool, gone bool, marker *model.
 	}
 }
 
-// listsGone tells whether an administrator asks for servers that are gone.
-func listsGone(c *api.Context, q url.Values) (bool, error) {
-	if !c.Caller.CloudAdmin {
-		return false, nil
+// tablesOf gives where the servers are that are asked for. An administrator may ask for those that are gone; and whoever asks for what has
+// changed is told of what has gone, too.
+func tablesOf(c *api.Context, q url.Values) ([]*store.Table[model.Server], error) {
+	asked := false
+	if c.Caller.CloudAdmin {
+		gone, there, err := queryBool(q, "deleted")
+		if err != nil || gone || strings.EqualFold(q.Get("status"), "deleted") {
+			return []*store.Table[model.Server]{store.GoneServers}, err
+		}
+		asked = there
 	}
-	gone, _, err := queryBool(q, "deleted")
-	return gone || strings.EqualFold(q.Get("status"), "deleted"), err
+	if !asked && (q.Get("changes-since") != "" || at(c, 66) && q.Get("changes-before") != "") {
+		return []*store.Table[model.Server]{store.Servers, store.GoneServers}, nil
+	}
+	return []*store.Table[model.Server]{store.Servers}, nil
 }
 
 // sortValue gives what a server is sorted by.
@@ -375,19 +379,20 @@ func (d *dialect) listServers(c *api.Context, detail bool) error {
 	if err != nil {
 		return err
 	}
-	gone, err := listsGone(c, q)
+	tables, err := tablesOf(c, q)
 	if err != nil {
 		return err
-	}
-	get := compute.Get
-	if gone {
-		get = compute.GetGone
 	}
 	snap := c.Snapshot()
 	v := newViewer(c, snap)
 	var marker *model.Server
 	if pg.Marker != "" {
-		if marker, err = get(snap, scope(c), pg.Marker); err != nil {
+		for _, table := range tables {
+			if s, ok := table.Get(snap, pg.Marker); ok && scope(c).Owns(s.ProjectID) {
+				marker = s
+			}
+		}
+		if marker == nil {
 			return badRequest("marker [%s] not found", api.Clip(pg.Marker))
 		}
 	}
@@ -403,6 +408,9 @@ func (d *dialect) listServers(c *api.Context, detail bool) error {
 			k.Desc = true
 		}
 		sorting = append(sorting, k)
+	}
+	if len(tables) > 1 && sorting == nil {
+		sorting = []api.SortKey{} // each table is in order, and both together are not
 	}
 	rows, more := []*model.Server{}, false
 	take := func(s *model.Server) bool {
@@ -423,7 +431,9 @@ func (d *dialect) listServers(c *api.Context, detail bool) error {
 		if sorting != nil {
 			first = nil
 		}
-		inOrder(snap, project, all, gone, first)(take)
+		for _, table := range tables {
+			inOrder(snap, table, project, all, first)(take)
+		}
 	}
 	if sorting != nil {
 		sorting = append(sorting, api.SortKey{Key: "created_at", Desc: true}, api.SortKey{Key: "uuid", Desc: true})

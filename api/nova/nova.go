@@ -112,6 +112,8 @@ func (d *dialect) routes() []api.Route {
 	d.groupRoutes(route)
 	d.passwordRoutes(route)
 	d.usageRoutes(route)
+	d.hostRoutes(route)
+	d.goneRoutes(route)
 	return out
 }
 

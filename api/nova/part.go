@@ -46,6 +46,7 @@ func (d *dialect) serverParts(route adder) {
 	route(http.MethodPost, "/servers/{id}/os-interface", api.Member, 1, d.attachInterface)
 	route(http.MethodDelete, "/servers/{id}/os-interface/{port}", api.Member, 1, d.detachInterface)
 	route(http.MethodGet, "/servers/{id}/diagnostics", api.Admin, 1, d.diagnostics)
+	route(http.MethodGet, "/servers/{id}/topology", api.Reader, 78, d.topology)
 	d.volumeRoutes(route)
 
 	route(http.MethodGet, "/servers/{id}/os-instance-actions", api.Reader, 1, d.listActions)

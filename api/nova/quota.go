@@ -2,6 +2,7 @@ package nova
 
 import (
 	"net/http"
+	"slices"
 
 	"yakumo/api"
 	"yakumo/compute"
@@ -16,6 +17,8 @@ func (d *dialect) quotaRoutes(route adder) {
 	route(http.MethodGet, "/os-quota-sets/{project}/defaults", api.Reader, 1, d.defaultQuota)
 	route(http.MethodPut, "/os-quota-sets/{project}", api.Admin, 1, d.updateQuota)
 	route(http.MethodDelete, "/os-quota-sets/{project}", api.Admin, 1, d.deleteQuota)
+	route(http.MethodGet, "/os-quota-class-sets/{class}", api.Admin, 1, d.showQuotaClass)
+	route(http.MethodPut, "/os-quota-class-sets/{class}", api.Admin, 1, d.updateQuotaClass)
 }
 
 // quotaNames gives the resources that the request's microversion has quotas of.
@@ -64,7 +67,7 @@ func (d *dialect) defaultQuota(c *api.Context) error {
 	if err != nil {
 		return err
 	}
-	o := quotaSet(c, d.c.Defaults())
+	o := quotaSet(c, d.c.Defaults(c.Snapshot()))
 	o["id"] = p
 	return c.JSON(http.StatusOK, object{"quota_set": o})
 }
@@ -81,6 +84,65 @@ func (d *dialect) detailQuota(c *api.Context) error {
 		o[k] = object{"limit": limits[k], "in_use": used[k], "reserved": 0}
 	}
 	return c.JSON(http.StatusOK, object{"quota_set": o})
+}
+
+// classNames gives the resources of which the request's microversion tells a class's limits: what the network service limits only in old ones,
+// and server groups only in newer ones.
+func classNames(c *api.Context) []string {
+	out := quotaNames(c)
+	if at(c, 50) {
+		return slices.DeleteFunc(out, func(k string) bool {
+			return k == compute.QuotaFixedIPs || k == compute.QuotaFloatingIPs || k == compute.QuotaGroups || k == compute.QuotaGroupRules
+		})
+	}
+	return slices.DeleteFunc(out, func(k string) bool { return k == compute.QuotaServerGroups || k == compute.QuotaGroupMembers })
+}
+
+// quotaClass refuses a class that is not the one whose limits all projects have.
+func quotaClass(c *api.Context) error {
+	if c.Param("class") != "default" {
+		return fault.New(fault.NotFound, "Quota class %s could not be found.", api.Clip(c.Param("class")))
+	}
+	return nil
+}
+
+func (d *dialect) classSet(c *api.Context) object {
+	o, limits := object{}, d.c.Defaults(c.Snapshot())
+	for _, k := range classNames(c) {
+		o[k] = limits[k]
+	}
+	return o
+}
+
+func (d *dialect) showQuotaClass(c *api.Context) error {
+	if err := quotaClass(c); err != nil {
+		return err
+	}
+	o := d.classSet(c)
+	o["id"] = "default"
+	return c.JSON(http.StatusOK, object{"quota_class_set": o})
+}
+
+func (d *dialect) updateQuotaClass(c *api.Context) error {
+	if err := quotaClass(c); err != nil {
+		return err
+	}
+	m := members{}
+	for _, k := range classNames(c) {
+		m[k] = integer(-1, 1<<31-1)
+	}
+	body, err := decode(c, exactly(members{"quota_class_set": exactly(m)}, "quota_class_set"))
+	if err != nil {
+		return err
+	}
+	o, limits := body["quota_class_set"].(object), map[string]int{}
+	for k := range o {
+		limits[k] = num(o, k, 0)
+	}
+	if _, err := c.Store().Update(c.R.Context(), func(tx *store.Tx) error { return d.c.SetDefaults(tx, limits) }); err != nil {
+		return err
+	}
+	return c.JSON(http.StatusOK, object{"quota_class_set": d.classSet(c)})
 }
 
 func (d *dialect) updateQuota(c *api.Context) error {

@@ -70,13 +70,16 @@ func TestRightsOfEveryRoute(t *testing.T) {
 			thing = set
 		}
 		real := strings.NewReplacer("{id}", thing, "{key}", "key", "{tag}", "t", "{port}", port, "{request}", request, "{network}", "wire",
-			"{project}", red, "{token}", "t", "{name}", "k", "{alias}", "os-keypairs", "{number}", "1", "{migration}", "1", "{before}", "2026-01-01T00:00:00").Replace(path)
+			"{project}", red, "{token}", "t", "{name}", "k", "{alias}", "os-keypairs", "{number}", "1", "{migration}", "1", "{host}", "h1", "{class}", "default", "{before}", "2026-01-01T00:00:00").Replace(path)
 		version := "2.53"
 		if strings.HasPrefix(path, "/flavors") {
 			version = "2.55"
 		}
 		if strings.HasPrefix(path, "/os-security-groups") {
 			version = "2.35"
+		}
+		if strings.HasSuffix(path, "/topology") {
+			version = "2.78"
 		}
 		body := bodies[name]
 		if body == nil && (row.Method == http.MethodPost || row.Method == http.MethodPut) {
