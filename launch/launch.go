@@ -91,11 +91,11 @@ func (l *Launcher) Run(ctx context.Context, st *store.Store, sc compute.Scope, r
 	}
 	w := *r
 	var made []*model.Server
-	for first := 0; first < max(w.Max, 1); first += w.perTx() {
+	for len(made) < w.Max {
 		var part []*model.Server
 		count := w.Max // those that were made, when the quota leaves room for fewer than Max
 		_, err := st.Update(ctx, func(tx *store.Tx) (err error) {
-			if part, count, err = l.create(tx, sc, &w, first); err != nil || w.Also == nil {
+			if part, count, err = l.create(tx, sc, &w, len(made)); err != nil || w.Also == nil {
 				return err
 			}
 			return w.Also(tx, part)
