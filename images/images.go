@@ -158,8 +158,19 @@ func (m *Images) owned(tx *store.Tx, by Caller, id model.ID, action string) (*mo
 // run more than once; what it does to other fields is refused as a defect.
 //
 // Errors: what change returned; fault.NotFound, Forbidden, Invalid, OverQuota.
-func (m *Images) Update(ctx context.Context, by Caller, id model.ID, change func(*model.Image) error) (*model.Image, error) {
-	return m.change(ctx, by, id, "modify_image", func(old, img *model.Image) error {
+func (m *Images) Update(ctx context.Context, by Caller, id model.ID, change func(*model.Image) error) (out *model.Image, err error) {
+	if _, err = m.st.Update(ctx, func(tx *store.Tx) error {
+		out, err = m.Change(tx, by, id, change)
+		return err
+	}); err != nil {
+		return nil, fmt.Errorf("modify_image: %w", err)
+	}
+	return out, nil
+}
+
+// Change is Update within a transaction. It may change the members of a shared image too.
+func (m *Images) Change(tx *store.Tx, by Caller, id model.ID, change func(*model.Image) error) (*model.Image, error) {
+	return m.changeIn(tx, by, id, "modify_image", func(old, img *model.Image) error {
 		if err := change(img); err != nil {
 			return err
 		}
@@ -175,34 +186,38 @@ func (m *Images) Update(ctx context.Context, by Caller, id model.ID, change func
 			return fault.New(fault.Forbidden, "Attribute 'disk_format' can be only replaced for a queued image.")
 		case old.Status != model.ImageQueued && img.ContainerFormat != old.ContainerFormat:
 			return fault.New(fault.Forbidden, "Attribute 'container_format' can be only replaced for a queued image.")
+		case len(img.Members) > maxMembers && len(img.Members) > len(old.Members):
+			return fault.New(fault.TooLarge, "The limit has been exceeded on the number of allowed image members for this image. Attempted: %d, Maximum: %d", len(img.Members), maxMembers)
 		}
 		return publicise(by, old.Visibility, img)
 	})
 }
 
 // change runs a checked transaction on an image that the caller owns.
-func (m *Images) change(ctx context.Context, by Caller, id model.ID, action string, f func(old, img *model.Image) error) (*model.Image, error) {
-	var out *model.Image
-	_, err := m.st.Update(ctx, func(tx *store.Tx) error {
-		old, err := m.owned(tx, by, id, action)
-		if err != nil {
-			return err
-		}
-		img := clone(old)
-		if err := f(old, img); err != nil {
-			return err
-		}
-		if err := check(img); err != nil {
-			return err
-		}
-		img.Touch(m.cfg.Now())
-		out = img
-		return store.Images.Put(tx, img)
-	})
-	if err != nil {
+func (m *Images) change(ctx context.Context, by Caller, id model.ID, action string, f func(old, img *model.Image) error) (out *model.Image, err error) {
+	if _, err = m.st.Update(ctx, func(tx *store.Tx) error {
+		out, err = m.changeIn(tx, by, id, action, f)
+		return err
+	}); err != nil {
 		return nil, fmt.Errorf("%s: %w", action, err)
 	}
 	return out, nil
+}
+
+func (m *Images) changeIn(tx *store.Tx, by Caller, id model.ID, action string, f func(old, img *model.Image) error) (*model.Image, error) {
+	old, err := m.owned(tx, by, id, action)
+	if err != nil {
+		return nil, err
+	}
+	img := clone(old)
+	if err := f(old, img); err != nil {
+		return nil, err
+	}
+	if err := check(img); err != nil {
+		return nil, err
+	}
+	img.Touch(m.cfg.Now())
+	return img, store.Images.Put(tx, img)
 }
 
 // Delete removes an image; its members and properties go with it. Servers that were made
@@ -211,23 +226,25 @@ func (m *Images) change(ctx context.Context, by Caller, id model.ID, action stri
 //
 // Errors: fault.NotFound; fault.Forbidden for a protected or foreign image.
 func (m *Images) Delete(ctx context.Context, by Caller, id model.ID) error {
-	_, err := m.st.Update(ctx, func(tx *store.Tx) error {
-		img, err := m.owned(tx, by, id, "delete_image")
-		if err != nil {
-			return err
-		}
-		if img.Protected {
-			return fault.New(fault.Forbidden, "Image %s is protected and cannot be deleted.", id)
-		}
-		if err := store.ImageUploads.Delete(tx, id); err != nil {
-			return err
-		}
-		return store.Images.Delete(tx, id)
-	})
-	if err != nil {
+	if _, err := m.st.Update(ctx, func(tx *store.Tx) error { return m.Remove(tx, by, id) }); err != nil {
 		return fmt.Errorf("delete image: %w", err)
 	}
 	return nil
+}
+
+// Remove is Delete within a transaction.
+func (m *Images) Remove(tx *store.Tx, by Caller, id model.ID) error {
+	img, err := m.owned(tx, by, id, "delete_image")
+	if err != nil {
+		return err
+	}
+	if img.Protected {
+		return fault.New(fault.Forbidden, "Image %s is protected and cannot be deleted.", id)
+	}
+	if err := store.ImageUploads.Delete(tx, id); err != nil {
+		return err
+	}
+	return store.Images.Delete(tx, id)
 }
 
 // Deactivate makes the bytes of an active image unavailable, for downloads and for new

@@ -2,8 +2,6 @@ package nova
 
 import (
 	"cmp"
-	"encoding/json"
-	"maps"
 	"net/http"
 	"strings"
 
@@ -14,7 +12,6 @@ import (
 	"yakumo/launch"
 	"yakumo/model"
 	"yakumo/store"
-	"yakumo/volume"
 )
 
 // imageActions are those that make an image of a server's disk.
@@ -35,85 +32,15 @@ func (d *dialect) imageActions(add adds) {
 	add("unshelve", action{check: unshelveSchema, run: d.unshelve})
 }
 
-// snapshotOf adds the row of an image that is to be made of a server, with the properties that Nova gives it. Those of the
-// image that the server was made from go with it, but for what says who made that.
-func (d *dialect) snapshotOf(tx *store.Tx, c *api.Context, s *model.Server, id model.ID, name string, metadata, more map[string]string) error {
-	if limit := d.c.Quota(tx, s.ProjectID)[compute.QuotaMetadata]; limit >= 0 && len(metadata) > limit {
-		return fault.New(fault.OverQuota, "Image metadata limit exceeded")
-	}
-	props := map[string]string{}
-	want := model.Image{Meta: model.Meta{ID: id, ProjectID: s.ProjectID, Name: name}, Visibility: model.VisibilityPrivate, DiskFormat: "qcow2",
-		ContainerFormat: "bare", MinDiskGiB: s.Flavor.DiskGiB}
-	if base, ok := store.Images.Get(tx, s.ImageID); ok {
-		for k, v := range base.Properties {
-			if !strings.HasPrefix(k, "image_") && !strings.HasPrefix(k, "instance_") && k != images.PropertyBackup && k != "cache_in_nova" && k != "signature_verified" {
-				props[k] = v
-			}
-		}
-		want.MinRAMMiB = base.MinRAMMiB
-	}
-	maps.Copy(props, metadata)
-	maps.Copy(props, map[string]string{images.PropertyType: "snapshot", images.PropertyServer: s.ID, "base_image_ref": s.ImageID,
-		"user_id": c.Caller.UserID, "boot_roles": strings.Join(c.Caller.RoleNames, ",")})
-	maps.Copy(props, more)
-	want.Properties = props
-	sc := scope(c)
-	if props[images.PropertyMapping] != "" {
-		want.DiskFormat, want.MinDiskGiB = "raw", 0
-		_, err := d.img.AddMapping(tx, images.Caller{ProjectID: sc.ProjectID, Admin: sc.Admin}, want)
-		return err
-	}
-	_, err := d.img.Add(tx, images.Caller{ProjectID: sc.ProjectID, Admin: sc.Admin}, want)
-	return err
-}
-
-// imageOfVolumes makes an image of a server that boots from a volume, as Nova does: snapshots of all its volumes, and an image of no bytes that names them.
-func (d *dialect) imageOfVolumes(tx *store.Tx, c *api.Context, id model.ID, name string, metadata map[string]string) error {
-	s, err := d.c.CreateVolumeImage(tx, scope(c), c.Param("id"))
-	if err != nil {
-		return err
-	}
-	list := []object{}
-	for _, u := range s.Volumes {
-		if u.Detaching {
-			continue
-		}
-		snap, err := d.vols.CreateSnapshot(tx, volumeScope(c), volume.NewSnapshot{VolumeID: u.VolumeID, Name: "snapshot for " + name, Force: true})
-		if fault.Is(err, fault.OverQuota) {
-			return err
-		}
-		if err != nil {
-			return asInvalid(err)
-		}
-		b := object{"source_type": "snapshot", "destination_type": "volume", "snapshot_id": snap.ID, "volume_size": snap.SizeGiB, "device_name": u.Device, "boot_index": nil,
-			"delete_on_termination": u.DeleteWithServer, "device_type": "disk", "disk_bus": "virtio", "guest_format": nil, "image_id": nil, "no_device": nil, "volume_id": nil,
-			"volume_type": nil, "tag": nil}
-		if u.Boot {
-			b["boot_index"] = 0
-		}
-		list = append(list, b)
-	}
-	b, err := json.Marshal(list)
-	if err != nil {
-		return err
-	}
-	return d.snapshotOf(tx, c, s, id, name, metadata, map[string]string{images.PropertyMapping: string(b), images.PropertyMappingNew: "True", images.PropertyRoot: "/dev/vda"})
+// newImage is an image that the request is to make of a server.
+func newImage(c *api.Context, id model.ID, name string, metadata, more map[string]string) launch.NewImage {
+	return launch.NewImage{ID: id, Name: strings.TrimSpace(name), Metadata: metadata, More: more, Roles: c.Caller.RoleNames}
 }
 
 func (d *dialect) createImage(c *api.Context, o object) error {
 	id := model.NewID()
 	if _, err := c.Store().Update(c.R.Context(), func(tx *store.Tx) error {
-		s, err := compute.Get(tx, scope(c), c.Param("id"))
-		if err != nil {
-			return err
-		}
-		if compute.VolumeBacked(s) {
-			return d.imageOfVolumes(tx, c, id, strings.TrimSpace(str(o, "name")), stringMap(o["metadata"]))
-		}
-		if s, err = d.c.CreateImage(tx, scope(c), s.ID, id); err != nil {
-			return err
-		}
-		return d.snapshotOf(tx, c, s, id, strings.TrimSpace(str(o, "name")), stringMap(o["metadata"]), nil)
+		return d.launch.Save(tx, scope(c), c.Param("id"), newImage(c, id, str(o, "name"), stringMap(o["metadata"]), nil))
 	}); err != nil {
 		return err
 	}
@@ -142,8 +69,8 @@ func (d *dialect) createBackup(c *api.Context, o object) error {
 		if compute.VolumeBacked(s) {
 			return badRequest("Backup is not supported for volume-backed instances.")
 		}
-		return d.snapshotOf(tx, c, s, id, strings.TrimSpace(str(o, "name")), stringMap(o["metadata"]),
-			map[string]string{images.PropertyType: "backup", images.PropertyBackup: kind})
+		return d.launch.AddImage(tx, scope(c), s, newImage(c, id, str(o, "name"), stringMap(o["metadata"]),
+			map[string]string{images.PropertyType: "backup", images.PropertyBackup: kind}))
 	}); err != nil {
 		return err
 	}
@@ -164,7 +91,7 @@ func (d *dialect) shelve(c *api.Context) error {
 		if s, err = d.c.Shelve(tx, scope(c), s.ID, image); err != nil || image == "" {
 			return err
 		}
-		return d.snapshotOf(tx, c, s, image, cmp.Or(s.Name, s.ID)+"-shelved", nil, nil)
+		return d.launch.AddImage(tx, scope(c), s, newImage(c, image, cmp.Or(s.Name, s.ID)+"-shelved", nil, nil))
 	})
 }
 
