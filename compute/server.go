@@ -47,6 +47,7 @@ type NewServer struct {
 	GroupID     model.ID            // of its server group; Join allowed it
 	Hints       map[string][]string // the scheduler hints as they were given
 	PortTags    map[model.ID]string // device tags, by port
+	Token       string              // the client's own name for the request; kept for its dialect
 	// Received is when the request came in.
 	Received time.Time
 }
@@ -79,7 +80,7 @@ func (c *Compute) Create(tx *store.Tx, sc Scope, n NewServer) (*model.Server, er
 	s := &model.Server{
 		Meta: model.NewMeta(project, n.Name, now), UserID: sc.UserID, Flavor: *n.Flavor, ImageID: n.Image.ID, Image: n.Copy,
 		UserData: n.UserData, ConfigDrive: n.ConfigDrive, Metadata: cloneMap(n.Metadata), Zone: n.Zone, WantHost: n.Host,
-		HostName: n.HostName, Ports: n.Ports, Power: model.PowerRunning, AccessIPv4: n.AccessIPv4, AccessIPv6: n.AccessIPv6,
+		HostName: n.HostName, Ports: n.Ports, Token: n.Token, Power: model.PowerRunning, AccessIPv4: n.AccessIPv4, AccessIPv6: n.AccessIPv6,
 		DiskConfig: n.DiskConfig, Reservation: n.Reservation, LaunchIndex: n.LaunchIndex, RequestID: sc.RequestID,
 		Arch: archOf(n.Image), GroupID: n.GroupID, Hints: n.Hints, PortTags: n.PortTags,
 		Container: containerized(n.Image),
@@ -210,6 +211,25 @@ func (u *Update) apply(s *model.Server) {
 			*x.dst = *x.src
 		}
 	}
+}
+
+// Label changes the name and the metadata of a server, in whatever state it is: what EC2 calls its tags, which are given at once after it is made.
+//
+// Errors: fault.NotFound; fault.OverQuota (metadata_items); fault.Conflict where the server is being deleted or is locked.
+func (c *Compute) Label(tx *store.Tx, sc Scope, id model.ID, name string, metadata map[string]string) (*model.Server, error) {
+	return c.change(tx, sc, id, true, func(s *model.Server) error {
+		if err := unlocked(sc, s); err != nil {
+			return err
+		}
+		if s.Deleted {
+			return wrongState("update metadata", s, "task_state", TaskDelete)
+		}
+		if limit := c.Quota(tx, s.ProjectID)[QuotaMetadata]; limit >= 0 && len(metadata) > limit {
+			return fault.New(fault.OverQuota, "Maximum number of metadata items exceeds %d", limit)
+		}
+		s.Name, s.Metadata = name, cloneMap(metadata)
+		return nil
+	})
 }
 
 // SetMetadata lays items over the metadata of a server, or with replace puts them in its

@@ -101,6 +101,7 @@ type Server struct {
 	Arch        string              `json:"arch,omitempty"`       // asked for by the image; "" any
 	Container   bool                `json:"container,omitempty"`  // made of an archive, by its image; else a virtual machine
 	RequestID   string              `json:"request_id,omitempty"` // of the request that last changed what is wanted
+	Token       string              `json:"token,omitempty"`      // the client's own name for the request that made it
 
 	// Power is what the user wants; Reboots and HardReboots count requests, so that each is acted on once.
 	Power       Power `json:"power"`

@@ -15,6 +15,7 @@ import (
 	"yakumo/api/apitest"
 	"yakumo/api/ec2"
 	"yakumo/compute"
+	"yakumo/compute/computetest"
 	"yakumo/fault"
 	"yakumo/identity"
 	"yakumo/images"
@@ -33,6 +34,17 @@ type cloud struct {
 	compute *compute.Compute
 	volumes *volume.Volumes
 	network *network.Network
+	host    asker
+}
+
+// asker is the host of the tests' guests; nil: it is not connected.
+type asker struct{ *computetest.Host }
+
+func (a *asker) Ask(ctx context.Context, _ model.ID, name string, body []byte) ([]byte, error) {
+	if a.Host == nil {
+		return nil, fault.New(fault.Unavailable, "The host is not connected. Try again when it is back.")
+	}
+	return a.Host.Ask(ctx, name, body)
 }
 
 func newCloud(t testing.TB) *cloud {
@@ -48,7 +60,7 @@ func newCloud(t testing.TB) *cloud {
 	c := &cloud{t: t, store: s, compute: comp, volumes: vols, network: n}
 	var err error
 	c.front, err = api.New(api.Config{Store: s, Auth: apitest.Callers(), Log: quiet, Services: []api.Service{
-		ec2.New(ec2.Config{Compute: comp, Network: n, Images: imgs, Volumes: vols, Signed: signer, Region: "RegionOne"}),
+		ec2.New(ec2.Config{Compute: comp, Network: n, Images: imgs, Volumes: vols, Hosts: &c.host, Signed: signer, Region: "RegionOne"}),
 	}})
 	if err != nil {
 		t.Fatal(err)

@@ -78,6 +78,9 @@ func (d *dialect) operations() map[string]operation {
 		out[name] = operation{access, run, params}
 	}
 	d.regionOperations(add)
+	d.instanceOperations(add)
+	d.keyOperations(add)
+	d.tagOperations(add)
 	d.volumeOperations(add)
 	d.snapshotOperations(add)
 	return out

@@ -50,7 +50,7 @@ func running(t testing.TB) *cloud {
 		}
 		return nil
 	})
-	computetest.Start(t, computetest.Config{Store: c.store, Sink: c.compute, Host: guests.ID})
+	c.host.Host = computetest.Start(t, computetest.Config{Store: c.store, Sink: c.compute, Host: guests.ID})
 	volumetest.Start(t, volumetest.Config{Store: c.store, Volumes: c.volumes, Host: disks.ID})
 	return c
 }
@@ -93,4 +93,16 @@ func (c *cloud) eventually(what string, ok func() bool) {
 // ec2ID gives EC2's id of a row.
 func ec2ID(prefix string, id model.ID) string {
 	return prefix + "-" + id[:8] + id[9:13] + id[14:18] + id[19:20]
+}
+
+// server gives the row of an instance that EC2's id names.
+func (c *cloud) server(id string) *model.Server {
+	c.t.Helper()
+	for s := range store.Servers.All(c.store.Snapshot()) {
+		if ec2ID("i", s.ID) == id {
+			return s
+		}
+	}
+	c.t.Fatalf("there is no %s", id)
+	return nil
 }

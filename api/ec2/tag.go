@@ -27,6 +27,7 @@ type labels struct {
 // labels gives how tags are kept, by kind.
 func (d *dialect) labels() map[kind]labels {
 	out := map[kind]labels{}
+	d.instanceLabels(out)
 	d.volumeLabels(out)
 	return out
 }
@@ -151,8 +152,13 @@ func paged[T any](q *request, rows []T, id func(T) string) ([]T, string, error) 
 		return nil, "", err
 	}
 	slices.SortFunc(rows, func(a, b T) int { return cmp.Compare(id(a), id(b)) })
-	if after := q.str("NextToken"); after != "" {
-		if len(after) > 64 || !strings.Contains(after, "-") {
+	return pageFrom(rows, q.str("NextToken"), limit, id)
+}
+
+// pageFrom gives the part of a sorted list that begins behind a token, which is a row's id, and the token of the next; limit 0: the rest of it.
+func pageFrom[T any](rows []T, after string, limit int, id func(T) string) ([]T, string, error) {
+	if after != "" {
+		if len(after) > maxToken || !strings.Contains(after, "-") {
 			return nil, "", fault.Coded(fault.Invalid, "InvalidNextToken", "The token '%s' is invalid", api.Clip(after))
 		}
 		at := slices.IndexFunc(rows, func(r T) bool { return id(r) > after })
