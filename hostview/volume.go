@@ -136,20 +136,19 @@ func placeAt(snap store.Snapshot, v *model.Volume, host model.ID) *model.HostPla
 		return nil
 	}
 	p := &model.HostPlace{Number: n.Number, Engine: n.Engine, Clear: n.Stage == model.RelocateClearing}
-	if s, ok := store.Servers.Get(snap, n.ServerID); ok && !p.Clear {
-		p.Guests = places(s)
+	if !p.Clear {
+		p.Guests = openers(snap, v.ID)
 	}
 	return p
 }
 
 // diskTo gives where a server's disk is to go, nil where it stays.
-func diskTo(snap store.Snapshot, v *model.Volume, server model.ID) *model.DiskTo {
+func diskTo(snap store.Snapshot, v *model.Volume, s *model.Server) *model.DiskTo {
 	n := v.Relocation
-	if n == nil || n.ServerID != server || n.Stage != model.RelocateCopying && n.Stage != model.RelocateTurning {
+	if n == nil || n.ServerID != s.ID || n.Stage != model.RelocateCopying && n.Stage != model.RelocateTurning {
 		return nil
 	}
 	to := &model.DiskTo{Number: n.Number, Engine: n.Engine, Turn: n.Stage == model.RelocateTurning}
-	s, _ := store.Servers.Get(snap, server)
 	if h, ok := store.Hosts.Get(snap, n.Host); ok && n.Engine == model.EngineLocal && s.Host != n.Host {
 		to.Owner = model.HostAt{HostID: h.ID, Name: h.Name, Channel: h.Channel}
 	}
@@ -190,7 +189,7 @@ func disksOf(snap store.Snapshot, s *model.Server) []model.HostDisk {
 			d.Shared, d.ReadOnly = v.MultiAttach, d.ReadOnly || v.ReadOnly
 			d.Wait = u.Fill > v.Status.Fills
 			d.Failed = d.Wait && v.Status.State == "error"
-			d.To = diskTo(snap, v, s.ID)
+			d.To = diskTo(snap, v, s)
 		}
 		out = append(out, d)
 	}
@@ -306,5 +305,12 @@ func (c change) reached(host model.ID, rs []*model.Host) {
 	}
 	for v := range volumesAt(c.now, host) {
 		c.volume(v)
+		if x, ok := store.Volumes.Get(c.now, v); ok && x.Relocation != nil && x.Relocation.Host == host { // its guest's host is told where that is
+			for s := range store.Servers.List(c.now, "volume", v) {
+				for _, h := range places(s) {
+					c.host(h, row(model.RowServer, s.ID))
+				}
+			}
+		}
 	}
 }

@@ -31,6 +31,9 @@ func volumeActions(c cloud, hosts []model.ID) map[string]func(*rapid.T) {
 			}
 			if rapid.Bool().Draw(rt, "changes") {
 				v.Change = &model.EngineChange{Engine: "nfs", Clear: rapid.Bool().Draw(rt, "clear")}
+			} else if rapid.Bool().Draw(rt, "elsewhere") {
+				v.Relocation = &model.Relocation{Number: 1, ServerID: rapid.SampledFrom(servers).Draw(rt, "user"), Host: rapid.SampledFrom(hosts).Draw(rt, "place"), Engine: rapid.SampledFrom([]string{"local", "nfs"}).Draw(rt, "other engine"),
+					Stage: rapid.SampledFrom([]model.RelocationStage{model.RelocateMaking, model.RelocateCopying, model.RelocateTurning, model.RelocateClearing}).Draw(rt, "stage")}
 			}
 			c.do(func(tx *store.Tx) error { return store.Volumes.Put(tx, v) })
 		},
@@ -210,5 +213,68 @@ func TestVolumesOnTheirWay(t *testing.T) {
 	do(func(tx *store.Tx) error { return store.VolumeBackups.Delete(tx, "b1") })
 	if got := row().Backup.Below; len(got) != 1 || got[0].ID != "b1" || got[0].BlobID != "" {
 		t.Errorf("of one that is gone it is told %+v", got)
+	}
+}
+
+// TestVolumesGoElsewhere: the host of the place is told of that alone, the guest's host where the guest's disk is to go, and in the end the old host what it is to be rid of.
+func TestVolumesGoElsewhere(t *testing.T) {
+	st := storetest.New(t)
+	v := &model.Volume{Meta: model.Meta{ID: "v1"}, Engine: "local", Host: "h1", SizeGiB: 1, Relocation: &model.Relocation{Number: 7, ServerID: "s1", Host: "h2", Engine: "local"}}
+	put := func(stage model.RelocationStage) {
+		t.Helper()
+		if _, err := st.Update(t.Context(), func(tx *store.Tx) error {
+			for _, h := range []string{"h1", "h2", "h3"} {
+				if err := store.Hosts.Put(tx, &model.Host{Meta: model.Meta{ID: h, Name: h}}); err != nil {
+					return err
+				}
+			}
+			n := *v
+			r := *v.Relocation
+			r.Stage = stage
+			n.Relocation = &r
+			if err := store.Volumes.Put(tx, &n); err != nil {
+				return err
+			}
+			return store.Servers.Put(tx, &model.Server{Meta: model.Meta{ID: "s1"}, Host: "h3", Volumes: []model.VolumeUse{{VolumeID: "v1"}}})
+		}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	told := func(host model.ID) (*model.HostVolume, *model.DiskTo) {
+		t.Helper()
+		rows := full(t, st, host)
+		vol := decode[model.HostVolume](t, rows[model.RowID{Kind: model.RowVolume, Key: "v1"}])
+		if body, ok := rows[model.RowID{Kind: model.RowServer, Key: "s1"}]; ok {
+			s := decode[model.HostServer](t, body)
+			return &vol, s.Volumes[0].To
+		}
+		return &vol, nil
+	}
+	for _, stage := range []model.RelocationStage{model.RelocateMaking, model.RelocateCopying, model.RelocateTurning} {
+		put(stage)
+		if r, _ := told("h1"); !r.Mine || r.Place != nil || !slices.Equal(r.Guests, []model.ID{"h3"}) {
+			t.Errorf("%s: its host is told %+v", stage, r)
+		}
+		if r, _ := told("h2"); r.Mine || r.Place == nil || r.Place.Clear || r.Place.Number != 7 || !slices.Equal(r.Place.Guests, []model.ID{"h3"}) {
+			t.Errorf("%s: the host of the place is told %+v", stage, r)
+		}
+		r, to := told("h3")
+		if r.Mine || r.Place != nil || r.Owner.HostID != "h1" || (to != nil) != (stage != model.RelocateMaking) {
+			t.Errorf("%s: the guest's host is told %+v, %+v", stage, r, to)
+		}
+		if to != nil && (to.Number != 7 || to.Owner.HostID != "h2" || to.Turn != (stage == model.RelocateTurning)) {
+			t.Errorf("%s: the guest's host is told %+v", stage, to)
+		}
+	}
+	v.Host, v.Seat, v.Relocation.Host, v.Deleted = "h2", 7, "h1", true
+	put(model.RelocateClearing)
+	if r, _ := told("h1"); r.Mine || r.Place == nil || !r.Place.Clear {
+		t.Errorf("its old host is told %+v", r)
+	}
+	if r, _ := told("h2"); !r.Mine || r.Seat != 7 || r.Deleted {
+		t.Errorf("its host is told %+v, before the other is rid of it", r)
+	}
+	if r, to := told("h3"); r.Seat != 7 || r.Owner.HostID != "h2" || to != nil {
+		t.Errorf("the guest's host is told %+v, %+v", r, to)
 	}
 }
