@@ -120,7 +120,7 @@ func (c *cpus) of(ctx context.Context, row *model.HostServer, p *progress) (hype
 	if own == nil || len(own.Pins) == 0 {
 		return h, nil
 	}
-	h.Pins = own.Pins
+	h.Pins, h.Realtime = own.Pins, want.Realtime
 	switch pins := slices.Sorted(maps.Values(own.Pins)); {
 	case len(own.Emulator) > 0:
 		h.Emulator = own.Emulator

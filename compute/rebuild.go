@@ -50,7 +50,7 @@ func (c *Compute) Rebuild(tx *store.Tx, sc Scope, id model.ID, r Rebuild) (*mode
 			return fault.New(fault.Conflict, "Cannot 'rebuild' instance %s: it has no host.", s.ID)
 		}
 		backed := VolumeBacked(s)
-		was, alone, paging := s.Load(), processors(s).Threads, pagingOf(s, &s.Flavor)
+		was, cpus, paging := s.Load(), processors(s), pagingOf(s, &s.Flavor)
 		if backed {
 			if err := c.reimage(tx, s, &r); err != nil {
 				return err
@@ -74,7 +74,7 @@ func (c *Compute) Rebuild(tx *store.Tx, sc Scope, id model.ID, r Rebuild) (*mode
 			next.Image = r.Copy
 		}
 		// Its host was chosen for what it is.
-		if now := next.Load(); now.PCPUs != was.PCPUs || now.PagesMiB != was.PagesMiB || processors(&next).Threads != alone || !reflect.DeepEqual(pagingOf(&next, &next.Flavor), paging) {
+		if now := next.Load(); now.PCPUs != was.PCPUs || now.PagesMiB != was.PagesMiB || !reflect.DeepEqual(processors(&next), cpus) || !reflect.DeepEqual(pagingOf(&next, &next.Flavor), paging) {
 			return fault.New(fault.Invalid, "An instance's NUMA topology cannot be changed as part of a rebuild. The image provided is invalid for this instance.")
 		}
 		if !backed || r.Reimage {

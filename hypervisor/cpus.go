@@ -26,6 +26,8 @@ type HostCPUs struct {
 	Emulator []int
 	// Nodes are the host's NUMA nodes that its memory is best in: one for all of it, or one for each of its Cells; nil: none is better.
 	Nodes []int
+	// Realtime are virtual processors, of those in Pins, that come before the host's own work, sorted; its memory is locked then.
+	Realtime []int
 	// Bound: the memory may be in no other nodes.
 	Bound bool
 }
@@ -49,6 +51,11 @@ func (h HostCPUs) check(g Guest, t Tuning) error {
 			return invalid(g, "virtual processor %d cannot have CPU %d for itself", v, c)
 		}
 		seen[c] = true
+	}
+	for _, v := range h.Realtime {
+		if _, own := h.Pins[v]; !own {
+			return invalid(g, "virtual processor %d cannot be real-time without a CPU for itself", v)
+		}
 	}
 	for _, list := range [][]int{h.Shared, h.Emulator, h.Nodes} {
 		if slices.ContainsFunc(list, func(c int) bool { return c < 0 }) {

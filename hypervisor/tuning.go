@@ -17,6 +17,7 @@ type Tuning struct {
 	BootMenu                bool   // the firmware offers a choice
 	UEFI                    bool   // the firmware is UEFI and not a BIOS
 	SecureBoot              Secure // of UEFI
+	Locked                  bool   // the memory is never paged out
 	HugePageKiB             int    // size of the memory's pages; 0: the host's ordinary ones
 	Watchdog                string // what a watchdog does that was not fed: reset, poweroff, pause, none; "": there is none
 	DiskBus                 string // of disks that name none: virtio, scsi, sata; "": the driver's choice
@@ -73,6 +74,7 @@ func (g Guest) Tuning() (Tuning, error) {
 		t.Watchdog = ""
 	}
 	t.Agent = r.flag("hw_qemu_guest_agent")
+	t.Locked = r.flag("hw:locked_memory")
 	r.choice("hw:cpu_policy", "shared", "dedicated", "mixed") // Guest.CPUs says what comes of it
 	t.UEFI, t.SecureBoot = r.firmware()
 	t.HugePageKiB, t.BootMenu, t.Machine, t.Cells = r.pages(), r.flag("hw:boot_menu"), r.machine(), r.cells()

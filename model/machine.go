@@ -12,10 +12,8 @@ var unoffered = []struct {
 	words         []string // in lower case; nil: whatever it says
 	why           string
 }{
-	{"hw:cpu_realtime", "hw_cpu_realtime", yes, "no guest comes before its host's own work"},
 	{"hw:tpm_version", "hw_tpm_version", nil, "there are no trusted platform modules"},
 	{"hw:mem_encryption", "hw_mem_encryption", yes, "memory is not encrypted"},
-	{"hw:locked_memory", "hw_locked_memory", yes, "memory is not locked"},
 	{"hw:pmem", "", nil, "there is no persistent memory"},
 	{"hw:viommu_model", "hw_viommu_model", nil, "there is no virtual IOMMU"},
 	{"pci_passthrough:alias", "", nil, "devices of hosts are not handed to guests"},
@@ -57,7 +55,8 @@ func PageKiB(specs, hardware map[string]string) int {
 	return 0
 }
 
-// BadPages gives, in Nova's words, why the size of pages that a flavor or an image asks for is none; "" it is one.
+// BadPages gives, in Nova's words, why a flavor and an image cannot have memory as they ask for it: the size of its pages is none, or it is to be
+// locked without one; "" they can.
 func BadPages(specs, hardware map[string]string) string {
 	for _, v := range []string{specs["hw:mem_page_size"], hardware["hw_mem_page_size"]} {
 		switch v = strings.TrimSpace(v); v {
@@ -67,6 +66,13 @@ func BadPages(specs, hardware map[string]string) string {
 				return "Invalid memory page size '" + clip(v) + "'"
 			}
 		}
+	}
+	ours, theirs := strings.TrimSpace(specs["hw:locked_memory"]), strings.TrimSpace(hardware["hw_locked_memory"])
+	switch {
+	case ours != "" && theirs != "" && isYes(ours) != isYes(theirs):
+		return "locked_memory value in image (" + clip(theirs) + ") and flavor (" + clip(ours) + ") conflict. A consistent value is expected if both specified."
+	case (isYes(ours) || isYes(theirs)) && specs["hw:mem_page_size"] == "" && hardware["hw_mem_page_size"] == "":
+		return "locked_memory value in image or flavor is forbidden when mem_page_size is not set."
 	}
 	return ""
 }

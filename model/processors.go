@@ -1,6 +1,7 @@
 package model
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strconv"
@@ -13,6 +14,8 @@ type Processors struct {
 	Dedicated []int
 	// Threads says which: ThreadsPrefer, ThreadsRequire or ThreadsIsolate.
 	Threads string
+	// Realtime are those of them that come before their host's own work, sorted; the guest's memory is locked then.
+	Realtime []int
 	// Emulator says where the threads run that are no virtual processor: "" on the guest's own CPUs, "share" on those
 	// that guests share, "isolate" on one more of its own.
 	Emulator string
@@ -34,13 +37,13 @@ func (p *Processors) Own() int {
 }
 
 // processorSpecs are what ProcessorsOf reads of a flavor; without any of them, and of an image, there is nothing to read.
-var processorSpecs = []string{"hw:cpu_policy", "hw:cpu_thread_policy", "hw:cpu_dedicated_mask", "hw:emulator_threads_policy", "resources:PCPU", "resources:VCPU"}
+var processorSpecs = []string{"hw:cpu_policy", "hw:cpu_thread_policy", "hw:cpu_dedicated_mask", "hw:emulator_threads_policy", "hw:cpu_realtime", "hw:cpu_realtime_mask", "resources:PCPU", "resources:VCPU"}
 
 // ProcessorsOf reads hw:cpu_policy and what belongs to it of a flavor's extra specs and an image's properties, by Nova's
 // rules for which may say what (https://docs.openstack.org/nova/latest/admin/cpu-topologies.html). wrong, in Nova's words, says
 // why no server can have them; "": it can.
 func ProcessorsOf(vcpus int, specs, hardware map[string]string) (p Processors, wrong string) {
-	if hardware["hw_cpu_policy"] == "" && hardware["hw_cpu_thread_policy"] == "" && !slices.ContainsFunc(processorSpecs, func(k string) bool { return specs[k] != "" }) {
+	if hardware["hw_cpu_policy"] == "" && hardware["hw_cpu_thread_policy"] == "" && hardware["hw_cpu_realtime"] == "" && !slices.ContainsFunc(processorSpecs, func(k string) bool { return specs[k] != "" }) {
 		return Processors{}, ""
 	}
 	word := func(m map[string]string, key string) string { return strings.TrimSpace(m[key]) }
@@ -88,31 +91,55 @@ func ProcessorsOf(vcpus int, specs, hardware map[string]string) (p Processors, w
 		policy = own
 	}
 	mask := strings.TrimSpace(specs["hw:cpu_dedicated_mask"])
+	realtime := isYes(cmp.Or(word(specs, "hw:cpu_realtime"), word(hardware, "hw_cpu_realtime")))
+	realMask := ""
+	if realtime {
+		realMask = cmp.Or(word(hardware, "hw_cpu_realtime_mask"), word(specs, "hw:cpu_realtime_mask"))
+	}
 	switch {
 	case (policy == "" || policy == "shared") && thread != "":
 		return no("Cannot set cpu thread pinning policy in a non dedicated cpu pinning policy")
 	case (policy == "" || policy == "shared") && emulator == "isolate":
 		return no("An isolated CPU emulator threads option requires a dedicated CPU policy option.")
+	case realtime && policy != "dedicated" && policy != "mixed":
+		return no("Cannot set realtime policy in a non dedicated cpu pinning policy")
 	case policy != "mixed" && mask != "":
 		return no("Cannot specify 'hw:cpu_dedicated_mask' without the 'mixed' policy.")
 	case policy == "" || policy == "shared":
 		return Processors{}, ""
-	case policy == "mixed" && mask == "":
+	case policy == "mixed" && (mask == "") == (realMask == ""):
 		return no("Must specify either 'hw:cpu_dedicated_mask' or 'hw:cpu_realtime_mask' when using 'mixed' CPU policy. 'hw:cpu_dedicated_mask' and 'hw:cpu_realtime_mask' can not be specified at the same time, or be specified with none of them.")
 	}
 	if p = (Processors{Threads: thread, Emulator: emulator}); thread == "prefer" {
 		p.Threads = ThreadsPrefer
 	}
-	if policy == "dedicated" {
-		for c := range vcpus {
-			p.Dedicated = append(p.Dedicated, c)
+	all := make([]int, vcpus)
+	for c := range all {
+		all[c] = c
+	}
+	if realtime {
+		p.Realtime = all
+		if realMask != "" {
+			list, ok := masked(realMask, vcpus)
+			if !ok {
+				return no("Invalid inclusion expression '%s'", clip(realMask))
+			}
+			p.Realtime = list
 		}
+		// QEMU's own threads must not wait for processors that never do.
+		n := len(p.Realtime)
+		if n == 0 || p.Realtime[n-1] >= vcpus || n == vcpus && emulator == "" {
+			return no("Use of realtime CPUs requires either one or more non-realtime CPU(s) or offloaded emulator threads.")
+		}
+	}
+	if policy == "dedicated" {
+		p.Dedicated = all
 		return p, ""
 	}
-	if strings.HasPrefix(mask, "^") {
-		mask = "0-" + strconv.Itoa(vcpus-1) + "," + mask
+	if mask == "" { // those that are real-time are dedicated
+		mask = realMask
 	}
-	list, ok := CPUList(mask)
+	list, ok := masked(mask, vcpus)
 	switch {
 	case !ok:
 		return no("Invalid inclusion expression '%s'", clip(mask))
@@ -124,6 +151,17 @@ func ProcessorsOf(vcpus int, specs, hardware map[string]string) (p Processors, w
 	p.Dedicated = list
 	return p, ""
 }
+
+// masked reads processors of a mask; one that begins with what is left out means all others.
+func masked(mask string, vcpus int) (list []int, ok bool) {
+	if strings.HasPrefix(mask, "^") {
+		mask = "0-" + strconv.Itoa(vcpus-1) + "," + mask
+	}
+	return CPUList(mask)
+}
+
+// isYes reads a word for yes, as Nova does.
+func isYes(v string) bool { return slices.Contains(yes, strings.ToLower(v)) }
 
 // resourcesOf reads the other words for a policy: "dedicated" for resources:PCPU, "shared" for resources:VCPU, "" for neither.
 func resourcesOf(vcpus int, specs map[string]string, emulator string) (policy, wrong string) {

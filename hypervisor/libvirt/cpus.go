@@ -73,6 +73,9 @@ func numbers(text string) (list []int, ok bool) {
 	return list, true
 }
 
+// realtimePriority is the least of the kernel's real-time priorities, as Nova's: its own threads that have one come first.
+const realtimePriority = 1
+
 // pin puts into the definition on which CPUs the guest runs, and which nodes its memory, or that of its cells, is bound to or best in: best where a
 // node that is full must not keep it from starting.
 func (d *domainXML) pin(h hypervisor.HostCPUs, cells int) {
@@ -83,6 +86,10 @@ func (d *domainXML) pin(h hypervisor.HostCPUs, cells int) {
 		}
 		for _, v := range slices.Sorted(maps.Keys(h.Pins)) {
 			d.CPUTune.Pins = append(d.CPUTune.Pins, pinXML{v, strconv.Itoa(h.Pins[v])})
+		}
+		if len(h.Realtime) > 0 {
+			d.CPUTune.Sched = &schedXML{cpuSet(h.Realtime), "fifo", realtimePriority}
+			d.lock()
 		}
 		if len(h.Emulator) > 0 {
 			d.CPUTune.Emulator = &cpuSetXML{cpuSet(h.Emulator)}
@@ -143,6 +150,9 @@ func parseCPUs(text string) (h hypervisor.HostCPUs, err error) {
 			}
 			h.Pins[p.VCPU] = c
 		}
+	}
+	if s := dom.CPUTune.Sched; s != nil {
+		h.Realtime, _ = numbers(s.VCPUs)
 	}
 	if e := dom.CPUTune.Emulator; e != nil {
 		h.Emulator, _ = numbers(e.CPUSet)

@@ -30,6 +30,10 @@ func TestCPUsInDefinition(t *testing.T) {
 			[]string{`<memoryBacking><hugepages><page size="2048" unit="KiB"></page></hugepages></memoryBacking>`, `<numatune><memory mode="strict" nodeset="1"></memory></numatune>`}},
 		"bound cells": {hypervisor.HostCPUs{Nodes: []int{0, 1}, Bound: true}, two,
 			[]string{`<numatune><memnode cellid="0" mode="strict" nodeset="0"></memnode><memnode cellid="1" mode="strict" nodeset="1"></memnode></numatune>`}},
+		"real time": {hypervisor.HostCPUs{Pins: map[int]int{0: 3, 1: 2}, Emulator: []int{2, 3}, Realtime: []int{1}}, nil,
+			[]string{`<vcpusched vcpus="1" scheduler="fifo" priority="1"></vcpusched>`, `<memoryBacking><nosharepages></nosharepages><locked></locked></memoryBacking>`}},
+		"locked": {hypervisor.HostCPUs{}, map[string]string{"hw:mem_page_size": "2MB", "hw:locked_memory": "true"},
+			[]string{`<memoryBacking><hugepages><page size="2048" unit="KiB"></page></hugepages><nosharepages></nosharepages><locked></locked></memoryBacking>`}},
 		"bounded": {hypervisor.HostCPUs{Pins: map[int]int{0: 3, 1: 2}, Emulator: []int{2, 3}}, map[string]string{"quota:cpu_shares": "7"},
 			[]string{`<cputune><shares>7</shares><vcpupin vcpu="0" cpuset="3">`}},
 	} {
@@ -52,7 +56,7 @@ func TestCPUsInDefinition(t *testing.T) {
 		}
 	}
 	for name, bad := range map[string]hypervisor.HostCPUs{
-		"twice": {Pins: map[int]int{0: 1, 1: 1}}, "of no processor": {Pins: map[int]int{2: 1}}, "negative": {Pins: map[int]int{0: -1}},
+		"twice": {Pins: map[int]int{0: 1, 1: 1}}, "of no processor": {Pins: map[int]int{2: 1}}, "negative": {Pins: map[int]int{0: -1}}, "real time without a CPU": {Realtime: []int{0}},
 		"shared, negative": {Shared: []int{-1}}, "more nodes than cells": {Nodes: []int{0, 1}},
 	} {
 		g := sample()

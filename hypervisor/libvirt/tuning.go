@@ -30,7 +30,13 @@ type cellXML struct {
 }
 
 type backingXML struct {
-	Pages []pageXML `xml:"hugepages>page"`
+	Pages    *pagesXML `xml:"hugepages"`
+	Unmerged *emptyXML `xml:"nosharepages"`
+	Locked   *emptyXML `xml:"locked"`
+}
+
+type pagesXML struct {
+	Pages []pageXML `xml:"page"`
 }
 
 type pageXML struct {
@@ -44,6 +50,13 @@ type cpuTuneXML struct {
 	Quota    int        `xml:"quota,omitempty"`
 	Pins     []pinXML   `xml:"vcpupin"`
 	Emulator *cpuSetXML `xml:"emulatorpin"`
+	Sched    *schedXML  `xml:"vcpusched"`
+}
+
+type schedXML struct {
+	VCPUs     string `xml:"vcpus,attr"`
+	Scheduler string `xml:"scheduler,attr"`
+	Priority  int    `xml:"priority,attr"`
 }
 
 type ioTuneXML struct {
@@ -97,6 +110,14 @@ func tuned(g hypervisor.Guest, t hypervisor.Tuning) hypervisor.Guest {
 	return g
 }
 
+// lock has all of the guest's memory stay where it is: neither paged out nor merged with others'.
+func (d *domainXML) lock() {
+	if d.Backing == nil {
+		d.Backing = &backingXML{}
+	}
+	d.Backing.Unmerged, d.Backing.Locked = &emptyXML{}, &emptyXML{}
+}
+
 // tune puts the rest of what the specs ask for into the definition.
 func (d *domainXML) tune(t hypervisor.Tuning) {
 	if t.Sockets > 0 {
@@ -115,7 +136,10 @@ func (d *domainXML) tune(t hypervisor.Tuning) {
 		}
 	}
 	if t.HugePageKiB > 0 {
-		d.Backing = &backingXML{Pages: []pageXML{{t.HugePageKiB, "KiB"}}}
+		d.Backing = &backingXML{Pages: &pagesXML{[]pageXML{{t.HugePageKiB, "KiB"}}}}
+	}
+	if t.Locked {
+		d.lock()
 	}
 	if t.CPUShares > 0 || t.CPUPeriod > 0 || t.CPUQuota > 0 {
 		d.CPUTune = &cpuTuneXML{Shares: t.CPUShares, Period: t.CPUPeriod, Quota: t.CPUQuota}
