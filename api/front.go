@@ -230,9 +230,9 @@ func (f *Front) serve(m *mounted, route *Route) http.HandlerFunc {
 			}
 			took := f.cfg.Now().Sub(start)
 			f.requests.WithLabelValues(m.svc.Name, r.Method, route.Pattern, fmt.Sprint(sw.status)).Observe(took.Seconds())
-			attrs := []any{"method", r.Method, "path", r.URL.Path, "status", sw.status, "bytes", sw.bytes, "took", took.Round(time.Microsecond)}
+			attrs := []any{"method", r.Method, "path", r.URL.Path, "status", sw.status, "bytes", sw.bytes, "took", took.Round(time.Microsecond), "access", route.Access.String()}
 			if c.Caller != nil {
-				attrs = append(attrs, "project", c.Caller.ProjectID, "user", c.Caller.UserID)
+				attrs = append(attrs, "project", c.Caller.ProjectID, "user", c.Caller.UserID, "admin", c.Caller.CloudAdmin)
 			}
 			c.Log.Info("api", attrs...)
 			if p == http.ErrAbortHandler {

@@ -5,6 +5,7 @@ package api_test
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"log/slog"
 	"maps"
 	"net/http/httptest"
@@ -15,6 +16,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"yakumo/api"
@@ -32,6 +34,44 @@ type cloud struct {
 	Identity *identity.Identity
 	Store    *store.Store
 	Front    *api.Front
+	Calls    *callLog
+}
+
+// callLog keeps what an API server's log says of each call.
+type callLog struct {
+	mu    sync.Mutex
+	calls []map[string]any
+}
+
+// Enabled implements slog.Handler.
+func (l *callLog) Enabled(_ context.Context, level slog.Level) bool { return level >= slog.LevelInfo }
+
+// Handle implements slog.Handler.
+func (l *callLog) Handle(_ context.Context, r slog.Record) error {
+	if r.Message != "api" {
+		return nil
+	}
+	call := map[string]any{}
+	r.Attrs(func(a slog.Attr) bool { call[a.Key] = a.Value.Any(); return true })
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.calls = append(l.calls, call)
+	return nil
+}
+
+// WithAttrs implements slog.Handler.
+func (l *callLog) WithAttrs([]slog.Attr) slog.Handler { return l }
+
+// WithGroup implements slog.Handler.
+func (l *callLog) WithGroup(string) slog.Handler { return l }
+
+// take gives what was logged since it was called last.
+func (l *callLog) take() []map[string]any {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	out := l.calls
+	l.calls = nil
+	return out
 }
 
 // startCloud serves identity and the other services until the test ends. services may be nil.
@@ -45,7 +85,7 @@ func startCloud(t *testing.T, services func(*cloud) []api.Service) *cloud {
 	}
 	srv := httptest.NewUnstartedServer(nil)
 	t.Cleanup(srv.Close)
-	c := &cloud{URL: "http://" + srv.Listener.Addr().String(), Identity: id, Store: st}
+	c := &cloud{URL: "http://" + srv.Listener.Addr().String(), Identity: id, Store: st, Calls: &callLog{}}
 	if err := id.Bootstrap(t.Context(), identity.Start{AdminPassword: adminPassword, BaseURL: c.URL}); err != nil {
 		t.Fatal(err)
 	}
@@ -53,7 +93,7 @@ func startCloud(t *testing.T, services func(*cloud) []api.Service) *cloud {
 	if services != nil {
 		all = append(all, services(c)...)
 	}
-	c.Front, err = api.New(api.Config{Store: st, Auth: keystone.Authenticator{Identity: id}, Services: all, Log: slog.New(slog.DiscardHandler)})
+	c.Front, err = api.New(api.Config{Store: st, Auth: keystone.Authenticator{Identity: id}, Services: all, Log: slog.New(c.Calls)})
 	if err != nil {
 		t.Fatal(err)
 	}

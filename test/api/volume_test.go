@@ -2,6 +2,7 @@ package api_test
 
 import (
 	"errors"
+	"fmt"
 	"log/slog"
 	"net/netip"
 	"strings"
@@ -27,7 +28,10 @@ import (
 
 // startVolumeCloud is startCloud with what servers and volumes need, an image "mini", a flavor "tiny", and a host that plays
 // both guests and volumes.
-func startVolumeCloud(t *testing.T) *cloud {
+func startVolumeCloud(t *testing.T) *cloud { return startWholeCloud(t, 1) }
+
+// startWholeCloud is startCloud with all services and fake hosts h1, h2 …, of which each keeps volumes.
+func startWholeCloud(t *testing.T, hosts int) *cloud {
 	t.Helper()
 	quiet := slog.New(slog.DiscardHandler)
 	net := network.New(network.Config{Log: quiet})
@@ -37,19 +41,23 @@ func startVolumeCloud(t *testing.T) *cloud {
 	}
 	var vols *volume.Volumes
 	var comp *compute.Compute
+	fakes := fakeHosts{}
 	c := startCloud(t, func(c *cloud) []api.Service {
 		img := images.New(images.Config{Store: c.Store, Blobs: blobs, Log: quiet})
 		vols = volume.New(volume.Config{Store: c.Store, Log: quiet})
 		comp = compute.New(compute.Config{Store: c.Store, Ports: net, Volumes: vols, Images: img, Log: quiet})
 		return []api.Service{glance.New(glance.Config{Images: img}), neutron.New(neutron.Config{Network: net}), cinder.New(cinder.Config{Volumes: vols, Images: img}),
-			nova.New(nova.Config{Compute: comp, Network: net, Images: img, Volumes: vols})}
+			nova.New(nova.Config{Compute: comp, Network: net, Images: img, Volumes: vols, Hosts: fakes})}
 	})
 	if err := vols.Bootstrap(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	project := adminProject(t, c)
-	h := &model.Host{Meta: model.NewMeta("", "h1", time.Now()), Zone: "nova", TunnelIP: netip.MustParseAddr("192.0.2.1"), Underlay: 1500, StartedAt: time.Now(), Engines: []string{"local"},
-		Capacity: model.HostCapacity{VCPUs: 64, MemoryMiB: 65536, DiskGiB: 1000, Arch: "x86_64"}}
+	var rows []*model.Host
+	for i := range hosts {
+		rows = append(rows, &model.Host{Meta: model.NewMeta("", fmt.Sprintf("h%d", i+1), time.Now()), Zone: "nova", TunnelIP: netip.AddrFrom4([4]byte{192, 0, 2, byte(i + 1)}),
+			Underlay: 1500, StartedAt: time.Now(), Engines: []string{"local"}, Capacity: model.HostCapacity{VCPUs: 64, MemoryMiB: 65536, DiskGiB: 1000, Arch: "x86_64"}})
+	}
 	img := &model.Image{Meta: model.NewMeta(project, "mini", time.Now()), Status: model.ImageActive, Visibility: model.VisibilityPublic,
 		DiskFormat: "qcow2", ContainerFormat: "bare", Size: 1000, VirtualSize: 64 << 20, BlobID: model.NewID(), HashAlgo: "sha512", HashValue: "00"}
 	if _, err := c.Store.Update(t.Context(), func(tx *store.Tx) error {
@@ -63,11 +71,14 @@ func startVolumeCloud(t *testing.T) *cloud {
 			return err
 		}
 		_, err = comp.CreateFlavor(tx, model.Flavor{ID: "1", Name: "tiny", VCPUs: 1, MemoryMiB: 128, DiskGiB: 1, Public: true, RxTxFactor: 1})
-		return errors.Join(err, store.Hosts.Put(tx, h), store.Images.Put(tx, img), store.Heartbeats.Put(tx, &model.Heartbeat{HostID: h.ID, At: time.Now()}))
+		for _, h := range rows {
+			err = errors.Join(err, store.Hosts.Put(tx, h), store.Heartbeats.Put(tx, &model.Heartbeat{HostID: h.ID, At: time.Now()}))
+		}
+		return errors.Join(err, store.Images.Put(tx, img))
 	}); err != nil {
 		t.Fatal(err)
 	}
-	for _, ctl := range []reconcile.Controller{vols.Placer(), vols.Sweeper(), comp.Placer(), comp.Sweeper()} {
+	for _, ctl := range []reconcile.Controller{vols.Placer(), vols.Sweeper(), comp.Placer(), comp.Sweeper(), comp.Mover()} {
 		done := make(chan struct{})
 		go func() {
 			defer close(done)
@@ -75,8 +86,11 @@ func startVolumeCloud(t *testing.T) *cloud {
 		}()
 		t.Cleanup(func() { <-done })
 	}
-	volumetest.Start(t, volumetest.Config{Store: c.Store, Volumes: vols, Host: h.ID})
-	computetest.Start(t, computetest.Config{Store: c.Store, Sink: comp, Host: h.ID})
+	wire := &computetest.Wire{}
+	for _, h := range rows {
+		volumetest.Start(t, volumetest.Config{Store: c.Store, Volumes: vols, Host: h.ID})
+		fakes[h.ID] = computetest.Start(t, computetest.Config{Store: c.Store, Sink: comp, Host: h.ID, Wire: wire})
+	}
 	return c
 }
 
