@@ -47,6 +47,13 @@ type RouterStatus struct {
 	GatewayHosts []ID `json:"gateway_hosts,omitempty"`
 }
 
+// InternetGateway is what EC2's users make before a router has a gateway, and what is left when it has none any more. A router's way out is
+// its Gateway alone.
+type InternetGateway struct {
+	Meta
+	RouterID ID `json:"router_id,omitempty"` // for which it is; such a router may be gone
+}
+
 // ActiveHost gives the host that serves the gateway; "" where there is none.
 func (r *Router) ActiveHost() ID {
 	if len(r.Status.GatewayHosts) == 0 {

@@ -98,6 +98,23 @@ func (n *Network) AttachPort(tx *store.Tx, sc Scope, port, device model.ID, owne
 	return &p, n.putPort(tx, &p)
 }
 
+// Keep says whether a port stays when its server goes or lets go of it.
+//
+// Errors: fault.NotFound, fault.Forbidden.
+func (n *Network) Keep(tx *store.Tx, sc Scope, port model.ID, keep bool) error {
+	old, err := n.GetPort(tx, sc, port)
+	if err != nil {
+		return err
+	}
+	if !sc.Owns(old.ProjectID) {
+		return forbidden("another project's port")
+	}
+	p := *old
+	p.Owned = !keep
+	p.Touch(n.now())
+	return store.Ports.Put(tx, &p)
+}
+
 // ReleasePort takes a port from a server that is gone: one that was made for its server
 // goes with it, another one, or the parent of a trunk, is unbound and free for the next.
 // Absent is success.

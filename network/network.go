@@ -7,9 +7,9 @@
 // others can compose: a server and its ports are one transaction. Nothing here waits,
 // calls out or keeps state between calls.
 //
-// Reads: networks, subnets, ports, security groups and rules, routers, floating IPs, port
+// Reads: networks, subnets, ports, security groups and rules, routers, internet gateways, floating IPs, port
 // forwardings, quotas, hosts (their underlay MTU, physical networks and heartbeats).
-// Writes: networks, subnets, ports, security groups and rules, routers, floating IPs, port
+// Writes: networks, subnets, ports, security groups and rules, routers, internet gateways, floating IPs, port
 // forwardings, quotas.
 // Imports fault, model, reconcile and store; must not import api, agent, datapath or another
 // part.

@@ -398,6 +398,11 @@ var (
 
 	// FloatingIPs claim the address inside that they stand for: it has one floating IP in each
 	// external network. The address outside is claimed by their port.
+	// InternetGateways claim the router that they are for.
+	InternetGateways = Define("internet_gateway", func(r *model.InternetGateway) string { return r.ID },
+		Claims(func(r *model.InternetGateway) []string { return when(r.RouterID != "", "router,"+r.RouterID) }),
+		Counted("project", func(r *model.InternetGateway) []string { return []string{r.ProjectID} }))
+
 	FloatingIPs = Define("floating_ip", func(r *model.FloatingIP) string { return r.ID },
 		Claims(func(r *model.FloatingIP) []string {
 			return when(r.PortID != "", "inside,"+r.NetworkID+","+r.PortID+","+r.FixedAddress.String())
@@ -473,7 +478,7 @@ func Tables() []AnyTable {
 	return []AnyTable{Domains, Projects, Users, Groups, Roles, Assignments, IdentityRecords, Revocations, SigningKeys,
 		Images, ImageUploads, ImageTasks, Flavors, KeyPairs, Servers, GoneServers, ServerUsages, Actions, Migrations, ServerGroups, Aggregates, ConsoleTokens,
 		Volumes, VolumeSnapshots, VolumeBackups, VolumeTypes, VolumeQoS, VolumeTransfers, Networks, Subnets, Ports, SecurityGroups, SecurityRules,
-		Routers, FloatingIPs, PortForwardings, QoSPolicies, Trunks, TapServices, TapFlows,
+		Routers, InternetGateways, FloatingIPs, PortForwardings, QoSPolicies, Trunks, TapServices, TapFlows,
 		DefaultRules, AddressGroups, AddressScopes, SubnetPools, RBACPolicies, AutoTopologies, Environments, Quotas, Hosts, Heartbeats, Told, JoinTokens, Settings}
 }
 

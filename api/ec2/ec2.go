@@ -83,6 +83,13 @@ func (d *dialect) operations() map[string]operation {
 	d.tagOperations(add)
 	d.volumeOperations(add)
 	d.snapshotOperations(add)
+	d.groupOperations(add)
+	d.vpcOperations(add)
+	d.subnetOperations(add)
+	d.gatewayOperations(add)
+	d.routeOperations(add)
+	d.addressOperations(add)
+	d.interfaceOperations(add)
 	return out
 }
 

@@ -12,6 +12,7 @@ import (
 	"yakumo/compute"
 	"yakumo/compute/computetest"
 	"yakumo/model"
+	"yakumo/network"
 	"yakumo/reconcile"
 	"yakumo/store"
 	"yakumo/volume/volumetest"
@@ -65,7 +66,12 @@ func (c *cloud) guest(project model.ID, ports ...model.ID) string {
 		if err := store.Images.Put(tx, img); err != nil {
 			return err
 		}
-		_, err := c.compute.Create(tx, compute.Scope{ProjectID: project, UserID: "u1"}, compute.NewServer{ID: id, Name: "guest", Image: img, Ports: ports,
+		for _, p := range ports {
+			if _, err := c.network.AttachPort(tx, network.Scope{ProjectID: project}, p, id, "compute:nova"); err != nil {
+				return err
+			}
+		}
+		_, err := c.compute.Create(tx, scopeOf(project), compute.NewServer{ID: id, Name: "guest", Image: img, Ports: ports,
 			Flavor: &model.Flavor{ID: "1", Name: "tiny", VCPUs: 1, MemoryMiB: 128, DiskGiB: 1, Public: true, RxTxFactor: 1}})
 		return err
 	})
@@ -74,6 +80,10 @@ func (c *cloud) guest(project model.ID, ports ...model.ID) string {
 		return ok && s.Status.Phase == model.PhaseReady
 	})
 	return ec2ID("i", id)
+}
+
+func scopeOf(project model.ID) compute.Scope {
+	return compute.Scope{ProjectID: project, UserID: "u1", RequestID: "req-t"}
 }
 
 // eventually waits for a state, woken by every change of the store.

@@ -24,6 +24,11 @@ const (
 	groupID      kind = "sg"
 	interfaceID  kind = "eni"
 	allocationID kind = "eipalloc"
+	gatewayID    kind = "igw"
+	tableID      kind = "rtb"
+	aclID        kind = "acl"
+	dhcpID       kind = "dopt"
+	ruleID       kind = "sgr"
 )
 
 // digits is how much of a UUID's 32 digits an id holds, as Amazon's own ids: 62 random bits, by which the row is found again.
@@ -50,12 +55,14 @@ func (k kind) prefix(id string) (string, bool) {
 var codeNames = map[kind]string{
 	instanceID: "InvalidInstanceID", imageID: "InvalidAMIID", volumeID: "InvalidVolume", snapshotID: "InvalidSnapshot", keyID: "InvalidKeyPair", vpcID: "InvalidVpcID",
 	subnetID: "InvalidSubnetID", groupID: "InvalidGroup", interfaceID: "InvalidNetworkInterfaceID", allocationID: "InvalidAllocationID",
+	gatewayID: "InvalidInternetGatewayID", tableID: "InvalidRouteTableID", aclID: "InvalidNetworkAclID", dhcpID: "InvalidDhcpOptionID", ruleID: "InvalidSecurityGroupRuleId",
 }
 
 // nouns are what EC2 calls the kinds in its texts.
 var nouns = map[kind]string{
 	instanceID: "instance ID", imageID: "image id", volumeID: "volume", snapshotID: "snapshot", keyID: "key pair", vpcID: "vpc ID",
 	subnetID: "subnet ID", groupID: "security group", interfaceID: "networkInterface ID", allocationID: "allocation ID",
+	gatewayID: "internetGateway ID", tableID: "routeTable ID", aclID: "networkAcl ID", dhcpID: "dhcpOption ID", ruleID: "security group rule ID",
 }
 
 // find gives the thing that an EC2 id names and that may be seen, or EC2's error for an id that is malformed or names none.

@@ -29,6 +29,7 @@ func (d *dialect) labels() map[kind]labels {
 	out := map[kind]labels{}
 	d.instanceLabels(out)
 	d.volumeLabels(out)
+	d.networkLabels(out)
 	return out
 }
 
