@@ -497,6 +497,7 @@ func testSwitchRestart(t *testing.T, f Fabric) {
 	h.RestartSwitch(t)
 	h.waitInstalled(a.Port.ID)
 	WaitFor(t, "all entries to be back", func() bool { return h.Entries(t) == before })
+	h.Settle(t)
 	w.warm(h, w.Host(1))
 	w.warm(w.Host(1), h)
 	a.Passes(b, a.UDP(b, 9))

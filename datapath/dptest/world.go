@@ -41,11 +41,17 @@ type Host interface {
 	RestartDriver(t testing.TB)
 	// RestartSwitch kills the switch and starts it without entries.
 	RestartSwitch(t testing.TB)
-	// Settle waits until the switch has forgotten what it has cached from older entries: a
-	// real one applies new entries to packets of known flows a moment after it confirms them.
+	// Settle waits until the switch has forgotten what it has cached from older entries and devices: a
+	// real one applies new entries to packets of known flows a moment after it confirms them. Where
+	// neither changes afterwards, no packet is lost.
 	Settle(t testing.TB)
 	// Entries counts what the switch itself holds.
 	Entries(t testing.TB) int
+}
+
+// Explainer is a Host that logs, for a test that fails, what its switch knows of packets that it has seen.
+type Explainer interface {
+	Explain(t testing.TB)
 }
 
 // NIC is a guest's end of a device.
@@ -186,6 +192,7 @@ func (h *HostState) plug(g *Guest) {
 		h.w.t.Fatalf("attach: %v", err)
 	}
 	h.waitInstalled(g.Port.ID)
+	h.Settle(h.w.t)
 }
 
 func (h *HostState) waitInstalled(port model.ID) {
@@ -298,6 +305,11 @@ func (g *Guest) Expect(what string, is func(sim.Packet) bool) sim.Packet {
 		case <-deadline:
 			for _, p := range g.seen {
 				g.t.Logf("%s saw: %s", g.Port.ID, p.Summary())
+			}
+			for _, h := range g.h.w.hosts {
+				if x, ok := h.Host.(Explainer); ok {
+					x.Explain(g.t)
+				}
 			}
 			g.t.Fatalf("%s waited %v for %s", g.Port.ID, Patience, what)
 		}
