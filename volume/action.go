@@ -34,7 +34,7 @@ func (v *Volumes) Reset(tx *store.Tx, id model.ID, state, attach string) (*model
 		}
 		if state != "" {
 			if x.Relocating() {
-				if x.Relocation.Stage == model.RelocateTurning {
+				if x.Relocation.Stage == model.RelocateTurning && !lostUser(tx, x) {
 					return fault.New(fault.Conflict, "Invalid volume: Volume %s is being exchanged under its server at this moment. Try again.", id)
 				}
 				v.notRelocated(x, nil)

@@ -125,6 +125,20 @@ func (v *Volumes) placed(tx *store.Tx, old *model.Volume, r *model.VolumeReport)
 	return store.Volumes.Put(tx, x)
 }
 
+// lostUser tells whether the host of the guest that has a volume is known to be off: it will not say any more where the volume is, and an administrator may.
+func lostUser(r store.Reader, x *model.Volume) bool {
+	s, ok := store.Servers.Get(r, x.Relocation.ServerID)
+	if !ok {
+		return true
+	}
+	h, ok := store.Hosts.Get(r, s.Host)
+	if !ok {
+		return true
+	}
+	_, heard := store.Heartbeats.Get(r, h.ID)
+	return h.ForcedDown || !heard && !h.FencedAt.IsZero()
+}
+
 // StayVolume ends a volume's way elsewhere under a guest that is about to end, or to be started anew on another host. Nothing to end is a success.
 //
 // Errors: fault.Conflict where only the guest's host knows where the volume is.

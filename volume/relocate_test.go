@@ -240,6 +240,27 @@ func TestRelocateRefused(t *testing.T) {
 			t.Errorf("%s of a volume that goes elsewhere: %v", name, err)
 		}
 	}
+	// The guest's host is dead at the moment at which it alone knows where the volume is: an administrator may say that it is where it was, once that is confirmed.
+	x, at := w.used("files", w.host)
+	w.do(func(tx *store.Tx) error { _, err := w.v.Migrate(tx, admin, x.ID, "h2"); return err })
+	w.placeSays(h2, model.VolumeReport{VolumeID: x.ID, Placed: 1})
+	w.disk(at, model.DiskReport{VolumeID: x.ID, Number: 1, State: model.DiskNear})
+	reset := func() error {
+		return w.try(func(tx *store.Tx) error { _, err := w.v.Reset(tx, x.ID, volume.InUse, ""); return err })
+	}
+	if err := reset(); !fault.Is(err, fault.Conflict) {
+		t.Errorf("while its guest's host is up: %v", err)
+	}
+	w.do(func(tx *store.Tx) error {
+		old, _ := store.Hosts.Get(tx, w.host)
+		h := *old
+		h.ForcedDown = true
+		return store.Hosts.Put(tx, &h)
+	})
+	if err := reset(); err != nil || w.get(x.ID).Relocating() || w.get(x.ID).Host != w.host {
+		t.Errorf("once that is forced down: %v, %+v", err, w.get(x.ID))
+	}
+
 	// Its place's host is removed: it stays where it is.
 	w.do(func(tx *store.Tx) error { return store.Hosts.Delete(tx, h2) })
 	if _, err := w.v.Sweeper().Reconcile(context.Background(), w.s.Snapshot(), writer{w.s}); err != nil {

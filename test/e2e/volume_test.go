@@ -73,6 +73,49 @@ func TestVolumes(t *testing.T) {
 	}
 	two.becomes(t, "ACTIVE")
 	took("grown under a guest")
+
+	// It goes from host to host, to the shared folder and to the guest's own host under the guest, which goes on writing to it.
+	admin := newStock(t, fix.lab.Credentials())
+	for kind, engine := range map[string]string{"volumes-files": "local", "volumes-shared": "nfs"} {
+		admin.show(t, "volume", "type", "create", "--property", "volume_backend_name="+engine, kind)
+		t.Cleanup(func() { admin.cleanup(t, "volume", "type", "delete", kind) })
+	}
+	two.must(t, "touch /tmp/on; (i=0; while [ -e /tmp/on ]; do i=$((i+1)); echo $i | dd of=/dev/vdb bs=512 seek=3000000 conv=sync,fsync 2>/dev/null && echo $i >/tmp/last; done) >/dev/null 2>&1 &")
+	counts := "n=$(cat /tmp/last); [ $n -gt 0 ]; until [ $(cat /tmp/last) -gt $n ]; do sleep 0.1; done"
+	two.until(t, "[ -s /tmp/last ]", "/proc/partitions")
+	boot := two.must(t, "cat /proc/sys/kernel/random/boot_id")
+	place := func() string { return fmt.Sprint(admin.show(t, "volume", "show", v)["os-vol-host-attr:host"]) }
+	goes := func(to string, args ...string) {
+		t.Helper()
+		admin.do(t, append([]string{"volume"}, args...)...)
+		await(t, "the volume to be at "+to, bootPatience, func(context.Context) string {
+			x := admin.show(t, "volume", "show", v)
+			return unless(x["status"] == "in-use" && x["migration_status"] == "success" && strings.HasPrefix(fmt.Sprint(x["os-vol-host-attr:host"]), to), fmt.Sprint(x["status"], x["migration_status"], x["os-vol-host-attr:host"]))
+		})
+		two.must(t, counts)
+		if got := two.must(t, "echo 3 >/proc/sys/vm/drop_caches; "+read); got != sum {
+			t.Errorf("at %s the volume holds %s, want %s", to, got, sum)
+		}
+		// The place where it was is cleared beside.
+		await(t, "nothing to be left elsewhere", bootPatience, func(context.Context) string {
+			_, errs, err := admin.try(t, "volume", "migrate", "--host", "nobody@local#local", v)
+			return unless(err != nil && !strings.Contains(errs, "still clears"), errs)
+		})
+	}
+	next := "host3"
+	if strings.HasPrefix(place(), next) {
+		next = "host1"
+	}
+	goes(next, "migrate", "--host", next+"@local#local", v)
+	goes("host2@nfs", "set", "--type", "volumes-shared", "--retype-policy", "on-demand", v)
+	goes("host2@local", "set", "--type", "volumes-files", "--retype-policy", "on-demand", v)
+	took("from host to host, to a shared folder and back under a guest that writes")
+	if got := two.must(t, "rm /tmp/on; wait; sleep 1; cat /proc/sys/kernel/random/boot_id"); got != boot {
+		t.Errorf("the guest was started anew: %s, %s", got, boot)
+	}
+	if got := two.must(t, "sync; echo 3 >/proc/sys/vm/drop_caches; [ $(dd if=/dev/vdb bs=512 skip=3000000 count=1 2>/dev/null | tr -d '\\0') = $(cat /tmp/last) ] && echo same; dmesg | grep -c 'I/O error'; true"); got != "same\n0" {
+		t.Errorf("the last number on the volume is not the guest's last, or it has seen errors: %q", got)
+	}
 	user.do(t, "server", "remove", "volume", two.id, v)
 	is(v, "available")
 

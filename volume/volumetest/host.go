@@ -105,10 +105,16 @@ func (h *Host) step(ctx context.Context) error {
 	var reports []model.VolumeReport
 	for v := range store.Volumes.List(snap, "host", h.cfg.Host) {
 		r := model.VolumeReport{VolumeID: v.ID, Generation: v.Generation}
+		if n := v.Relocation; n != nil && n.Host == h.cfg.Host && n.Stage == model.RelocateClearing {
+			r.Vacated = n.Number
+		} else if n != nil && n.Host == h.cfg.Host {
+			r.Placed = n.Number
+		}
 		switch f := h.fault(v); {
+		case v.Host != h.cfg.Host: // it is told of another place alone
 		case f != nil:
 			r.Fault = f
-		case v.Deleted:
+		case v.Deleted && v.Relocation == nil:
 			r.Gone = true
 		default:
 			r.Ready, r.SizeGiB = true, v.SizeGiB
