@@ -97,7 +97,9 @@ func TestElsewhereUnderItsGuest(t *testing.T) {
 	number := int64(1)
 	said := func(state model.DiskState) {
 		t.Helper()
-		put(func(tx *store.Tx) error { return c.v.Elsewhere(tx, s.ID, model.DiskReport{VolumeID: v, Number: number, State: state}) })
+		put(func(tx *store.Tx) error {
+			return c.v.Elsewhere(tx, s.ID, model.DiskReport{VolumeID: v, Number: number, State: state})
+		})
 	}
 	if err := c.v.VolumeReports(t.Context(), from, []model.VolumeReport{{VolumeID: v, Placed: number}}); err != nil {
 		t.Fatal(err)
