@@ -66,20 +66,23 @@ type attached struct {
 
 // showNIC shows the port that is an instance's interface of that index.
 func showNIC(r store.Reader, p *model.Port, index int) nic {
-	x := nic{ID: interfaceID.id(p.ID), VPC: vpcID.id(p.NetworkID), Description: p.Description, Owner: p.ProjectID, Status: "in-use", MAC: p.MAC, Checked: p.PortSecurity,
+	x := nic{ID: interfaceID.id(p.ID), Description: p.Description, Owner: p.ProjectID, Status: "in-use", MAC: p.MAC, Checked: p.PortSecurity,
 		Groups: groupsOf(r, p.Groups), Type: "interface",
-		Attachment: attached{ID: "eni-attach-" + interfaceID.id(p.ID)[4:], Index: index, Status: "attached", At: stamp(p.CreatedAt), Remove: p.Owned}}
+		Attachment: attached{ID: attachmentID(p.ID, p.DeviceID), Index: index, Status: "attached", At: stamp(p.CreatedAt), Remove: p.Owned}}
 	public := map[string]*association{}
 	for f := range store.FloatingIPs.List(r, "port", p.ID) {
 		public[f.FixedAddress.String()] = &association{f.Address.String(), "", f.ProjectID}
 	}
 	for _, f := range p.FixedIPs {
-		if x.Subnet == "" {
-			x.Subnet = subnetID.id(f.SubnetID)
-		}
 		if !f.Address.Is4() {
 			x.IPv6.Items = append(x.IPv6.Items, ipv6Address{f.Address.String()})
 			continue
+		}
+		if s, ok := store.Subnets.Get(r, f.SubnetID); ok && x.Subnet == "" {
+			x.Subnet = subnetID.id(s.ID)
+			if v := routerOf(r, s, s.ProjectID); v != nil {
+				x.VPC = vpcID.id(v.ID)
+			}
 		}
 		a := privateAddress{f.Address.String(), x.Private == "", public[f.Address.String()]}
 		if a.Primary {

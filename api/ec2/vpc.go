@@ -87,26 +87,32 @@ func (q *request) vpcOf(r store.Reader, id string) (*vpc, error) {
 	return v, nil
 }
 
-// vpcOfSubnet gives the VPC that a subnet of the caller is in: that of its gateway, where it is beside several routers.
-func (q *request) vpcOfSubnet(r store.Reader, s *model.Subnet) (*vpc, bool) {
-	if !q.mine(s.ProjectID) || s.IPVersion != 4 {
-		return nil, false
-	}
+// routerOf gives the project's router beside a subnet: that of its gateway, where there are several; nil: none.
+func routerOf(r store.Reader, s *model.Subnet, project model.ID) *model.Router {
 	var found *model.Router
 	for p := range store.Ports.List(r, "router_network", s.NetworkID) {
 		for _, f := range p.FixedIPs {
 			if f.SubnetID != s.ID || found != nil && f.Address != s.Gateway {
 				continue
 			}
-			if x, ok := store.Routers.Get(r, p.DeviceID); ok && q.mine(x.ProjectID) {
+			if x, ok := store.Routers.Get(r, p.DeviceID); ok && x.ProjectID == project {
 				found = x
 			}
 		}
 	}
-	if found == nil {
+	return found
+}
+
+// vpcOfSubnet gives the VPC that a subnet of the caller is in.
+func (q *request) vpcOfSubnet(r store.Reader, s *model.Subnet) (*vpc, bool) {
+	if !q.mine(s.ProjectID) || s.IPVersion != 4 {
 		return nil, false
 	}
-	return q.vpcIn(r, found)
+	x := routerOf(r, s, s.ProjectID)
+	if x == nil {
+		return nil, false
+	}
+	return q.vpcIn(r, x)
 }
 
 // usual gives the VPC that is meant where none is named: the default one, or the only one; nil: none.
