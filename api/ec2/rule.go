@@ -30,8 +30,8 @@ type groupPair struct {
 	name        string
 }
 
-// permission is what several rules of the same protocol and ports allow.
-type permission struct {
+// allowance is what several rules of the same protocol and ports allow.
+type allowance struct {
 	Protocol string         `xml:"ipProtocol"`
 	From     *int           `xml:"fromPort"`
 	To       *int           `xml:"toPort"`
@@ -82,17 +82,17 @@ func peer(x *model.SecurityRule) netip.Prefix {
 
 var everywhere6 = netip.MustParsePrefix("::/0")
 
-// permissionsOf gives rules as EC2 shows them. What OpenStack's rules of address groups allow, EC2 has no words for: it is not shown.
-func permissionsOf(r store.Reader, rules []*model.SecurityRule) (out set[permission]) {
+// allowancesOf gives rules as EC2 shows them. What OpenStack's rules of address groups allow, EC2 has no words for: it is not shown.
+func allowancesOf(r store.Reader, rules []*model.SecurityRule) (out set[allowance]) {
 	for _, x := range rules {
 		if x.AddressGroupID != "" {
 			continue
 		}
 		protocol, from, to := ports(x)
 		same := func(a, b *int) bool { return a == nil && b == nil || a != nil && b != nil && *a == *b }
-		at := slices.IndexFunc(out.Items, func(p permission) bool { return p.Protocol == protocol && same(p.From, from) && same(p.To, to) })
+		at := slices.IndexFunc(out.Items, func(p allowance) bool { return p.Protocol == protocol && same(p.From, from) && same(p.To, to) })
 		if at < 0 {
-			out.Items = append(out.Items, permission{Protocol: protocol, From: from, To: to})
+			out.Items = append(out.Items, allowance{Protocol: protocol, From: from, To: to})
 			at = len(out.Items) - 1
 		}
 		p := &out.Items[at]
@@ -115,8 +115,8 @@ func permissionsOf(r store.Reader, rules []*model.SecurityRule) (out set[permiss
 	return out
 }
 
-// permissionValues gives what permissions have under a filter's name.
-func permissionValues(list []permission, name string) (out []string) {
+// allowanceValues gives what permissions have under a filter's name.
+func allowanceValues(list []allowance, name string) (out []string) {
 	number := func(n *int) {
 		if n != nil {
 			out = append(out, strconv.Itoa(*n))

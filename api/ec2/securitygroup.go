@@ -30,8 +30,8 @@ type groupShown struct {
 	Name        string          `xml:"groupName"`
 	Description string          `xml:"groupDescription"`
 	Vpc         string          `xml:"vpcId,omitempty"`
-	Ingress     set[permission] `xml:"ipPermissions"`
-	Egress      set[permission] `xml:"ipPermissionsEgress"`
+	Ingress     set[allowance] `xml:"ipPermissions"`
+	Egress      set[allowance] `xml:"ipPermissionsEgress"`
 	Tags        set[tag]        `xml:"tagSet"`
 }
 
@@ -108,7 +108,7 @@ func rulesOf(r store.Reader, g model.ID, direction string) []*model.SecurityRule
 
 func showGroup(r store.Reader, g *model.SecurityGroup, fallback *vpc) groupShown {
 	out := groupShown{Owner: g.ProjectID, ID: groupID.id(g.ID), Name: g.Name, Description: g.Description, Vpc: groupVpc(g), Tags: tagSet(netTags(&g.Meta, false)),
-		Ingress: permissionsOf(r, rulesOf(r, g.ID, model.Ingress)), Egress: permissionsOf(r, rulesOf(r, g.ID, model.Egress))}
+		Ingress: allowancesOf(r, rulesOf(r, g.ID, model.Ingress)), Egress: allowancesOf(r, rulesOf(r, g.ID, model.Egress))}
 	if out.Vpc == "" && fallback != nil {
 		out.Vpc = fallback.id()
 	}
@@ -230,10 +230,10 @@ func (d *dialect) describeGroups(q *request) (any, error) {
 				return []string{x.Owner}
 			}
 			if rest, ok := strings.CutPrefix(name, "egress.ip-permission."); ok {
-				return permissionValues(x.Egress.Items, rest)
+				return allowanceValues(x.Egress.Items, rest)
 			}
 			if rest, ok := strings.CutPrefix(name, "ip-permission."); ok {
-				return permissionValues(x.Ingress.Items, rest)
+				return allowanceValues(x.Ingress.Items, rest)
 			}
 			return tagValues(name, netTags(&g.Meta, false))
 		}) {
