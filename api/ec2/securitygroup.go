@@ -25,14 +25,14 @@ func (d *dialect) groupOperations(add adder) {
 }
 
 type groupShown struct {
-	Owner       string          `xml:"ownerId"`
-	ID          string          `xml:"groupId"`
-	Name        string          `xml:"groupName"`
-	Description string          `xml:"groupDescription"`
-	Vpc         string          `xml:"vpcId,omitempty"`
+	Owner       string         `xml:"ownerId"`
+	ID          string         `xml:"groupId"`
+	Name        string         `xml:"groupName"`
+	Description string         `xml:"groupDescription"`
+	Vpc         string         `xml:"vpcId,omitempty"`
 	Ingress     set[allowance] `xml:"ipPermissions"`
 	Egress      set[allowance] `xml:"ipPermissionsEgress"`
-	Tags        set[tag]        `xml:"tagSet"`
+	Tags        set[tag]       `xml:"tagSet"`
 }
 
 // groupOf gives the caller's security group that an id names.
