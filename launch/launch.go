@@ -58,7 +58,8 @@ type Request struct {
 	Allocate          bool // with Auto: where there is none, the project's automatic one
 	None              bool // no network
 	Groups            []string
-	Min, Max          int // at least 1, at most MaxCount
+	Min, Max          int  // at least 1, at most MaxCount
+	Alike             bool // of several, all have the same name, and only what the guests call themselves has the number
 	Disks             []Disk
 	// Local: ImageID is named by a mapping too.
 	Local bool
@@ -176,7 +177,12 @@ func (l *Launcher) create(tx *store.Tx, sc compute.Scope, r *Request, first int)
 		n := r.NewServer
 		n.ID, n.LaunchIndex = model.NewID(), i
 		if r.Max > 1 {
-			n.Name += "-" + strconv.Itoa(i+1)
+			if r.Alike && n.HostName == "" && n.Name != "" {
+				n.HostName = compute.HostName(n.Name, n.ID)
+			}
+			if !r.Alike {
+				n.Name += "-" + strconv.Itoa(i+1)
+			}
 			if n.HostName != "" {
 				n.HostName += "-" + strconv.Itoa(i+1)
 			}

@@ -14,6 +14,7 @@ import (
 // NIC is an interface that is wanted: a port that is there, or a new one in a network.
 type NIC struct {
 	Port, Network string
+	Subnet        string     // of a new one, of the network; "": any
 	Fixed         netip.Addr // of a new one; zero: any
 	Tag           string     // of the device
 }
@@ -139,8 +140,8 @@ func (l *Launcher) Plug(tx *store.Tx, sc compute.Scope, e NIC, server model.ID, 
 	}
 	project := sc.ProjectID
 	spec := network.PortSpec{ProjectID: &project, NetworkID: w.ID, DeviceID: &server, DeviceOwner: &owner, Groups: groups, Owned: true}
-	if e.Fixed.IsValid() {
-		spec.FixedIPs = &[]network.AddressSpec{{Address: e.Fixed}}
+	if e.Fixed.IsValid() || e.Subnet != "" {
+		spec.FixedIPs = &[]network.AddressSpec{{SubnetID: e.Subnet, Address: e.Fixed}}
 	}
 	if !w.PortSecurity {
 		if groups != nil {

@@ -22,6 +22,7 @@ type Disk struct {
 	Remove  bool   // with the server
 	Tag     string // of the device
 	Type    string // of a new one; "": that of the source, or the default
+	Device  string // how it is shown in the server; "": as it comes
 }
 
 // Mapping is a block device mapping as Nova has it, read but not understood.
@@ -211,7 +212,7 @@ func (l *Launcher) uses(tx *store.Tx, sc compute.Scope, r *Request) ([]compute.N
 			}
 			id = v.ID
 		}
-		out = append(out, compute.NewUse{VolumeID: id, Tag: x.Tag, Boot: x.Boot, DeleteWithServer: x.Remove})
+		out = append(out, compute.NewUse{VolumeID: id, Device: x.Device, Tag: x.Tag, Boot: x.Boot, DeleteWithServer: x.Remove})
 	}
 	return out, nil
 }

@@ -4,8 +4,8 @@
 //
 // Source: the Amazon EC2 API reference, https://docs.aws.amazon.com/AWSEC2/latest/APIReference/.
 //
-// Reads and writes only through compute, network, images, volume and the store's tables; it keeps nothing. May import: api, fault, model,
-// identity (what a signature covers), compute, network, images, volume, store. Must not import: another dialect, agent, hypervisor, datapath.
+// Reads and writes only through compute, network, images, volume, launch and the store's tables; it keeps nothing. May import: api, fault, model,
+// identity (what a signature covers), compute, network, images, volume, launch, store. Must not import: another dialect, agent, hypervisor, datapath.
 package ec2
 
 import (
@@ -17,6 +17,7 @@ import (
 	"yakumo/fault"
 	"yakumo/identity"
 	"yakumo/images"
+	"yakumo/launch"
 	"yakumo/model"
 	"yakumo/network"
 	"yakumo/store"
@@ -50,6 +51,8 @@ type dialect struct {
 	net  *network.Network
 	img  *images.Images
 	vols *volume.Volumes
+
+	launch *launch.Launcher
 }
 
 // operation is one value of Action.
@@ -63,7 +66,8 @@ type operation struct {
 
 // New gives the service at /ec2.
 func New(cfg Config) api.Service {
-	d := &dialect{cfg: cfg, c: cfg.Compute, net: cfg.Network, img: cfg.Images, vols: cfg.Volumes}
+	d := &dialect{cfg: cfg, c: cfg.Compute, net: cfg.Network, img: cfg.Images, vols: cfg.Volumes,
+		launch: launch.New(launch.Config{Compute: cfg.Compute, Network: cfg.Network, Images: cfg.Images, Volumes: cfg.Volumes})}
 	s := api.Service{Name: "ec2", Prefix: "/ec2", Error: writeError, Operation: action, Signed: d.signed}
 	for name, op := range d.operations() {
 		s.Routes = append(s.Routes, api.Route{Method: http.MethodPost, Pattern: "/" + name, Access: op.access, Handle: op.serve(name)})
@@ -81,6 +85,9 @@ func (d *dialect) operations() map[string]operation {
 	d.instanceOperations(add)
 	d.keyOperations(add)
 	d.tagOperations(add)
+	d.imageOperations(add)
+	d.typeOperations(add)
+	d.runOperations(add)
 	d.volumeOperations(add)
 	d.snapshotOperations(add)
 	d.groupOperations(add)

@@ -28,6 +28,7 @@ type labels struct {
 func (d *dialect) labels() map[kind]labels {
 	out := map[kind]labels{}
 	d.instanceLabels(out)
+	d.imageLabels(out)
 	d.volumeLabels(out)
 	d.networkLabels(out)
 	return out
@@ -156,10 +157,13 @@ func paged[T any](q *request, rows []T, id func(T) string) ([]T, string, error) 
 	return pageFrom(rows, q.str("NextToken"), limit, id)
 }
 
+// maxPageToken is how long a token of pages may be: a name may be in it.
+const maxPageToken = 600
+
 // pageFrom gives the part of a sorted list that begins behind a token, which is a row's id, and the token of the next; limit 0: the rest of it.
 func pageFrom[T any](rows []T, after string, limit int, id func(T) string) ([]T, string, error) {
 	if after != "" {
-		if len(after) > maxToken || !strings.Contains(after, "-") {
+		if len(after) > maxPageToken || !strings.Contains(after, "-") {
 			return nil, "", fault.Coded(fault.Invalid, "InvalidNextToken", "The token '%s' is invalid", api.Clip(after))
 		}
 		at := slices.IndexFunc(rows, func(r T) bool { return id(r) > after })
