@@ -96,9 +96,14 @@ func newVolumeHost(t testing.TB, w *world, ca *channeltest.Authority, shared str
 			t.Error(err)
 		}
 		for _, x := range l {
-			if err := e.(block.Closer).Close(context.Background(), x.ID); err != nil {
-				t.Error(err)
-			}
+			// One that the agent has just told to end answers nobody, and a later look finds that it has ended.
+			waitFor(t, "the daemon of volume "+x.ID+" to end", func() bool {
+				err := e.(block.Closer).Close(context.Background(), x.ID)
+				if err != nil && !fault.Is(err, fault.Unavailable) {
+					t.Error(err)
+				}
+				return !fault.Is(err, fault.Unavailable)
+			})
 		}
 		relay, err := files.OpenRelay(filepath.Join(run, "y"))
 		if err != nil {

@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"path/filepath"
@@ -269,7 +270,8 @@ func (d *daemon) quit(ctx context.Context) error {
 		return err
 	}
 	defer p.Close()
-	if err := d.call(ctx, "quit", nil, nil); err != nil && !errors.Is(err, syscall.EPIPE) && !errors.Is(err, syscall.ECONNRESET) {
+	// It may be gone before it has answered.
+	if err := d.call(ctx, "quit", nil, nil); err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, syscall.EPIPE) && !errors.Is(err, syscall.ECONNRESET) {
 		return err
 	}
 	return ended(ctx, d.id, p)
