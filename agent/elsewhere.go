@@ -26,13 +26,15 @@ const (
 
 // away is what became of one volume of a guest. The empty State: nothing is done yet.
 type away struct {
-	Number int64           `json:"number"`          // of the relocation
-	From   int64           `json:"from,omitempty"`  // the seat that the volume had
-	Going  bool            `json:"going,omitempty"` // the copying was begun
-	Held   bool            `json:"held,omitempty"`  // the guest is, or may be, held for the exchange
-	State  model.DiskState `json:"state,omitempty"`
-	Tries  int             `json:"tries,omitempty"` // failures, and after State is near exchanges
-	Fault  *model.Fault    `json:"fault,omitempty"`
+	Number int64 `json:"number"`          // of the relocation
+	From   int64 `json:"from,omitempty"`  // the seat that the volume had
+	Going  bool  `json:"going,omitempty"` // the copying was begun
+	Held   bool  `json:"held,omitempty"`  // the guest is, or may be, held for the exchange
+	// To is the place for which it is held, without secrets: what became of it is found out also where that does not answer.
+	To    *hypervisor.Disk `json:"to,omitempty"`
+	State model.DiskState  `json:"state,omitempty"`
+	Tries int              `json:"tries,omitempty"` // failures, and after State is near exchanges
+	Fault *model.Fault     `json:"fault,omitempty"`
 }
 
 func (e away) turned(number int64) bool {
@@ -73,7 +75,7 @@ func (a *Agent) relocate(ctx context.Context, row *model.HostServer, p *progress
 		switch {
 		case d.To == nil && !begun:
 			continue
-		case begun && e.Held && (d.To != nil && e.Number == d.To.Number || e.State != model.DiskNear):
+		case begun && e.Held:
 			power, err = a.release(ctx, row, p, power, d, e)
 		case d.To == nil || begun && e.Number != d.To.Number:
 			err = a.leaveElsewhere(ctx, row, p, power, d, e)
@@ -104,8 +106,13 @@ func (a *Agent) goElsewhere(ctx context.Context, row *model.HostServer, p *progr
 	h, ok := a.cfg.Hypervisor.(hypervisor.Mirrorer)
 	e.Number = d.To.Number
 	switch {
-	case e.State == model.DiskTurned || e.State == model.DiskFailed:
-		return power, a.keep(row.ID, p) // and no server has taken note yet
+	case e.State == model.DiskTurned || e.State == model.DiskFailed: // and no server has taken note yet
+		if e.State == model.DiskTurned && d.To.Owner.HostID != "" { // the guest has it from there
+			if _, err := a.keeper.reach(d.VolumeID, e.Number); err != nil {
+				return power, err
+			}
+		}
+		return power, a.keep(row.ID, p)
 	case !ok:
 		return power, a.failElsewhere(ctx, row, p, power, d, e, fault.New(fault.NotImplemented, "The hypervisor of this host cannot move a volume under a guest."))
 	case !on(power):
@@ -183,6 +190,12 @@ func (a *Agent) turn(ctx context.Context, h hypervisor.Mirrorer, row *model.Host
 	}
 	e.Held = true
 	e.Tries++
+	known := to
+	if to.Network != nil {
+		n := *to.Network
+		n.Secret, known.Network = "", &n
+	}
+	e.To = &known
 	if err := a.noteElsewhere(row.ID, p, d.VolumeID, &e); err != nil {
 		return power, err
 	}
@@ -202,11 +215,10 @@ func (a *Agent) turn(ctx context.Context, h hypervisor.Mirrorer, row *model.Host
 func (a *Agent) release(ctx context.Context, row *model.HostServer, p *progress, power hypervisor.Power, d model.HostDisk, e away) (hypervisor.Power, error) {
 	if e.State == model.DiskNear {
 		h, ok := a.cfg.Hypervisor.(hypervisor.Mirrorer)
-		to := hypervisor.Disk{Serial: d.VolumeID}
 		var m hypervisor.MirrorProgress
-		err := a.keeper.openAt(ctx, &to, d)
-		if ok && err == nil {
-			m, err = h.Mirrored(ctx, row.ID, d.VolumeID, to)
+		var err error
+		if ok && e.To != nil {
+			m, err = h.Mirrored(ctx, row.ID, d.VolumeID, *e.To)
 		}
 		switch {
 		case fault.Is(err, fault.Conflict), fault.Is(err, fault.NotFound):
@@ -297,11 +309,6 @@ func (a *Agent) leaveElsewhere(ctx context.Context, row *model.HostServer, p *pr
 			return fault.New(fault.Unavailable, "The guest uses volume %s where no server says that it is.", d.VolumeID)
 		}
 	} else {
-		if e.Held { // no server asks for it any more
-			e.State = model.DiskFailed
-			_, err := a.release(ctx, row, p, power, d, e)
-			return err
-		}
 		if err := a.failElsewhere(ctx, row, p, power, d, e, nil); err != nil {
 			return err
 		}
