@@ -30,7 +30,7 @@ func Strays(r store.Reader, project model.ID, zone string) []Stray {
 		if !strayed(r, x, zone) {
 			continue
 		}
-		s := Stray{ID: x.ID, Name: x.Name, State: x.Status.State, Moving: x.Move != nil, Why: keeps(r, x, zone)}
+		s := Stray{ID: x.ID, Name: x.Name, State: x.Status.State, Moving: x.Move != nil || x.Relocating(), Why: keeps(r, x, zone)}
 		out = append(out, s)
 	}
 	slices.SortFunc(out, func(a, b Stray) int {
@@ -55,16 +55,18 @@ func strayed(r store.Reader, x *model.Volume, zone string) bool {
 func keeps(r store.Reader, x *model.Volume, zone string) string {
 	h, _ := store.Hosts.Get(r, x.Host)
 	switch {
-	case x.Move != nil:
+	case x.Move != nil || x.Relocating():
 		return ""
 	case !store.HostUp(r, h):
 		return "Its host is down."
 	case store.VolumeSnapshots.Count(r, "volume", x.ID) > 0:
 		return "It has snapshots, which are where it is."
-	case len(x.Attachments) > 0:
-		return "A server uses it, and reaches it over the network; it moves when it is detached."
-	case x.Status.State != Available:
+	case x.MultiAttach || len(x.Attachments) > 1:
+		return "Several servers may have it; it moves when it is detached."
+	case x.Status.State != Available && x.Status.State != InUse || x.Relocation != nil:
 		return "It is " + x.Status.State + "."
+	case len(x.Attachments) > 0 && used(r, x, zone) != "":
+		return used(r, x, zone)
 	case x.Status.Migration == MigrationFailed:
 		return "It could not be moved, and is tried again."
 	case target(r, x, zone) == "":
@@ -73,11 +75,35 @@ func keeps(r store.Reader, x *model.Volume, zone string) string {
 	return ""
 }
 
-// target gives the name of the host of a zone with the most room for a volume, "" for none.
+// used tells why a volume does not move under its server now, "" where it may: it follows that.
+func used(r store.Reader, x *model.Volume, zone string) string {
+	s, ok := store.Servers.Get(r, guestOf(r, x))
+	if !ok {
+		return "Another system than this cloud's servers uses it; it moves when it is detached."
+	}
+	h, _ := store.Hosts.Get(r, s.Host)
+	running := s.Power == model.PowerRunning || s.Power == model.PowerPaused
+	switch {
+	case s.Move != nil || s.Status.Task != "" || h == nil || h.Zone != zone && running:
+		return "It follows its server."
+	case !running:
+		return "Its server does not run; it moves when that runs, or when it is detached."
+	}
+	return ""
+}
+
+// target gives the name of the host of a zone for a volume: that of its server, or the one with the most room; "" for none.
 func target(r store.Reader, x *model.Volume, zone string) string {
-	name, free := "", 0
+	name, free, at := "", 0, model.ID("")
+	if s, ok := store.Servers.Get(r, guestOf(r, x)); ok {
+		at = s.Host
+	}
 	for _, room := range Rooms(r, x.Engine) {
-		if room.Up && room.Host.Zone == zone && room.Free >= x.SizeGiB && room.Free > free {
+		switch {
+		case !room.Up || room.Host.Zone != zone || room.Free < x.SizeGiB:
+		case room.Host.ID == at:
+			return room.Host.Name
+		case room.Free > free:
 			name, free = room.Host.Name, room.Free
 		}
 	}
@@ -109,7 +135,7 @@ func (*Relocator) Name() string { return "volume-environments" }
 
 // Reads serves reconcile.Controller.
 func (*Relocator) Reads() []store.Kind {
-	return []store.Kind{store.Environments.Kind(), store.Volumes.Kind(), store.VolumeSnapshots.Kind(), store.Hosts.Kind(), store.Heartbeats.Kind()}
+	return []store.Kind{store.Environments.Kind(), store.Volumes.Kind(), store.VolumeSnapshots.Kind(), store.Servers.Kind(), store.Hosts.Kind(), store.Heartbeats.Kind()}
 }
 
 // relocatePause is how long a volume waits that could not be moved.
@@ -136,6 +162,11 @@ func (p *Relocator) Concerns(snap store.Snapshot, ch store.Change) []string {
 			return []string{x.ProjectID}
 		}
 		return nil
+	case store.Servers.Kind():
+		if s, ok := store.Servers.Get(snap, ch.Key); ok && len(s.Volumes) > 0 {
+			return []string{s.ProjectID}
+		}
+		return nil
 	case store.VolumeSnapshots.Kind():
 		if x, ok := ch.Old.(*model.VolumeSnapshot); ok && ch.New == nil {
 			return []string{x.ProjectID}
@@ -158,7 +189,7 @@ func (p *Relocator) ReconcileKey(ctx context.Context, snap store.Snapshot, proje
 	}
 	var next *model.Volume
 	for x := range store.Volumes.List(snap, "project", project) {
-		if x.Move != nil {
+		if x.Move != nil || x.Relocating() {
 			return res, nil // the end of that calls again
 		}
 		if !strayed(snap, x, e.Zone) {
@@ -193,7 +224,7 @@ func (p *Relocator) begin(tx *store.Tx, id model.ID) error {
 		return nil
 	}
 	e, wanted := store.Environments.Get(tx, x.ProjectID)
-	if !wanted || !strayed(tx, x, e.Zone) || x.Move != nil {
+	if !wanted || !strayed(tx, x, e.Zone) || x.Move != nil || x.Relocating() {
 		return nil
 	}
 	to := target(tx, x, e.Zone)

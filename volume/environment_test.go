@@ -98,3 +98,63 @@ func TestEnvironment(t *testing.T) {
 		t.Errorf("a new one is of the zone %s", x.Zone)
 	}
 }
+
+// TestEnvironmentOfUsedVolumes: a volume that a server uses follows that, under it; of one that is off it waits.
+func TestEnvironmentOfUsedVolumes(t *testing.T) {
+	w := newWorld(t, storetest.New(t))
+	near, roomy := w.addHost("h2", "east", 10), w.addHost("h3", "east", 100)
+	w.do(func(tx *store.Tx) error {
+		return store.Environments.Put(tx, &model.Environment{ProjectID: project, Zone: "east"})
+	})
+	w.kind("files", "local")
+	x, s := w.used("files", w.host)
+	// It was made in the environment's zone: it is elsewhere, as one that was there before.
+	w.do(func(tx *store.Tx) error {
+		v := *w.get(x.ID)
+		v.Host, v.Zone = w.host, "nova"
+		return store.Volumes.Put(tx, &v)
+	})
+	look := func() volume.Stray {
+		t.Helper()
+		if _, err := w.v.Relocator().ReconcileKey(t.Context(), w.s.Snapshot(), project, writer{w.s}); err != nil {
+			t.Fatal(err)
+		}
+		left := volume.Strays(w.s.Snapshot(), project, "east")
+		if len(left) != 1 {
+			t.Fatalf("left are %+v", left)
+		}
+		return left[0]
+	}
+	server := func(change func(*model.Server)) {
+		w.do(func(tx *store.Tx) error {
+			old, _ := store.Servers.Get(tx, s.ID)
+			n := *old
+			change(&n)
+			return store.Servers.Put(tx, &n)
+		})
+	}
+	if l := look(); l.Moving || !strings.Contains(l.Why, "follows") {
+		t.Errorf("its server is elsewhere: %+v", l)
+	}
+	server(func(s *model.Server) { s.Host, s.Power = near, model.PowerOff })
+	if l := look(); l.Moving || !strings.Contains(l.Why, "does not run") {
+		t.Errorf("its server is off: %+v", l)
+	}
+	server(func(s *model.Server) { s.Power = model.PowerRunning })
+	if l := look(); !l.Moving || l.Why != "" {
+		t.Fatalf("its server runs there: %+v", l)
+	}
+	n := w.get(x.ID).Relocation
+	if n.Host != near {
+		t.Errorf("it goes to %s, not to the host of its server (%s; the roomy one is %s)", n.Host, near, roomy)
+	}
+	w.placeSays(near, model.VolumeReport{VolumeID: x.ID, Generation: w.get(x.ID).Generation, Placed: n.Number})
+	w.disk(s, model.DiskReport{VolumeID: x.ID, Number: n.Number, State: model.DiskNear})
+	w.disk(s, model.DiskReport{VolumeID: x.ID, Number: n.Number, State: model.DiskTurned})
+	if v := w.get(x.ID); v.Host != near || v.Zone != "east" {
+		t.Errorf("%+v", v)
+	}
+	if left := volume.Strays(w.s.Snapshot(), project, "east"); len(left) != 0 {
+		t.Errorf("left are %+v", left)
+	}
+}

@@ -86,6 +86,9 @@ func (v *Volumes) Elsewhere(tx *store.Tx, server model.ID, r model.DiskReport) e
 		if n.TypeID != "" {
 			x.TypeID = n.TypeID
 		}
+		if h, ok := store.Hosts.Get(tx, x.Host); ok {
+			x.Zone = h.Zone
+		}
 		x.Status.State, x.Status.Migration = settled(x), MigrationDone
 		v.log.Info("a volume is elsewhere under its guest", "volume", x.ID, "server", server, "from", old.Host, "from_engine", old.Engine, "to", x.Host, "engine", x.Engine, "request_id", x.RequestID)
 	default:
