@@ -86,7 +86,7 @@ func (a *Agent) allReports() ([]model.ServerReport, []model.PortReport) {
 }
 
 // Answer implements link.Handler. The questions are "console", a model.ConsoleQuery; "diagnostics", a
-// model.DiagnosticsQuery; "password", a model.PasswordQuery; "interrupt", a model.InterruptQuery; "uptime", nothing, for a model.HostUptime; "capture", a model.CaptureQuery; "inject", a model.InjectQuery; and "inventory", nothing, for a
+// model.DiagnosticsQuery; "password", a model.PasswordQuery; "interrupt", a model.InterruptQuery; "uptime", nothing, for a model.HostUptime; "cache", a model.CacheQuery; "capture", a model.CaptureQuery; "inject", a model.InjectQuery; and "inventory", nothing, for a
 // model.Inventory.
 func (a *Agent) Answer(ctx context.Context, name string, body []byte) ([]byte, error) {
 	switch name {
@@ -96,6 +96,8 @@ func (a *Agent) Answer(ctx context.Context, name string, body []byte) ([]byte, e
 		return question(body, func(q model.DiagnosticsQuery) (model.Diagnostics, error) { return a.diagnostics(ctx, q) })
 	case "password":
 		return question(body, func(q model.PasswordQuery) (struct{}, error) { return a.setPassword(ctx, q) })
+	case "cache":
+		return question(body, func(q model.CacheQuery) (struct{}, error) { return struct{}{}, a.images.prefetch(q) })
 	case "uptime":
 		return question(body, func(struct{}) (model.HostUptime, error) { return uptime() })
 	case "interrupt":

@@ -29,6 +29,8 @@ type imageCache struct {
 
 	wg sync.WaitGroup // of downloads
 
+	asked chan model.ImageCopy // images that somebody wants here before a guest does
+
 	mu      sync.Mutex
 	fetches map[model.ID]*fetch
 	held    map[model.ID]int // images whose overlay is being made
@@ -52,6 +54,7 @@ const partSuffix = ".part"
 func newImageCache(a *Agent) *imageCache {
 	return &imageCache{
 		a: a, dir: filepath.Join(a.cfg.Dir, "images"), slots: make(chan struct{}, a.cfg.Boots), fetches: map[model.ID]*fetch{}, held: map[model.ID]int{},
+		asked: make(chan model.ImageCopy, 64),
 	}
 }
 
@@ -252,7 +255,19 @@ func (c *imageCache) receive(ctx context.Context, img model.ImageCopy, offset in
 	}
 }
 
-// run evicts what nobody needs, until ctx ends.
+// prefetch has images fetched; what then becomes of them is as of any that no guest uses.
+func (c *imageCache) prefetch(q model.CacheQuery) error {
+	for _, img := range q.Images {
+		select {
+		case c.asked <- img:
+		default:
+			return fault.New(fault.Unavailable, "This host has too many images to fetch already.")
+		}
+	}
+	return nil
+}
+
+// run fetches what is asked for and evicts what nobody needs, until ctx ends.
 func (c *imageCache) run(ctx context.Context) {
 	tick := time.NewTicker(max(c.a.cfg.Resync, min(time.Minute, c.a.cfg.Cache.Age/4)))
 	defer tick.Stop()
@@ -262,6 +277,16 @@ func (c *imageCache) run(ctx context.Context) {
 			if err := c.evict(); err != nil {
 				c.a.log.Warn("the image cache cannot be tidied", "err", err)
 			}
+		case img := <-c.asked:
+			c.wg.Go(func() {
+				_, release, err := c.hold(ctx, img)
+				if err != nil {
+					c.a.log.Warn("an image that was asked for is not fetched", "image", img.ImageID, "err", err)
+					return
+				}
+				release()
+				c.a.log.Info("an image is here before its guests", "image", img.ImageID)
+			})
 		case <-ctx.Done():
 			return
 		}

@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"io"
 	"os"
@@ -248,5 +249,27 @@ func TestQemuImg(t *testing.T) {
 	}
 	if err := (QemuImg{}).Overlay(context.Background(), filepath.Join(dir, "d2"), filepath.Join(dir, "none"), "raw", 5<<20); err == nil {
 		t.Error("an overlay over nothing is made")
+	}
+}
+
+// TestPrefetch: an image that a server asks for is there before any guest needs it; one that is nowhere is no reason to stop.
+func TestPrefetch(t *testing.T) {
+	w := newWorld(t.TempDir(), fake.HostConfig{})
+	cache, a := cacheOf(t, w)
+	lost, img := w.addImage("lost"), w.addImage("early")
+	w.side.mu.Lock()
+	delete(w.side.blobs, lost.BlobID)
+	w.side.mu.Unlock()
+	body, err := json.Marshal(model.CacheQuery{Images: []model.ImageCopy{lost, img}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := a.Answer(t.Context(), "cache", body); err != nil {
+		t.Fatal(err)
+	}
+	waitFor(t, "the image", func() bool { b, err := os.ReadFile(cache.path(img.BlobID)); return err == nil && string(b) == "early" })
+	many := model.CacheQuery{Images: make([]model.ImageCopy, cap(cache.asked)+1)}
+	if err := newImageCache(a).prefetch(many); !fault.Is(err, fault.Unavailable) {
+		t.Errorf("more than can wait: %v", err)
 	}
 }

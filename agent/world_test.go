@@ -352,6 +352,7 @@ func (w *world) start(t worldT, change func(*Config)) *running {
 		TunnelIP: netip.MustParseAddr("192.0.2.1"), HostName: "h1", Zone: "nova", Version: "test", BootID: w.boot,
 		Log: slog.New(slog.DiscardHandler), Resync: 50 * time.Millisecond, Grace: 200 * time.Millisecond,
 		Repeat: Repeat{Min: time.Millisecond, Max: 20 * time.Millisecond, Limit: 3},
+		Cache:  CacheConfig{Reserve: 1e-9}, // however full this machine's disk is
 	}
 	if change != nil {
 		change(&cfg)

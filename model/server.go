@@ -308,6 +308,12 @@ type InterruptQuery struct {
 	ServerID ID `json:"server_id"`
 }
 
+// CacheQuery is the body, in JSON, of the question "cache" that a server asks a host: the host is to fetch images that guests may be made
+// of later. The answer says that it will try, not that it has them.
+type CacheQuery struct {
+	Images []ImageCopy `json:"images"`
+}
+
 // HostUptime is the answer, in JSON, to the question "uptime", which has no body.
 type HostUptime struct {
 	UpSecs int64      `json:"up"`   // since the host's kernel started

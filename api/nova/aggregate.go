@@ -2,14 +2,18 @@ package nova
 
 import (
 	"cmp"
+	"context"
+	"encoding/json"
 	"maps"
 	"net/http"
 	"regexp"
 	"slices"
 	"strconv"
+	"sync"
 
 	"yakumo/api"
 	"yakumo/compute"
+	"yakumo/images"
 	"yakumo/model"
 	"yakumo/store"
 )
@@ -21,6 +25,7 @@ func (d *dialect) aggregateRoutes(route adder) {
 	route(http.MethodPut, "/os-aggregates/{number}", api.Admin, 1, d.updateAggregate)
 	route(http.MethodDelete, "/os-aggregates/{number}", api.Admin, 1, d.deleteAggregate)
 	route(http.MethodPost, "/os-aggregates/{number}/action", api.Admin, 1, d.actOnAggregate)
+	route(http.MethodPost, "/os-aggregates/{number}/images", api.Admin, 81, d.cacheImages)
 }
 
 // zoneRE is what a zone may be called: Nova keeps colons for zone:host.
@@ -182,6 +187,54 @@ func (d *dialect) actOnAggregate(c *api.Context) error {
 	}
 	o := body["remove_host"].(object)
 	return d.aggregate(c, func(tx *store.Tx) (*model.Aggregate, error) { return d.c.RemoveAggregateHost(tx, n, str(o, "host")) })
+}
+
+// cacheImages has the hosts of an aggregate fetch images before a server is made of them. As in Nova what a host makes of that is its own,
+// and only its log tells.
+func (d *dialect) cacheImages(c *api.Context) error {
+	n, err := numberOf(c)
+	if err != nil {
+		return err
+	}
+	body, err := decode(c, exactly(members{"cache": list(exactly(members{"id": uuid}, "id"), 1, 255)}, "cache"))
+	if err != nil {
+		return err
+	}
+	snap := c.Snapshot()
+	a, err := compute.GetAggregate(snap, n)
+	if err != nil {
+		return err
+	}
+	var q model.CacheQuery
+	for _, x := range body["cache"].([]any) {
+		img, err := d.img.Bootable(snap, images.Caller{ProjectID: c.Caller.ProjectID, Admin: true}, str(x.(object), "id"))
+		if err != nil {
+			return asInvalid(err)
+		}
+		if slices.ContainsFunc(q.Images, func(i model.ImageCopy) bool { return i.ImageID == img.ID }) {
+			return badRequest("Duplicate images in request")
+		}
+		q.Images = append(q.Images, images.Copy(img))
+	}
+	question, err := json.Marshal(q)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(c.R.Context(), d.wait)
+	defer cancel()
+	var wg sync.WaitGroup
+	slots := make(chan struct{}, 16) // hosts that are asked at a time
+	for _, host := range a.Hosts {
+		slots <- struct{}{}
+		wg.Go(func() {
+			defer func() { <-slots }()
+			if _, err := d.ask.Ask(ctx, host, "cache", question); err != nil {
+				c.Log.Warn("a host cannot be asked to fetch images", "host", host, "err", err)
+			}
+		})
+	}
+	wg.Wait()
+	return c.Empty(http.StatusAccepted)
 }
 
 // nullableItems checks metadata in which null takes an item away.

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+
+	"yakumo/model"
 )
 
 // TestAggregates takes an aggregate from its making to its end, with all that is refused on the way, and
@@ -110,4 +112,37 @@ func TestAggregates(t *testing.T) {
 	if rows := c.rows("admin", "/os-aggregates"); len(rows) != 0 {
 		t.Errorf("left: %v", rows)
 	}
+}
+
+// TestCacheImages: the hosts of an aggregate, and no others, are asked to fetch images.
+func TestCacheImages(t *testing.T) {
+	c := newCloud(t)
+	c.furnish()
+	in, out := c.host("h1"), c.host("h2")
+	c.must(200, "admin", "POST", "/os-aggregates", object{"aggregate": object{"name": "a"}})
+	path := "/os-aggregates/1"
+	c.must(200, "admin", "POST", path+"/action", object{"add_host": object{"host": "h1"}})
+	ask := func(ids ...string) object {
+		list := []object{}
+		for _, id := range ids {
+			list = append(list, object{"id": id})
+		}
+		return object{"cache": list}
+	}
+	c.refused(404, "itemNotFound", "admin", "POST", path+"/images", ask(c.image), "2.80")
+	c.refused(404, "itemNotFound", "admin", "POST", "/os-aggregates/7/images", ask(c.image), "2.81")
+	for _, body := range []object{ask(), ask("x"), ask(model.NewID()), ask(c.image, c.image), {}} {
+		c.refused(400, "badRequest", "admin", "POST", path+"/images", body, "2.81")
+	}
+	if a := c.do("admin", "POST", path+"/images", ask(c.image), "2.81"); a.status != 202 || len(a.raw) > 0 {
+		t.Errorf("%d %s", a.status, a.raw)
+	}
+	if got := in.Cached(); len(got) != 1 || got[0] != c.image || len(out.Cached()) != 0 {
+		t.Errorf("asked: %v, and of a host that is in no aggregate %v", got, out.Cached())
+	}
+	// A host that is not there is none of the request's faults.
+	c.hosts.mu.Lock()
+	delete(c.hosts.by, in.ID())
+	c.hosts.mu.Unlock()
+	c.must(202, "admin", "POST", path+"/images", ask(c.image), "2.81")
 }

@@ -78,8 +78,8 @@ func TestRightsOfEveryRoute(t *testing.T) {
 		if strings.HasPrefix(path, "/os-security-groups") {
 			version = "2.35"
 		}
-		if strings.HasSuffix(path, "/topology") {
-			version = "2.78"
+		if strings.HasSuffix(path, "/topology") || strings.HasSuffix(path, "/images") {
+			version = "2.81"
 		}
 		body := bodies[name]
 		if body == nil && (row.Method == http.MethodPost || row.Method == http.MethodPut) {

@@ -52,6 +52,7 @@ type Host struct {
 
 	mu     sync.Mutex
 	guests map[model.ID]*guest
+	cached []model.ID // images that it was asked to fetch
 	held   bool
 	poke   chan struct{}
 
@@ -189,8 +190,27 @@ func (h *Host) wake() {
 	}
 }
 
+// Cached gives the images that the host was asked to fetch before there are guests of them.
+func (h *Host) Cached() []model.ID {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return slices.Clone(h.cached)
+}
+
 // Ask answers the questions "console", with the guest's log, "diagnostics", "password", and "interrupt", which the log tells.
 func (h *Host) Ask(_ context.Context, name string, body []byte) ([]byte, error) {
+	if name == "cache" {
+		var q model.CacheQuery
+		if err := json.Unmarshal(body, &q); err != nil {
+			return nil, fault.Wrap(fault.Invalid, err, "The question is malformed.")
+		}
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		for _, img := range q.Images {
+			h.cached = append(h.cached, img.ImageID)
+		}
+		return []byte("{}"), nil
+	}
 	if name == "uptime" {
 		return json.Marshal(model.HostUptime{UpSecs: 93784, Load: [3]float64{0.5, 1, 2}})
 	}
