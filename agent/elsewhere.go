@@ -164,7 +164,7 @@ func (a *Agent) goElsewhere(ctx context.Context, row *model.HostServer, p *progr
 
 // lookLater has a server looked at once a copy may have gone on.
 func (a *Agent) lookLater(server model.ID) {
-	time.AfterFunc(elsewhereLook, func() { a.queue.add(server) })
+	time.AfterFunc(min(elsewhereLook, a.cfg.Resync), func() { a.queue.add(server) })
 }
 
 // tellElsewhere writes each tenth of a copy to the log.

@@ -182,7 +182,7 @@ func TestElsewhereKilled(t *testing.T) {
 		x.until(a, nil, "the guest to run", x.runs)
 		a.stop(t)
 		crashed := false
-		for range rapid.IntRange(1, 3).Draw(t, "lives") {
+		for range rapid.IntRange(1, 2).Draw(t, "lives") {
 			f := newFuse(int64(rapid.IntRange(1, 40).Draw(t, "calls")))
 			dead := make(chan struct{})
 			f.blow = func() { close(dead) }
