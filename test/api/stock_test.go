@@ -25,21 +25,29 @@ for line in sys.stdin:
     print(json.dumps({"code": code, "out": out.getvalue(), "err": err.getvalue()}), flush=True)
 `
 
-// stock is Debian's python-openstackclient with somebody's credentials.
+// stock is Debian's python-openstackclient, or another command, with somebody's credentials.
 type stock struct {
-	t   *testing.T
-	in  io.WriteCloser
-	out *bufio.Scanner
+	t *testing.T
+	// command is what a message calls it.
+	command string
+	in      io.WriteCloser
+	out     *bufio.Scanner
 	// ids keeps what $name stands for in later commands.
 	ids map[string]string
 }
 
 func startStock(t *testing.T, c *cloud, user, password, project string) *stock {
 	t.Helper()
-	cmd := exec.CommandContext(t.Context(), "/usr/bin/python3", "-c", stockLoop)
-	cmd.Env = []string{"PATH=/usr/bin:/bin", "HOME=" + t.TempDir(), "LANG=C.UTF-8", "OS_AUTH_URL=" + c.URL + "/identity/v3", "OS_IDENTITY_API_VERSION=3",
-		"OS_USERNAME=" + user, "OS_PASSWORD=" + password, "OS_PROJECT_NAME=" + project, "OS_USER_DOMAIN_NAME=Default", "OS_PROJECT_DOMAIN_NAME=Default", "OS_REGION_NAME=RegionOne",
-		"OS_COMPUTE_API_VERSION=2.90"} // without it the client asks for 2.1
+	return startLoop(t, "openstack", stockLoop, "OS_AUTH_URL="+c.URL+"/identity/v3", "OS_IDENTITY_API_VERSION=3",
+		"OS_USERNAME="+user, "OS_PASSWORD="+password, "OS_PROJECT_NAME="+project, "OS_USER_DOMAIN_NAME=Default", "OS_PROJECT_DOMAIN_NAME=Default", "OS_REGION_NAME=RegionOne",
+		"OS_COMPUTE_API_VERSION=2.90") // without it the client asks for 2.1
+}
+
+// startLoop starts a client of Debian's that is called again and again, with more of an environment.
+func startLoop(t *testing.T, command, loop string, env ...string) *stock {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), "/usr/bin/python3", "-c", loop)
+	cmd.Env = append([]string{"PATH=/usr/bin:/bin", "HOME=" + t.TempDir(), "LANG=C.UTF-8"}, env...)
 	in, err := cmd.StdinPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -49,15 +57,15 @@ func startStock(t *testing.T, c *cloud, user, password, project string) *stock {
 		t.Fatal(err)
 	}
 	if err := cmd.Start(); err != nil {
-		t.Fatalf("the stock client (python3-openstackclient): %v", err)
+		t.Fatalf("the stock client %s: %v", command, err)
 	}
 	t.Cleanup(func() {
 		in.Close()
 		if err := cmd.Wait(); err != nil && t.Context().Err() == nil {
-			t.Errorf("the stock client ended: %v", err)
+			t.Errorf("the stock client %s ended: %v", command, err)
 		}
 	})
-	s := &stock{t: t, in: in, out: bufio.NewScanner(out), ids: map[string]string{}}
+	s := &stock{t: t, command: command, in: in, out: bufio.NewScanner(out), ids: map[string]string{}}
 	s.out.Buffer(nil, 4<<20)
 	return s
 }
@@ -97,7 +105,7 @@ func (s *stock) do(line string) string {
 	s.t.Helper()
 	code, out, errs := s.run(words(line)...)
 	if code != 0 {
-		s.t.Errorf("openstack %s: exit %d\n%s%s", line, code, out, errs)
+		s.t.Errorf("%s %s: exit %d\n%s%s", s.command, line, code, out, errs)
 	}
 	return out
 }

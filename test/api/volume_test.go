@@ -11,11 +11,14 @@ import (
 
 	"yakumo/api"
 	"yakumo/api/cinder"
+	"yakumo/api/ec2"
 	"yakumo/api/glance"
+	"yakumo/api/keystone"
 	"yakumo/api/neutron"
 	"yakumo/api/nova"
 	"yakumo/compute"
 	"yakumo/compute/computetest"
+	"yakumo/identity"
 	"yakumo/images"
 	"yakumo/images/files"
 	"yakumo/model"
@@ -47,7 +50,8 @@ func startWholeCloud(t *testing.T, hosts int) *cloud {
 		vols = volume.New(volume.Config{Store: c.Store, Log: quiet})
 		comp = compute.New(compute.Config{Store: c.Store, Ports: net, Volumes: vols, Images: img, Log: quiet})
 		return []api.Service{glance.New(glance.Config{Images: img}), neutron.New(neutron.Config{Network: net}), cinder.New(cinder.Config{Volumes: vols, Images: img}),
-			nova.New(nova.Config{Compute: comp, Network: net, Images: img, Volumes: vols, Hosts: fakes})}
+			nova.New(nova.Config{Compute: comp, Network: net, Images: img, Volumes: vols, Hosts: fakes}),
+			ec2.New(ec2.Config{Compute: comp, Network: net, Images: img, Volumes: vols, Hosts: fakes, Signed: keystone.Authenticator{Identity: c.Identity}.Signed, Region: identity.DefaultRegion})}
 	})
 	if err := vols.Bootstrap(t.Context()); err != nil {
 		t.Fatal(err)
