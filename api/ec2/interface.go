@@ -20,6 +20,8 @@ func (d *dialect) interfaceOperations(add adder) {
 	add("DeleteNetworkInterface", api.Member, d.deleteInterface, "NetworkInterfaceId")
 	add("AttachNetworkInterface", api.Member, d.attachInterface, "NetworkInterfaceId", "InstanceId", "DeviceIndex")
 	add("DetachNetworkInterface", api.Member, d.detachInterface, "AttachmentId", "Force")
+	add("AssignPrivateIpAddresses", api.Member, d.assignAddresses, "NetworkInterfaceId", "PrivateIpAddress", "SecondaryPrivateIpAddressCount", "AllowReassignment")
+	add("UnassignPrivateIpAddresses", api.Member, d.unassignAddresses, "NetworkInterfaceId", "PrivateIpAddress")
 	add("ModifyNetworkInterfaceAttribute", api.Member, d.modifyInterface, "NetworkInterfaceId", "SecurityGroupId", "Description", "SourceDestCheck", "Attachment")
 }
 
@@ -71,16 +73,16 @@ type interfaceShown struct {
 	Tags        set[tag]              `xml:"tagSet"`
 }
 
-// homeOf gives the subnet and the VPC of a port: those of its first IPv4 address in one.
-func (q *request) homeOf(r store.Reader, p *model.Port) (*model.Subnet, *vpc, bool) {
+// homeOf gives the subnet of a port, and the router that is its VPC: those of its first IPv4 address in one.
+func (q *request) homeOf(r store.Reader, p *model.Port) (*model.Subnet, *model.Router) {
 	for _, f := range p.FixedIPs {
-		if s, ok := store.Subnets.Get(r, f.SubnetID); ok && s.IPVersion == 4 {
-			if v, ok := q.vpcOfSubnet(r, s); ok {
-				return s, v, true
+		if s, ok := store.Subnets.Get(r, f.SubnetID); ok && s.IPVersion == 4 && q.mine(s.ProjectID) {
+			if x := routerOf(r, s, s.ProjectID); x != nil {
+				return s, x
 			}
 		}
 	}
-	return nil, nil, false
+	return nil, nil
 }
 
 // isInterface tells whether a port is a network interface for EC2's users: the caller's, in a VPC, and none of the cloud's own.
@@ -88,8 +90,8 @@ func (q *request) isInterface(r store.Reader, p *model.Port) bool {
 	if !q.mine(p.ProjectID) || strings.HasPrefix(p.DeviceOwner, model.OwnerNetwork) {
 		return false
 	}
-	_, _, ok := q.homeOf(r, p)
-	return ok
+	s, _ := q.homeOf(r, p)
+	return s != nil
 }
 
 // interfaceOf gives the caller's network interface that an id names.
@@ -111,11 +113,11 @@ func groupRefs(r store.Reader, p *model.Port) (out set[groupRef]) {
 func attachmentID(port, server model.ID) string { return linkID("eni-attach", port, server) }
 
 func (d *dialect) showInterface(q *request, r store.Reader, p *model.Port) (interfaceShown, bool) {
-	s, v, ok := q.homeOf(r, p)
-	if !ok {
+	s, x := q.homeOf(r, p)
+	if s == nil {
 		return interfaceShown{}, false
 	}
-	out := interfaceShown{ID: interfaceID.id(p.ID), Subnet: subnetID.id(s.ID), Vpc: v.id(), Zone: d.zoneOf(r, s), Description: p.Description, Owner: p.ProjectID, Status: "available", MAC: p.MAC,
+	out := interfaceShown{ID: interfaceID.id(p.ID), Subnet: subnetID.id(s.ID), Vpc: vpcID.id(x.ID), Zone: d.zoneOf(r, s), Description: p.Description, Owner: p.ProjectID, Status: "available", MAC: p.MAC,
 		Check: true, Type: "interface", Groups: groupRefs(r, p), Tags: tagSet(netTags(&p.Meta, true))}
 	public := map[netip.Addr]*interfaceAssociation{}
 	for f := range store.FloatingIPs.List(r, "port", p.ID) {

@@ -144,6 +144,18 @@ func TestVPCs(t *testing.T) {
 		return strings.Contains(b, "<status>available<")
 	})
 	c.refused(400, "InvalidAttachmentID.NotFound", "red", "DetachNetworkInterface", "AttachmentId", joint)
+	c.says("AssignPrivateIpAddresses", []string{"NetworkInterfaceId", card, "PrivateIpAddress.1", "10.7.1.77"}, "<privateIpAddress>10.7.1.77<")
+	more := c.made("privateIpAddress", "AssignPrivateIpAddresses", "NetworkInterfaceId", card, "SecondaryPrivateIpAddressCount", "1")
+	c.refused(400, "InvalidIPAddress.InUse", "red", "AssignPrivateIpAddresses", "NetworkInterfaceId", card, "PrivateIpAddress.1", "10.7.1.9")
+	c.refused(400, "InvalidParameterValue", "red", "AssignPrivateIpAddresses", "NetworkInterfaceId", card, "PrivateIpAddress.1", "10.7.2.9")
+	c.refused(400, "PrivateIpAddressLimitExceeded", "red", "AssignPrivateIpAddresses", "NetworkInterfaceId", card, "SecondaryPrivateIpAddressCount", "4")
+	c.says("DescribeNetworkInterfaces", []string{"Filter.1.Name", "addresses.private-ip-address", "Filter.1.Value.1", more}, "<networkInterfaceId>"+card, "<privateIpAddress>10.7.1.77</privateIpAddress><primary>false<")
+	c.must(nil, "red", "AssociateAddress", "AllocationId", second, "NetworkInterfaceId", card, "PrivateIpAddress", more)
+	c.must(nil, "red", "UnassignPrivateIpAddresses", "NetworkInterfaceId", card, "PrivateIpAddress.1", more)
+	c.refused(400, "InvalidParameterValue", "red", "UnassignPrivateIpAddresses", "NetworkInterfaceId", card, "PrivateIpAddress.1", more)
+	if got := c.made("associationId", "AssociateAddress", "AllocationId", second, "NetworkInterfaceId", nic); got != next {
+		t.Errorf("the same association has another id: %s, %s", next, got)
+	}
 	group := c.made("groupId", "CreateSecurityGroup", "GroupName", "web", "GroupDescription", "x", "VpcId", v)
 	c.must(nil, "red", "ModifyNetworkInterfaceAttribute", "NetworkInterfaceId", card, "SecurityGroupId.1", group)
 	c.says("DescribeNetworkInterfaces", []string{"Filter.1.Name", "group-id", "Filter.1.Value.1", group}, "<networkInterfaceId>"+card)
@@ -160,7 +172,8 @@ func TestVPCs(t *testing.T) {
 		"DeleteInternetGateway": {"InternetGatewayId", g}, "DescribeRouteTables": {"RouteTableId.1", table}, "CreateRoute": {"RouteTableId", table, "DestinationCidrBlock", "192.0.2.0/24", "InstanceId", i},
 		"DeleteRoute": {"RouteTableId", table, "DestinationCidrBlock", "192.168.0.0/16"}, "DescribeAddresses": {"AllocationId.1", second}, "AssociateAddress": {"AllocationId", second, "NetworkInterfaceId", nic},
 		"DisassociateAddress": {"AssociationId", next}, "ReleaseAddress": {"AllocationId", second}, "CreateNetworkInterface": {"SubnetId", s}, "DescribeNetworkInterfaces": {"NetworkInterfaceId.1", nic},
-		"DeleteNetworkInterface": {"NetworkInterfaceId", card}, "AttachNetworkInterface": {"NetworkInterfaceId", card, "InstanceId", i, "DeviceIndex", "1"}, "DetachNetworkInterface": {"AttachmentId", joint},
+		"DeleteNetworkInterface": {"NetworkInterfaceId", card}, "AssignPrivateIpAddresses": {"NetworkInterfaceId", card, "SecondaryPrivateIpAddressCount", "1"},
+		"UnassignPrivateIpAddresses": {"NetworkInterfaceId", card, "PrivateIpAddress.1", "10.7.1.77"}, "AttachNetworkInterface": {"NetworkInterfaceId", card, "InstanceId", i, "DeviceIndex", "1"}, "DetachNetworkInterface": {"AttachmentId", joint},
 		"ModifyNetworkInterfaceAttribute": {"NetworkInterfaceId", card, "SecurityGroupId.1", group}, "DescribeNetworkAcls": {"NetworkAclId.1", "acl-" + v[4:]}, "DescribeDhcpOptions": {"DhcpOptionsId.1", "dopt-" + v[4:]},
 	} {
 		if code, b := c.call("blue", op, params...); code != 400 || !strings.Contains(b, ".NotFound</Code>") {
