@@ -76,7 +76,7 @@ func (v *Volumes) arrived(tx *store.Tx, old *model.Volume, r *model.VolumeReport
 		return store.Volumes.Put(tx, x)
 	}
 	// What the old host says is of no account any more; it removes what it has, having no row of it.
-	x.Host, x.Status.SizeGiB = old.Move.Host, r.SizeGiB
+	x.Host, x.Seat, x.Status.SizeGiB = old.Move.Host, 0, r.SizeGiB
 	if h, ok := store.Hosts.Get(tx, x.Host); ok {
 		x.Zone = h.Zone
 	}

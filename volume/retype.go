@@ -129,7 +129,7 @@ func (v *Volumes) changeReported(tx *store.Tx, n *model.Volume, r *model.VolumeR
 		n.Status.Migration, n.Status.Fault = MigrationFailed, &f
 		v.log.Warn("a volume did not get to another engine", "volume", n.ID, "from", n.Engine, "to", c.Engine, "fault", f.Message, "details", f.Details, "request_id", n.RequestID)
 	case r.Copied == c.Engine:
-		left.Engine, n.Engine, n.TypeID, n.Status.Migration = n.Engine, c.Engine, c.TypeID, MigrationDone
+		left.Engine, n.Engine, n.TypeID, n.Seat, n.Status.Migration = n.Engine, c.Engine, c.TypeID, 0, MigrationDone
 		if t, ok := store.VolumeTypes.Get(tx, c.TypeID); ok {
 			n.MultiAttach = MultiAttach(t)
 		}
