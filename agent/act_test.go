@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -537,6 +538,35 @@ func TestQemuImgFlattensAndBlanks(t *testing.T) {
 	if err := q.Flatten(ctx, flat+"2", filepath.Join(dir, "none")); err == nil {
 		t.Error("what is not there was copied")
 	}
+}
+
+// TestRebuildOfTPM: a rebuilt guest's TPM is a fresh one: the hypervisor forgets the guest, whether it ran or not.
+func TestRebuildOfTPM(t *testing.T) {
+	g := newStage(t, fake.Behaviour{}, func(s *model.HostServer) { s.Image.Hardware = map[string]string{"hw_tpm_version": "2.0"} })
+	rebuild := func(power model.Power) {
+		t.Helper()
+		g.want(t, func(s *model.HostServer) {
+			s.Rebuilds++
+			s.Image = g.addImage(fmt.Sprintf("image %d", s.Rebuilds))
+			s.Image.Hardware = map[string]string{"hw_tpm_version": "2.0"}
+		})
+		if r := g.settles(t, power); r.Fault != nil || r.Rebuilds != g.s.Rebuilds {
+			t.Errorf("report %+v", r)
+		}
+	}
+	rebuild(model.PowerRunning)
+	if p, _ := g.a.ledger.progressOf(g.s.ID); !p.TPM {
+		t.Error("it is not known that there is a TPM")
+	}
+	g.want(t, func(s *model.HostServer) { s.Power = model.PowerOff })
+	g.settles(t, model.PowerOff)
+	rebuild(model.PowerOff)
+	if got := g.power(t, g.s.ID); got != hypervisor.Absent {
+		t.Errorf("it is %v at the hypervisor, with what it knew", got)
+	}
+	g.want(t, func(s *model.HostServer) { s.Power = model.PowerRunning })
+	g.settles(t, model.PowerRunning)
+	g.again(t, g.boot)
 }
 
 // A server's firmware is its image's, and its rescue image's while it is rescued; what it keeps is in the guest's folder.

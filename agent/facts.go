@@ -84,7 +84,7 @@ func capacityOf(c hypervisor.Capacity) model.HostCapacity {
 		pages = append(pages, model.HugePages(p))
 	}
 	return model.HostCapacity{
-		HugePages: pages, UEFI: c.UEFI, SecureBoot: c.SecureBoot,
+		HugePages: pages, UEFI: c.UEFI, SecureBoot: c.SecureBoot, TPM: c.TPM,
 		VCPUs: c.VCPUs, MemoryMiB: c.MemoryMiB, DiskGiB: c.DiskGiB, Arch: c.Arch, CPUModel: c.CPUModel, CPUVendor: c.CPUVendor,
 		Sockets: c.Sockets * max(c.Cells, 1), Cores: c.Cores, Threads: c.Threads, Features: c.CPUFeatures,
 		HypervisorType: c.HypervisorType, HypervisorVersion: c.HypervisorVersion, Accelerator: c.Accelerator,

@@ -154,6 +154,12 @@ func (a *Agent) start(ctx context.Context, row *model.HostServer, p *progress) (
 	if err != nil {
 		return 0, err
 	}
+	if fresh && !p.TPM && model.TPMOf(row.ExtraSpecs, row.Image.Hardware) != (model.TPM{}) { // kept before there is one
+		p.TPM = true
+		if err := a.keep(row.ID, p); err != nil {
+			return 0, err
+		}
+	}
 	leave, err := a.enter(ctx)
 	if err != nil {
 		return 0, err

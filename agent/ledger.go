@@ -102,6 +102,8 @@ type progress struct {
 
 	// CPUs are those of the host that the guest has for itself, chosen before it is started; nil: none. cpus alone changes it.
 	CPUs *ownCPUs `json:"cpus,omitempty"`
+	// TPM tells that the hypervisor may keep a trusted platform module of the guest.
+	TPM bool `json:"tpm,omitempty"`
 	// Memory are the huge pages that the guest has, in the same way.
 	Memory *ownPages `json:"memory,omitempty"`
 

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"time"
 
 	"yakumo/hypervisor"
 	"yakumo/model"
@@ -58,6 +59,14 @@ func (a *Agent) rebuild(ctx context.Context, row *model.HostServer, p *progress,
 		if err := os.Remove(filepath.Join(a.dir(row.ID), name)); err != nil && !errors.Is(err, os.ErrNotExist) {
 			return fmt.Errorf("file %s: %w", name, err)
 		}
+	}
+	if p.TPM { // with the guest goes what its module holds
+		began := time.Now()
+		if err := a.cfg.Hypervisor.Remove(ctx, row.ID); err != nil {
+			return fmt.Errorf("forget the guest of the old disk: %w", err)
+		}
+		a.guests.did(row.ID, hypervisor.Absent, began)
+		p.TPM, *power = false, hypervisor.Absent
 	}
 	p.Rebuilds, p.Blob, p.Started, p.Fault = row.Rebuilds, row.Image.BlobID, false, nil
 	a.log.Info("a server has a fresh disk", "server", row.ID, "generation", row.Generation, "request_id", row.RequestID)

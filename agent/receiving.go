@@ -64,6 +64,12 @@ func (m *mover) prepare(ctx context.Context, row *model.HostServer, p *progress)
 	if err != nil {
 		return err
 	}
+	if !p.TPM && model.TPMOf(row.ExtraSpecs, row.Image.Hardware) != (model.TPM{}) {
+		p.TPM = true
+		if err := m.a.keep(row.ID, p); err != nil {
+			return err
+		}
+	}
 	r, err := migrator.Receive(ctx, g)
 	if err != nil {
 		return fmt.Errorf("await the guest: %w", err)

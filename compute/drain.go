@@ -115,7 +115,12 @@ func stuck(s *model.Server, h *model.Host) string {
 		return "It is " + s.Status.Task + "."
 	}
 	switch state := State(s); state {
-	case Active, Paused, Stopped:
+	case Stopped:
+		if withTPM(s) {
+			return "It is off and has an emulated TPM, which goes along only while it runs."
+		}
+		return ""
+	case Active, Paused:
 		return ""
 	default:
 		return "A server in the state " + state + " cannot be moved."

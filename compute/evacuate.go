@@ -14,7 +14,7 @@ import (
 // That the host is dead is the word of an administrator, who has forced it down or fenced it, or it is known: see Fenced.
 //
 // Errors: as MoveLive's; fault.Invalid where the host is alive, or may be; fault.Conflict where a volume of the server is on
-// the dead host.
+// the dead host, or its trusted platform module.
 func (c *Compute) Evacuate(tx *store.Tx, sc Scope, id model.ID, r MoveRequest) (*model.Server, error) {
 	return c.change(tx, sc, id, true, func(s *model.Server) error {
 		if err := unlocked(sc, s); err != nil {
@@ -44,6 +44,9 @@ func (c *Compute) Fenced(r store.Reader, h *model.Host) bool {
 
 // evacuate begins an evacuation of a server whose host is known not to run it.
 func (c *Compute) evacuate(tx *store.Tx, sc Scope, s *model.Server, r MoveRequest) error {
+	if err := noTPM(s, "evacuate"); err != nil {
+		return err
+	}
 	if err := c.target(tx, s, r.Host); err != nil {
 		return err
 	}

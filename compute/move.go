@@ -39,10 +39,13 @@ func (c *Compute) MoveLive(tx *store.Tx, sc Scope, id model.ID, r MoveRequest) (
 // Migrate moves a server to another host by turning it off, copying its disks, and turning it on there. The user confirms or
 // reverts it.
 //
-// Errors: as MoveLive's.
+// Errors: as MoveLive's; fault.Conflict for one with a trusted platform module.
 func (c *Compute) Migrate(tx *store.Tx, sc Scope, id model.ID, r MoveRequest) (*model.Server, error) {
 	return c.change(tx, sc, id, true, func(s *model.Server) error {
 		if err := allow(sc, s, "migrate", []string{Active, Stopped}, nil); err != nil {
+			return err
+		}
+		if err := noTPM(s, "migrate"); err != nil {
 			return err
 		}
 		f := s.Flavor
@@ -52,10 +55,13 @@ func (c *Compute) Migrate(tx *store.Tx, sc Scope, id model.ID, r MoveRequest) (*
 
 // Resize gives a server another flavor, on another host. The user confirms or reverts it.
 //
-// Errors: as MoveLive's; fault.Invalid for the same flavor or one with a smaller disk; fault.OverQuota.
+// Errors: as Migrate's; fault.Invalid for the same flavor or one with a smaller disk; fault.OverQuota.
 func (c *Compute) Resize(tx *store.Tx, sc Scope, id model.ID, f *model.Flavor) (*model.Server, error) {
 	return c.change(tx, sc, id, true, func(s *model.Server) error {
 		if err := allow(sc, s, "resize", []string{Active, Stopped}, nil); err != nil {
+			return err
+		}
+		if err := noTPM(s, "resize"); err != nil {
 			return err
 		}
 		if err := c.resizable(tx, s, f); err != nil {

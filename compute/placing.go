@@ -186,7 +186,7 @@ func (c *Compute) Pool(r store.Reader) *placement.Pool {
 			Hypervisor: h.Capacity.HypervisorType, Features: h.Capacity.Features, Aggregates: aggregates,
 			ID: h.ID, Name: h.Name, Zone: h.Zone, Up: store.HostUp(r, h), Disabled: h.Disabled, Arch: h.Capacity.Arch,
 			Capacity: placement.CapacityOf(&h.Capacity), Used: used, Threads: h.Capacity.Threads, Seats: seats(r, h),
-			UEFI: h.Capacity.UEFI, SecureBoot: h.Capacity.SecureBoot,
+			UEFI: h.Capacity.UEFI, SecureBoot: h.Capacity.SecureBoot, TPM: h.Capacity.TPM,
 			Link: placement.Link{Networks: h.BridgeMappings, Capacity: h.Bandwidth, Promised: promised[h.ID]},
 		})
 	}

@@ -108,7 +108,7 @@ func (c *Compute) Rebuild(tx *store.Tx, sc Scope, id model.ID, r Rebuild) (*mode
 	})
 }
 
-// startable refuses an image that the server's host has no firmware for, or that asks for none that there is.
+// startable refuses an image that the server's host has no firmware or TPM for, or that asks for none that there is.
 func startable(tx *store.Tx, s *model.Server, img model.ImageCopy) error {
 	if bad := model.BadFirmware(s.Flavor.Name, img.ImageID, s.Flavor.ExtraSpecs, img.Hardware); bad != "" {
 		return fault.New(fault.Invalid, "%s", bad)
@@ -118,6 +118,9 @@ func startable(tx *store.Tx, s *model.Server, img model.ImageCopy) error {
 		return nil
 	}
 	if why := model.FirmwareOf(s.Flavor.ExtraSpecs, img.Hardware).Lacking(h.Capacity.UEFI, h.Capacity.SecureBoot); why != "" {
+		return fault.New(fault.Invalid, "Image %s is unacceptable: the server's host cannot start it: %s.", img.ImageID, why)
+	}
+	if why := model.TPMOf(s.Flavor.ExtraSpecs, img.Hardware).Lacking(h.Capacity.TPM); why != "" {
 		return fault.New(fault.Invalid, "Image %s is unacceptable: the server's host cannot start it: %s.", img.ImageID, why)
 	}
 	return nil
@@ -155,6 +158,9 @@ func (c *Compute) reimage(tx *store.Tx, s *model.Server, r *Rebuild) error {
 func (c *Compute) Rescue(tx *store.Tx, sc Scope, id model.ID, img *model.Image, copied model.ImageCopy, password string) (*model.Server, error) {
 	return c.change(tx, sc, id, true, func(s *model.Server) error {
 		if err := allow(sc, s, "rescue", []string{Active, Stopped, Errored}, nil); err != nil {
+			return err
+		}
+		if err := noTPM(s, "rescue"); err != nil {
 			return err
 		}
 		if s.Host == "" {

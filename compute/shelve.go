@@ -18,6 +18,9 @@ func (c *Compute) Shelve(tx *store.Tx, sc Scope, id, image model.ID) (*model.Ser
 		if err := allow(sc, s, "shelve", []string{Active, Stopped, Paused, Suspended}, nil); err != nil {
 			return err
 		}
+		if err := noTPM(s, "shelve"); err != nil {
+			return err
+		}
 		if err := still(tx, s, "shelve"); err != nil {
 			return err
 		}

@@ -176,8 +176,9 @@ type Capacity struct {
 	CPUs      []CPU       // in the order of their numbers; nil: not known
 	HugePages []HugePages // that are not the ordinary ones, in the order of their sizes and nodes
 
-	UEFI       bool // guests can have a UEFI firmware
-	SecureBoot bool // that firmware can be one that starts what is signed only
+	UEFI       bool     // guests can have a UEFI firmware
+	TPM        []string // versions of trusted platform modules that guests can have, sorted: "1.2", "2.0"
+	SecureBoot bool     // that firmware can be one that starts what is signed only
 
 	HypervisorType    string // "QEMU", "LXC"; as Nova names it
 	HypervisorVersion int    // major*1000000 + minor*1000 + release

@@ -18,6 +18,8 @@ type Tuning struct {
 	UEFI                    bool   // the firmware is UEFI and not a BIOS
 	SecureBoot              Secure // of UEFI
 	Locked                  bool   // the memory is never paged out
+	TPM                     string // version of its trusted platform module: 1.2, 2.0; "": none. It is made at the first start, and lasts until Driver.Remove
+	TPMModel                string // tpm-tis, tpm-crb
 	HugePageKiB             int    // size of the memory's pages; 0: the host's ordinary ones
 	Watchdog                string // what a watchdog does that was not fed: reset, poweroff, pause, none; "": there is none
 	DiskBus                 string // of disks that name none: virtio, scsi, sata; "": the driver's choice
@@ -75,6 +77,14 @@ func (g Guest) Tuning() (Tuning, error) {
 	}
 	t.Agent = r.flag("hw_qemu_guest_agent")
 	t.Locked = r.flag("hw:locked_memory")
+	if t.TPM = r.choice("hw:tpm_version", "1.2", "2.0"); t.TPM != "" {
+		if t.TPMModel = r.choice("hw:tpm_model", "tpm-tis", "tpm-crb"); t.TPMModel == "" {
+			t.TPMModel = "tpm-tis"
+		}
+		if t.TPMModel == "tpm-crb" && t.TPM != "2.0" {
+			r.refuse("hw:tpm_model", t.TPMModel, "which takes hw:tpm_version=2.0")
+		}
+	}
 	r.choice("hw:cpu_policy", "shared", "dedicated", "mixed") // Guest.CPUs says what comes of it
 	t.UEFI, t.SecureBoot = r.firmware()
 	t.HugePageKiB, t.BootMenu, t.Machine, t.Cells = r.pages(), r.flag("hw:boot_menu"), r.machine(), r.cells()

@@ -47,7 +47,7 @@ func (f Firmware) Lacking(uefi, secureBoot bool) string {
 }
 
 // BadFirmware gives, in Nova's words, why an image and a flavor by the names cannot make a server: a word that is none, or words that
-// contradict each other; "" they can.
+// contradict each other, also of a TPM; "" they can.
 func BadFirmware(flavor, image string, specs, hardware map[string]string) string {
 	for _, one := range []struct {
 		name  string
@@ -62,5 +62,5 @@ func BadFirmware(flavor, image string, specs, hardware map[string]string) string
 		return "Flavor " + flavor + " has " + secureFlavor + " extra spec explicitly set to " + ours + ", conflicting with image " + image +
 			" which has " + secureImage + " explicitly set to " + theirs + "."
 	}
-	return ""
+	return badTPM(flavor, image, specs, hardware)
 }

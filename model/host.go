@@ -100,6 +100,8 @@ type HostCapacity struct {
 	Accelerator       string   `json:"accelerator"`           // kvm or tcg
 	UEFI              bool     `json:"uefi,omitempty"`        // guests can have a UEFI firmware
 	SecureBoot        bool     `json:"secure_boot,omitempty"` // which starts what is signed only
+	// TPM are the versions of trusted platform modules that guests can have, sorted: "1.2", "2.0".
+	TPM []string `json:"tpm,omitempty"`
 	// HugePages are the host's pools of pages larger than the ordinary ones, in the order of their sizes and nodes.
 	HugePages []HugePages `json:"huge_pages,omitempty"`
 	// Dedicated are the CPUs that are kept for guests that have CPUs for themselves, in the order of their numbers; all

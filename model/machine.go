@@ -12,7 +12,6 @@ var unoffered = []struct {
 	words         []string // in lower case; nil: whatever it says
 	why           string
 }{
-	{"hw:tpm_version", "hw_tpm_version", nil, "there are no trusted platform modules"},
 	{"hw:mem_encryption", "hw_mem_encryption", yes, "memory is not encrypted"},
 	{"hw:pmem", "", nil, "there is no persistent memory"},
 	{"hw:viommu_model", "hw_viommu_model", nil, "there is no virtual IOMMU"},

@@ -19,7 +19,7 @@ func TestUnoffered(t *testing.T) {
 		{m{"hw:mem_encryption": " Yes "}, nil, "hw:mem_encryption=Yes: "},
 		{nil, m{"hw_mem_encryption": "true"}, "hw_mem_encryption=true: "},
 		{m{"hw_firmware_type": "uefi"}, m{"hw:tpm_version": "2.0"}, ""}, // an image's name in a flavor says nothing
-		{m{"hw:tpm_version": "2.0"}, nil, "hw:tpm_version=2.0: "},
+		{m{"hw:viommu_model": "auto"}, nil, "hw:viommu_model=auto: "},
 		{m{"hw:mem_encryption": "1"}, nil, "hw:mem_encryption=1: "},
 		{m{"pci_passthrough:alias": "gpu:1"}, nil, "pci_passthrough:alias=gpu:1: "},
 	} {

@@ -82,6 +82,7 @@ type Host struct {
 	Aggregates     []map[string]string // the metadata of each aggregate that it is in
 	UEFI           bool                // guests can have a UEFI firmware
 	SecureBoot     bool                // which starts what is signed only
+	TPM            []string            // versions of TPMs that guests can have
 	Threads        int                 // of a core; 0: as 1
 	Seats          Seats
 }
@@ -133,7 +134,7 @@ const (
 )
 
 // constraints are all of them, in the order in which a refusal counts them up.
-var constraints = []Constraint{AskedHost, ExcludedHost, Down, Disabled, Zone, Architecture, Hypervisor, Machine, Firmware, Trait, Aggregate, Tenant, Hint, Group,
+var constraints = []Constraint{AskedHost, ExcludedHost, Down, Disabled, Zone, Architecture, Hypervisor, Machine, Firmware, TPM, Trait, Aggregate, Tenant, Hint, Group,
 	VCPUs, PCPUs, Siblings, Pages, Memory, Disk, Reach, Bandwidth}
 
 // words are what a tenant may read of a constraint.
@@ -143,7 +144,7 @@ var words = map[Constraint]string{
 	Siblings: "it has too few threads of cores free that are kept for single servers",
 	Memory:   "it has too little memory free", Disk: "it has too little disk free",
 	Hypervisor: "it has another hypervisor than the image is for", Trait: "its processors have not the traits asked for", Aggregate: "it is in no aggregate that the flavor asks for",
-	Machine: "it does not offer what the flavor or the image asks of the machine", Firmware: "it has not the firmware that the flavor or the image asks for", Pages: "it has too little memory in pages of the size asked for",
+	Machine: "it does not offer what the flavor or the image asks of the machine", TPM: "it emulates no TPM of the version asked for", Firmware: "it has not the firmware that the flavor or the image asks for", Pages: "it has too little memory in pages of the size asked for",
 	Tenant: "it is kept for other projects", Hint: "a scheduler hint forbids it", Group: "the server group's policy forbids it",
 	Reach: "it does not reach a physical network of the server's ports", Bandwidth: "it has too little bandwidth left to promise",
 }
@@ -323,7 +324,7 @@ func (p *Pool) detail(h *Host, req *Request, c Constraint) string {
 		return fmt.Sprintf("wants %d CPUs for itself; %d of %d that are kept for single servers promised", req.PCPUs, h.Used.PCPUs, limit.PCPUs)
 	case Siblings:
 		return h.Seats.short(&req.Wish.Processors)
-	case Hypervisor, Machine, Firmware, Trait, Aggregate, Tenant, Hint, Group:
+	case Hypervisor, Machine, Firmware, TPM, Trait, Aggregate, Tenant, Hint, Group:
 		return p.why(h, &req.Wish, c)
 	case VCPUs:
 		return amount("vCPUs", req.VCPUs, h.Used.VCPUs, limit.VCPUs, h.Capacity.VCPUs, h.Capacity.VCPUs, p.ratios.VCPU)

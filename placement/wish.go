@@ -13,6 +13,7 @@ const (
 	Hypervisor Constraint = "hypervisor"
 	Machine    Constraint = "machine"
 	Firmware   Constraint = "firmware"
+	TPM        Constraint = "tpm"
 	Pages      Constraint = "huge_pages"
 	Trait      Constraint = "trait"
 	Aggregate  Constraint = "aggregate"
@@ -110,6 +111,8 @@ func (p *Pool) forbids(h *Host, req *Request) Constraint {
 		return Machine
 	case lacking(h, w) != "":
 		return Firmware
+	case len(w.Specs)+len(w.Hardware) > 0 && model.TPMOf(w.Specs, w.Hardware).Lacking(h.TPM) != "":
+		return TPM
 	case w.Hypervisor != "" && !strings.EqualFold(w.Hypervisor, h.Hypervisor), w.Hypervisor == "" && h.Hypervisor == Containers:
 		return Hypervisor
 	case len(w.Specs) > 0 && lacks(h, w.Specs) != "":
@@ -152,6 +155,8 @@ func (p *Pool) why(h *Host, w *Wish, c Constraint) string {
 		return model.Unoffered(w.Specs, w.Hardware)
 	case Firmware:
 		return lacking(h, w)
+	case TPM:
+		return model.TPMOf(w.Specs, w.Hardware).Lacking(h.TPM)
 	case Trait:
 		return "the flavor's " + lacks(h, w.Specs)
 	case Aggregate:
@@ -173,11 +178,12 @@ const (
 	cpuTrait      = "HW_CPU_X86_"
 	threadTrait   = "HW_CPU_HYPERTHREADING"
 	secureTrait   = "COMPUTE_SECURITY_UEFI_SECURE_BOOT"
+	tpmTrait      = "COMPUTE_SECURITY_TPM_"
 	aggregateSpec = "aggregate_instance_extra_specs:"
 )
 
 // lacks gives a trait that a flavor asks for and the host has not, or forbids and it has; "" none. A trait is, of
-// os-traits' names, one of processors, their threads, or secure boot: others no host has.
+// os-traits' names, one of processors, their threads, secure boot, or a TPM: others no host has.
 func lacks(h *Host, specs map[string]string) string {
 	for k, v := range specs {
 		name, is := strings.CutPrefix(k, traitSpec)
@@ -185,6 +191,9 @@ func lacks(h *Host, specs map[string]string) string {
 			continue
 		}
 		has := name == secureTrait && h.SecureBoot || name == threadTrait && h.Threads > 1
+		if version, ok := strings.CutPrefix(name, tpmTrait); ok { // 1_2, 2_0
+			has = slices.Contains(h.TPM, strings.ReplaceAll(version, "_", "."))
+		}
 		if feature, ok := strings.CutPrefix(name, cpuTrait); ok {
 			_, has = slices.BinarySearch(h.Features, strings.ToLower(feature))
 			if !has { // SSE42 is sse4.2 to libvirt, and AVX512F avx512f

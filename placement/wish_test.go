@@ -43,6 +43,10 @@ func TestWishes(t *testing.T) {
 		plain(h)
 		h.Capacity.PCPUs, h.Seats.Kept = 2, []model.HostCPU{{ID: 0, Siblings: []int{0}}, {ID: 1, Siblings: []int{1}}}
 	}
+	moduled := func(h *placement.Host) {
+		plain(h)
+		h.TPM = []string{"2.0"}
+	}
 	flashed := func(h *placement.Host) {
 		plain(h)
 		h.UEFI = true
@@ -88,6 +92,11 @@ func TestWishes(t *testing.T) {
 		"secure boot":                           {flashed, placement.Wish{Specs: map[string]string{"os:secure_boot": "required"}, Hardware: map[string]string{"hw_firmware_type": "uefi"}}, placement.Firmware, placement.Size{}},
 		"secure boot that is there":             {sealed, placement.Wish{Hardware: map[string]string{"hw_firmware_type": "uefi", "os_secure_boot": "required"}}, "", placement.Size{}},
 		"secure boot of a BIOS":                 {sealed, placement.Wish{Hardware: map[string]string{"os_secure_boot": "required"}}, placement.Firmware, placement.Size{}},
+		"a TPM":                                 {moduled, placement.Wish{Specs: map[string]string{"hw:tpm_version": "2.0"}}, "", placement.Size{}},
+		"no TPM of that version":                {moduled, placement.Wish{Hardware: map[string]string{"hw_tpm_version": "1.2"}}, placement.TPM, placement.Size{}},
+		"no TPM":                                {plain, placement.Wish{Hardware: map[string]string{"hw_tpm_version": "2.0"}}, placement.TPM, placement.Size{}},
+		"trait of a TPM":                        {moduled, placement.Wish{Specs: map[string]string{"trait:COMPUTE_SECURITY_TPM_2_0": "required", "trait:COMPUTE_SECURITY_TPM_1_2": "forbidden"}}, "", placement.Size{}},
+		"no trait of a TPM":                     {plain, placement.Wish{Specs: map[string]string{"trait:COMPUTE_SECURITY_TPM_2_0": "required"}}, placement.Trait, placement.Size{}},
 		"trait of secure boot":                  {sealed, placement.Wish{Specs: map[string]string{"trait:COMPUTE_SECURITY_UEFI_SECURE_BOOT": "required"}}, "", placement.Size{}},
 		"no trait of secure boot":               {flashed, placement.Wish{Specs: map[string]string{"trait:COMPUTE_SECURITY_UEFI_SECURE_BOOT": "required"}}, placement.Trait, placement.Size{}},
 		"a machine that all offer":              {plain, placement.Wish{Specs: map[string]string{"hw:cpu_policy": "shared", "hw:mem_page_size": "small"}, Hardware: map[string]string{"hw_firmware_type": "bios"}}, "", placement.Size{}},

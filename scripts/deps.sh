@@ -14,6 +14,7 @@ run=(
   libvirt-daemon libvirt-daemon-driver-qemu libvirt-daemon-driver-lxc   # one libvirtd a host
   qemu-system-x86 qemu-utils    # guests, qemu-img
   ovmf                          # UEFI firmware of guests
+  swtpm swtpm-tools             # trusted platform modules of guests
   iproute2 iptables dmidecode ethtool ca-certificates curl
   # what the guest image yakumo-mini is made from
   linux-image-cloud-amd64 busybox-static dropbear-bin iperf3 netcat-openbsd ncat tcpdump

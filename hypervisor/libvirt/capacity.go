@@ -62,6 +62,9 @@ func (d *Driver) capacity(ctx context.Context) (hypervisor.Capacity, error) {
 		if c.UEFI, err = d.hasFirmware(ctx, false); err != nil {
 			return c, err
 		}
+		if c.TPM, err = d.tpmVersions(ctx); err != nil {
+			return c, err
+		}
 		if c.SecureBoot, err = d.hasFirmware(ctx, true); err != nil {
 			return c, err
 		}

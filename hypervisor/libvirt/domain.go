@@ -151,6 +151,7 @@ type devicesXML struct {
 	Balloon     typedXML        `xml:"memballoon"`
 	RNG         *rngXML         `xml:"rng"`
 	Watchdog    *watchdogXML    `xml:"watchdog"`
+	TPM         *tpmXML         `xml:"tpm"`
 }
 
 type diskXML struct {

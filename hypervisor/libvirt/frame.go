@@ -79,6 +79,7 @@ const (
 	procDomainOpenConsole  = 201
 	procDomainInjectNMI    = 210
 	procDomainGetState     = 212
+	procDomainCapabilities = 342 // CONNECT_GET_DOMAIN_CAPABILITIES
 	procDomainUndefine     = 231 // DOMAIN_UNDEFINE_FLAGS
 	procDomainDestroy      = 234 // DOMAIN_DESTROY_FLAGS
 	procBlockJobAbort      = 237 // DOMAIN_BLOCK_JOB_ABORT

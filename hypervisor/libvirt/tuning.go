@@ -148,6 +148,9 @@ func (d *domainXML) tune(t hypervisor.Tuning) {
 	if t.Watchdog != "" {
 		v.Watchdog = &watchdogXML{"i6300esb", t.Watchdog}
 	}
+	if t.TPM != "" {
+		v.TPM = &tpmXML{Model: t.TPMModel, Backend: tpmBackendXML{"emulator", t.TPM}}
+	}
 	switch {
 	case t.NoRandom:
 		v.RNG = nil
