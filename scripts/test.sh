@@ -27,9 +27,10 @@ if [ -n "$unformatted" ]; then
   fail=1
 fi
 run 'go vet' vet go vet ./...
-# Packages that start daemons or boot guests use much of the machine: two at a time, then the lab alone.
+# Packages that start daemons or boot guests use much of the machine: two at a time, then the lab alone. Tests that say
+# that they may run beside others of their package wait most of the time, so more of them do than there are processors.
 units=$(go list ./... | grep -v '/test/e2e$')
-run 'unit and daemon tests' unit go test -p 2 -timeout 20m $units
+run 'unit and daemon tests' unit go test -p 2 -parallel 4 -timeout 20m $units
 run 'end-to-end tests' e2e go test -count=1 -v -timeout 60m ./test/e2e
 if grep -E '^\s*--- SKIP' "$out/e2e"; then
   echo 'an end-to-end test was skipped'
