@@ -188,7 +188,11 @@ func (d *dialect) describeAccount(q *request) (any, error) {
 		return strconv.Itoa(n)
 	}
 	addresses := limit(d.net.Quota(r, q.Caller.ProjectID)[network.QuotaFloatingIP])
-	values := map[string]string{"supported-platforms": "VPC", "default-vpc": "none", "max-instances": limit(d.c.Quota(r, q.Caller.ProjectID)[compute.QuotaInstances]),
+	vpc := "none"
+	if v := usual(q.vpcs(r)); v != nil && v.isDefault() {
+		vpc = v.id()
+	}
+	values := map[string]string{"supported-platforms": "VPC", "default-vpc": vpc, "max-instances": limit(d.c.Quota(r, q.Caller.ProjectID)[compute.QuotaInstances]),
 		"max-elastic-ips": addresses, "vpc-max-elastic-ips": addresses}
 	names := q.strs("AttributeName")
 	if len(names) == 0 {

@@ -184,6 +184,19 @@ func TestRunInstances(t *testing.T) {
 		t.Errorf("%d servers, %d volumes, %d ports; there were %d, %d, %d", s, v, p, s0, v0, p0)
 	}
 
+	// With a default VPC, in its subnet.
+	var vpc struct {
+		ID string `xml:"vpc>vpcId"`
+	}
+	c.must(&vpc, "red", "CreateDefaultVpc")
+	if _, body := c.call("red", "DescribeAccountAttributes", "AttributeName.1", "default-vpc"); !strings.Contains(body, vpc.ID) {
+		t.Error(body)
+	}
+	c.becomes(c.run(base...)[0].ID, "running")
+	if got := c.instances("red", "Filter.1.Name", "vpc-id", "Filter.1.Value.1", vpc.ID); len(got) != 1 || !strings.HasPrefix(got[0].Priv, "172.31.") {
+		t.Errorf("%+v", got)
+	}
+
 	// What no host can have is terminated, and says why.
 	c.update(func(tx *store.Tx) error {
 		return store.Flavors.Put(tx, &model.Flavor{ID: "9", Name: "huge", VCPUs: 1, MemoryMiB: 40000, DiskGiB: 1 << 20, Public: true, RxTxFactor: 1})

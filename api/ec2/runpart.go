@@ -77,6 +77,11 @@ func (d *dialect) readInterfaces(q *request, r store.Reader, w *wanted) (err err
 	case q.str("PrivateIpAddress") != "":
 		return missing("SubnetId")
 	}
+	if v := usual(q.vpcs(r)); v != nil && v.isDefault() && len(v.subnets) > 0 {
+		n, err := d.newNIC(q, r, w, subnetID.id(v.subnets[0].ID), "")
+		w.NICs = []launch.NIC{n}
+		return err
+	}
 	w.Auto = true
 	return nil
 }
