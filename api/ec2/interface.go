@@ -175,6 +175,22 @@ func (q *request) groupsOf(r store.Reader, name string) (*[]string, error) {
 var interfaceErrors = recoding{fault.Invalid: "InvalidParameterValue", fault.NotFound: "InvalidNetworkInterfaceID.NotFound", fault.Conflict: "InvalidNetworkInterface.InUse",
 	fault.OverQuota: "NetworkInterfaceLimitExceeded"}
 
+// tokenTag keeps the client's own name for the request that made an interface.
+const tokenTag = ownTags + "token="
+
+// madeBefore gives the interface that an earlier request with the token made; nil: there is none.
+func (q *request) madeBefore(tx *store.Tx, token string) *model.Port {
+	mark := "port-token," + q.Caller.ProjectID + "," + token // two at once are put in order
+	tx.Mark(mark)
+	tx.Guard(mark)
+	for p := range store.Ports.List(tx, "project", q.Caller.ProjectID) {
+		if t, ok := ownTag(&p.Meta, tokenTag); ok && t == token {
+			return p
+		}
+	}
+	return nil
+}
+
 func (d *dialect) createInterface(q *request) (any, error) {
 	id, err := q.must("SubnetId")
 	if err != nil {
@@ -203,10 +219,28 @@ func (d *dialect) createInterface(q *request) (any, error) {
 		Interface interfaceShown `xml:"networkInterface"`
 		Token     string         `xml:"clientToken,omitempty"`
 	}
+	token := q.str("ClientToken")
+	switch {
+	case len(token) > maxToken:
+		return nil, badValue("The client token has at most %d characters.", maxToken)
+	case token != "":
+		list = append(list, tokenTag+token)
+	}
+	body.Token = token
 	err = q.update(func(tx *store.Tx) error {
 		s, _, err := q.subnetOf(tx, id)
 		if err != nil {
 			return err
+		}
+		if token != "" {
+			if made := q.madeBefore(tx, token); made != nil {
+				x, ok := d.showInterface(q, tx, made)
+				if !ok || x.Subnet != subnetID.id(s.ID) {
+					return fault.Coded(fault.Conflict, "IdempotentParameterMismatch", "The client token was given with other parameters before.")
+				}
+				body.Interface = x
+				return nil
+			}
 		}
 		groups, err := q.groupsOf(tx, "SecurityGroupId")
 		if err != nil {
@@ -234,7 +268,6 @@ func (d *dialect) createInterface(q *request) (any, error) {
 			return interfaceErrors.of(err)
 		}
 		body.Interface, _ = d.showInterface(q, tx, p)
-		body.Token = q.str("ClientToken")
 		return nil
 	})
 	return body, err
