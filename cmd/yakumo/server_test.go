@@ -76,6 +76,7 @@ func TestMasterKey(t *testing.T) {
 
 // TestOneServer: etcd inside, the API on a socket that is handed over; the state survives kill -9.
 func TestOneServer(t *testing.T) {
+	t.Parallel() // servers wait for their etcd, and tests for servers
 	sh := newShared(t, nil)
 	p := newProc(t, "one")
 	l, err := net.Listen("tcp", p.api)

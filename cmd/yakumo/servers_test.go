@@ -13,6 +13,7 @@ import (
 
 // TestTwoServers runs two server processes on one external etcd.
 func TestTwoServers(t *testing.T) {
+	t.Parallel() // servers wait for their etcd, and tests for servers
 	etcd := storetest.StartCluster(t, 1)
 	sh := newShared(t, etcd.Endpoints())
 	a, b := newProc(t, "a"), newProc(t, "b")

@@ -30,6 +30,7 @@ func namespace(t *testing.T, name string) string {
 // What an administrator does for a physical machine, by the API of a server that reaches the switch by TLS: register the
 // switch, bind a port; the machine gets its address and reaches its router.
 func TestSwitchByAPI(t *testing.T) {
+	t.Parallel() // servers wait for their etcd, and tests for servers
 	pid := os.Getpid()
 	tor, machine := namespace(t, fmt.Sprintf("yks%d", pid)), namespace(t, fmt.Sprintf("ykm%d", pid))
 	// A link for management, of addresses that only tests use (RFC 2544).

@@ -54,6 +54,7 @@ func writePair(t *testing.T, dir string, serial int64, at time.Time, more ...net
 }
 
 func TestAPIOverTLS(t *testing.T) {
+	t.Parallel() // servers wait for their etcd, and tests for servers
 	dir := t.TempDir()
 	cert, key, pool := writePair(t, dir, 1, time.Now().Add(-time.Minute))
 	sh, p := newShared(t, nil), newProc(t, "tls")

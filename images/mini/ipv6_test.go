@@ -26,6 +26,7 @@ const (
 // TestIPv6 boots a guest on two networks without IPv4: on the first it gets its address by DHCPv6, and finds the
 // metadata service at its link-local address; on the second it makes its own and asks DHCPv6 for name servers only.
 func TestIPv6(t *testing.T) {
+	t.Parallel()
 	disk := overlay(t, image(t), 512)
 	ns := newNamespace(t)
 	addTap(t, ns, "tap0", "fd00:1::1/64", "fe80::a9fe:a9fe/64", "10.1.0.1/24")

@@ -31,6 +31,7 @@ const (
 // and gets a second interface while it runs; the second finds a config drive that describes the same instance; the third
 // is another instance, as when the disk's snapshot is an image, is started by UEFI, and finds a metadata service of EC2's kind.
 func TestBoots(t *testing.T) {
+	t.Parallel()
 	disk := overlay(t, image(t), 1024)
 	ns := newNamespace(t)
 	addTap(t, ns, "tap0", "10.1.0.1/24", "169.254.169.254/32", "fd00:1::1/64")
