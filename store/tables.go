@@ -92,6 +92,7 @@ var (
 		By("user", func(r *model.KeyPair) []string { return []string{r.UserID} }))
 
 	Servers = Define("server", func(r *model.Server) string { return r.ID },
+		By("token", func(r *model.Server) []string { return when(r.Token != "", r.ProjectID+","+r.Token) }),
 		// project adds up what quotas limit: vCPUs and MiB of memory.
 		Summed("project", func(r *model.Server) []string { return []string{r.ProjectID} }, func(r *model.Server, _ string) Amounts {
 			vcpus, mib := r.Spent()
@@ -175,6 +176,7 @@ var (
 	ConsoleTokens = Define("console_token", func(r *model.ConsoleToken) string { return r.Hash })
 
 	Volumes = Define("volume", func(r *model.Volume) string { return r.ID },
+		By("token", func(r *model.Volume) []string { return when(r.Token != "", r.ProjectID+","+r.Token) }),
 		Counted("project", func(r *model.Volume) []string { return []string{r.ProjectID} }),
 		// host adds up the GiB that local volumes take of it.
 		Summed("host", func(r *model.Volume) []string { return r.Hosts() }, func(r *model.Volume, host string) Amounts {

@@ -103,9 +103,8 @@ func again(tx *store.Tx, project model.ID, n Spec) (*model.Volume, error) {
 	mark := "volume-token," + project + "," + n.Token // two at once are put in order
 	tx.Mark(mark)
 	tx.Guard(mark)
-	for x := range store.Volumes.List(tx, "project", project) {
+	for x := range store.Volumes.List(tx, "token", project+","+n.Token) {
 		switch {
-		case x.Token != n.Token:
 		case n.SizeGiB != 0 && n.SizeGiB != x.SizeGiB, n.SnapshotID != x.Source.SnapshotID, n.Zone != "" && n.Zone != x.Zone:
 			return nil, fault.New(fault.Conflict, "The volume %s was made with the same token and other parameters.", x.ID)
 		default:

@@ -100,9 +100,9 @@ func (q *request) again(r store.Reader, w *wanted) ([]*model.Server, error) {
 		tx.Guard(mark)
 	}
 	var out []*model.Server
-	for s := range store.Servers.List(r, "project", q.Caller.ProjectID) {
+	for s := range store.Servers.List(r, "token", q.Caller.ProjectID+","+w.Token) {
 		switch {
-		case s.Token != w.Token || s.Deleted || s.Reservation == w.Reservation:
+		case s.Deleted || s.Reservation == w.Reservation:
 		case s.Flavor.ID != w.FlavorID || s.KeyName != w.KeyName || s.ImageID != "" && w.ImageID != "" && s.ImageID != w.ImageID:
 			return nil, fault.Coded(fault.Conflict, "IdempotentParameterMismatch", "The client token was given with other parameters before.")
 		default:
