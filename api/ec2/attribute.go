@@ -84,6 +84,9 @@ func (d *dialect) describeInstanceAttribute(q *request) (any, error) {
 	case "sriovNetSupport":
 		out.SRIOV = &struct{}{}
 	case "userData":
+		if !q.Caller.Has("member") { // secrets are written into it
+			return nil, fault.Coded(fault.Forbidden, "UnauthorizedOperation", "You are not authorized to perform this operation.")
+		}
 		out.UserData = &userData{s.UserData}
 	default:
 		return nil, badValue("Value (%s) for parameter attribute is invalid. Unknown attribute.", api.Clip(name))

@@ -20,7 +20,8 @@ func (d *dialect) instanceOperations(add adder) {
 	add("RebootInstances", api.Member, d.rebootInstances, "InstanceId")
 	add("TerminateInstances", api.Member, d.terminateInstances, "InstanceId")
 	add("DescribeInstanceStatus", api.Reader, d.describeInstanceStatus, "InstanceId", "Filter", "MaxResults", "NextToken", "IncludeAllInstances")
-	add("GetConsoleOutput", api.Reader, d.consoleOutput, "InstanceId", "Latest")
+	add("GetConsoleOutput", api.Member, // as Nova has it: secrets are printed to consoles
+		d.consoleOutput, "InstanceId", "Latest")
 	add("DescribeInstanceAttribute", api.Reader, d.describeInstanceAttribute, "InstanceId", "Attribute")
 	add("ModifyInstanceAttribute", api.Member, d.modifyInstanceAttribute, "InstanceId", "Attribute", "Value", "GroupId", "InstanceType", "UserData", "SourceDestCheck",
 		"DisableApiTermination", "InstanceInitiatedShutdownBehavior", "BlockDeviceMapping")

@@ -159,7 +159,9 @@ func TestInstances(t *testing.T) {
 	var console struct {
 		Output string `xml:"output"`
 	}
-	c.must(&console, "red-reader", "GetConsoleOutput", "InstanceId", a)
+	c.must(&console, "red", "GetConsoleOutput", "InstanceId", a)
+	c.refused(403, "UnauthorizedOperation", "red-reader", "DescribeInstanceAttribute", "InstanceId", a, "Attribute", "userData")
+	c.must(nil, "red-reader", "DescribeInstanceAttribute", "InstanceId", a, "Attribute", "instanceType")
 	if out, err := base64.StdEncoding.DecodeString(console.Output); err != nil || len(out) == 0 {
 		t.Errorf("%q: %v", out, err)
 	}

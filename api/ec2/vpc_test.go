@@ -131,8 +131,8 @@ func TestVPCs(t *testing.T) {
 	c.must(nil, "red", "CreateRoute", "RouteTableId", table, "DestinationCidrBlock", "192.168.0.0/16", "InstanceId", i)
 	c.refused(400, "RouteAlreadyExists", "red", "CreateRoute", "RouteTableId", table, "DestinationCidrBlock", "0.0.0.0/0", "InstanceId", i)
 	c.says("DescribeRouteTables", []string{"RouteTableId.1", table}, "<destinationCidrBlock>192.168.0.0/16</destinationCidrBlock><instanceId>"+i)
-	card := c.made("networkInterfaceId", "CreateNetworkInterface", "SubnetId", s, "ClientToken", "once")
-	if again := c.made("networkInterfaceId", "CreateNetworkInterface", "SubnetId", s, "ClientToken", "once"); again != card {
+	card := c.made("networkInterfaceId", "CreateNetworkInterface", "SubnetId", s, "PrivateIpAddress", "10.7.1.8", "ClientToken", "once")
+	if again := c.made("networkInterfaceId", "CreateNetworkInterface", "SubnetId", s, "PrivateIpAddress", "10.7.1.8", "ClientToken", "once"); again != card {
 		t.Errorf("the same request made another card: %s, %s", card, again)
 	}
 	c.refused(400, "InvalidParameterValue", "red", "AttachNetworkInterface", "NetworkInterfaceId", card, "InstanceId", i, "DeviceIndex", "0")

@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/gophercloud/gophercloud/v2/openstack/identity/v3/ec2credentials"
 )
@@ -64,6 +65,12 @@ func (a *aws) undo(t *testing.T, line string) {
 func TestEC2(t *testing.T) {
 	ten := newTenant(t, mine{t}, "ec2", "member")
 	a := newAWS(t, ten)
+	began := time.Now()
+	took := func(what string) {
+		t.Helper()
+		measured(t, "%s: %.2f s", what, time.Since(began).Seconds())
+		began = time.Now()
+	}
 	vpc := a.do(t, "create-vpc --cidr-block 10.84.0.0/16 --query Vpc.VpcId")
 	a.undo(t, "delete-vpc --vpc-id "+vpc)
 	subnet := a.do(t, "create-subnet --vpc-id "+vpc+" --cidr-block 10.84.1.0/24 --query Subnet.SubnetId")
@@ -85,6 +92,7 @@ func TestEC2(t *testing.T) {
 	})
 	v := a.do(t, "create-volume --size 1 --availability-zone nova --query VolumeId")
 	a.undo(t, "delete-volume --volume-id "+v)
+	took("instance and volume are asked for")
 
 	// It runs, and says so where the network that EC2 made gave it an address.
 	await(t, "the console to say that the guest is ready", bootPatience, func(ctx context.Context) string {
@@ -95,14 +103,18 @@ func TestEC2(t *testing.T) {
 		return unless(err == nil && readyLine.MatchString(out) && strings.Contains(out, "10.84.1.77"), out+errs)
 	})
 	a.until(t, state, "running")
+	took("the instance is ready")
 
 	is := "describe-volumes --volume-ids " + v + " --query Volumes[0].[State,Attachments[0].State]"
 	a.until(t, is, "available\tNone")
 	a.do(t, "attach-volume --volume-id "+v+" --instance-id "+i+" --device /dev/sdf")
 	a.until(t, is, "in-use\tattached")
+	took("it has the volume")
 	a.do(t, "detach-volume --volume-id "+v)
 	a.until(t, is, "available\tNone")
+	took("it has let go of it")
 	a.do(t, "delete-volume --volume-id "+v)
 	a.do(t, "terminate-instances --instance-ids "+i)
 	a.until(t, state, "terminated")
+	took("it is gone")
 }
