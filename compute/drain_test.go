@@ -46,8 +46,8 @@ func TestDrain(t *testing.T) {
 	if d := compute.DrainOf(p.s0().Snapshot(), h); d.Done() || len(d.Left) != 5 || !d.Left[0].Moving || d.Left[4].Moving || !h.Disabled || h.Reason != "new memory" {
 		t.Errorf("the drain is %+v", d)
 	}
+	p.a.Stop() // it looks again when it runs, and has not begun to send by then
 	p.busy.Store(false)
-	p.a.Stop()
 	p.a.Run()
 	p.wait("the host is empty", func(snap store.Snapshot) bool {
 		if n := moving(snap); n > 2 {

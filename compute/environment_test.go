@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"yakumo/compute"
+	"yakumo/compute/computetest"
 	"yakumo/fault"
 	"yakumo/model"
 	"yakumo/store"
@@ -59,7 +60,7 @@ func TestEnvironmentMoves(t *testing.T) {
 	}
 
 	for i, to := range []string{"east", "nova"} {
-		host := []model.ID{p.b.ID(), p.a.ID()}[i]
+		host, source := []model.ID{p.b.ID(), p.a.ID()}[i], []*computetest.Host{p.a, p.b}[i]
 		p.busy.Store(true)
 		p.must(relocate(p.scope(), project, to))
 		p.must(relocate(p.scope(), project, to)) // said twice
@@ -70,14 +71,9 @@ func TestEnvironmentMoves(t *testing.T) {
 		if err := release(stranger); !fault.Is(err, fault.NotFound) {
 			t.Errorf("released by a stranger: %v", err)
 		}
+		source.Stop() // it looks again when it runs, and has not begun to send by then
 		p.busy.Store(false)
-		for _, h := range []interface {
-			Stop()
-			Run()
-		}{p.a, p.b} {
-			h.Stop()
-			h.Run()
-		}
+		source.Run()
 		p.wait("all are in "+to, func(snap store.Snapshot) bool { return len(compute.Strays(snap, project, to)) == 0 })
 		for _, id := range ids {
 			s := p.phase(id, model.PhaseReady)
