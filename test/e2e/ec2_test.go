@@ -61,7 +61,7 @@ func (a *aws) undo(t *testing.T, line string) {
 	})
 }
 
-// TestEC2: with the AWS CLI alone, an instance runs in a VPC of its own, takes a volume and lets go of it, and ends.
+// TestEC2: with the AWS CLI alone, an instance runs in a VPC of its own, takes a volume, is stopped and lets go of it, and ends.
 func TestEC2(t *testing.T) {
 	ten := newTenant(t, mine{t}, "ec2", "member")
 	a := newAWS(t, ten)
@@ -110,6 +110,9 @@ func TestEC2(t *testing.T) {
 	a.do(t, "attach-volume --volume-id "+v+" --instance-id "+i+" --device /dev/sdf")
 	a.until(t, is, "in-use\tattached")
 	took("it has the volume")
+	// Off, it lets go of it at once: a running guest that still takes a disk in may not hear that it is to let go, and is asked again only later.
+	a.do(t, "stop-instances --instance-ids "+i)
+	a.until(t, state, "stopped")
 	a.do(t, "detach-volume --volume-id "+v)
 	a.until(t, is, "available\tNone")
 	took("it has let go of it")
