@@ -110,13 +110,18 @@ func (c *Containers) token(id string) chan struct{} {
 	return one
 }
 
-// judge tells what became of a container by what its process 1 has written down: libvirt knows that it is gone, not why.
+// judge tells what became of a container by what its process 1 has written down: libvirt knows that it is gone, not why. One that libvirt was told to stop
+// may have ended by itself before (round).
 func (c *Containers) judge(id string, p hypervisor.Power, reason string) (hypervisor.Power, string) {
-	if p != hypervisor.Off || reason != "" && reason != "shut down" {
+	stopped := reason == "stopped"
+	if p != hypervisor.Off || reason != "" && reason != "shut down" && !stopped {
 		return p, reason
 	}
 	switch state, why := c.folder(id).State(); state {
 	case container.Waiting, container.Running:
+		if stopped {
+			return p, reason
+		}
 		return hypervisor.Crashed, "process died"
 	case container.Failed:
 		return hypervisor.Crashed, why

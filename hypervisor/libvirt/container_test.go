@@ -273,8 +273,15 @@ func TestContainerFails(t *testing.T) {
 	c := h.driver(t)
 	g := h.guest(t, "exit 3\n")
 	h.start(t, c, g)
-	eventually(t, "the container has crashed", func() bool {
-		states, err := c.List(t.Context())
+	var states []hypervisor.State
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Logf("it is %+v", states)
+		}
+	})
+	eventually(t, "the container has crashed", func() (ok bool) {
+		var err error
+		states, err = c.List(t.Context())
 		return err == nil && len(states) == 1 && states[0].Power == hypervisor.Crashed && states[0].Reason == "its init ended with status 3"
 	})
 }
