@@ -95,35 +95,27 @@ func (c *hostDrain) Run(ctx context.Context) error {
 	if !c.Wait {
 		return d.print(c.Output)
 	}
-	if c.Timeout > 0 {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, c.Timeout)
-		defer cancel()
-	}
 	last := -1
-	for !d.Done {
-		if n := len(d.Servers); c.Output == "text" && n != last {
-			fmt.Printf("%s: %d servers left\n", d.Host, n)
-			last = n
-		}
-		select {
-		case <-time.After(c.Every):
-		case <-ctx.Done():
-			if err := d.print(c.Output); err != nil {
-				return err
+	return follow(ctx, c.Every, c.Timeout, d, followed[DrainInfo]{
+		done: func(d DrainInfo) bool { return d.Done },
+		tell: func(d DrainInfo) {
+			if n := len(d.Servers); c.Output == "text" && n != last {
+				fmt.Printf("%s: %d servers left\n", d.Host, n)
+				last = n
 			}
+		},
+		print: func(d DrainInfo) error { return d.print(c.Output) },
+		again: func(ctx context.Context) (DrainInfo, error) { return cl.drain(ctx, "GET", c.Name, nil) },
+		late: func(d DrainInfo) error {
 			return fault.New(fault.Unavailable, "%s still has %d servers.", d.Host, len(d.Servers))
-		}
-		if next, err := cl.drain(ctx, "GET", c.Name, nil); err == nil {
-			d = next
-		} else if !fault.Is(err, fault.Unavailable) && ctx.Err() == nil { // the API comes back
-			return err
-		}
-		if !d.Draining && !d.Done {
-			return fault.New(fault.Conflict, "The drain of %s was ended by somebody else.", d.Host)
-		}
-	}
-	return d.print(c.Output)
+		},
+		ended: func(d DrainInfo) error {
+			if !d.Draining && !d.Done {
+				return fault.New(fault.Conflict, "The drain of %s was ended by somebody else.", d.Host)
+			}
+			return nil
+		},
+	})
 }
 
 type hostUndrain struct {

@@ -86,35 +86,29 @@ func (c *environmentMove) Run(ctx context.Context) error {
 	if !c.Wait {
 		return e.print(c.Output)
 	}
-	if c.Timeout > 0 {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, c.Timeout)
-		defer cancel()
-	}
 	last := -1
-	for !e.Done {
-		if n := len(e.Servers) + len(e.Volumes); c.Output == "text" && n != last {
-			fmt.Printf("%s: %d servers and %d volumes left\n", e.Zone, len(e.Servers), len(e.Volumes))
-			last = n
-		}
-		select {
-		case <-time.After(c.Every):
-		case <-ctx.Done():
-			if err := e.print(c.Output); err != nil {
-				return err
+	return follow(ctx, c.Every, c.Timeout, e, followed[EnvironmentInfo]{
+		done: func(e EnvironmentInfo) bool { return e.Done },
+		tell: func(e EnvironmentInfo) {
+			if n := len(e.Servers) + len(e.Volumes); c.Output == "text" && n != last {
+				fmt.Printf("%s: %d servers and %d volumes left\n", e.Zone, len(e.Servers), len(e.Volumes))
+				last = n
 			}
+		},
+		print: func(e EnvironmentInfo) error { return e.print(c.Output) },
+		again: func(ctx context.Context) (EnvironmentInfo, error) {
+			return cl.environment(ctx, "GET", c.Project, nil)
+		},
+		late: func(e EnvironmentInfo) error {
 			return fault.New(fault.Unavailable, "%d servers and %d volumes are not in %s.", len(e.Servers), len(e.Volumes), e.Zone)
-		}
-		if next, err := cl.environment(ctx, "GET", c.Project, nil); err == nil {
-			e = next
-		} else if !fault.Is(err, fault.Unavailable) && ctx.Err() == nil { // the API comes back
-			return err
-		}
-		if e.Zone != c.Zone {
-			return fault.New(fault.Conflict, "The environment was sent to %s by somebody else.", e.Zone)
-		}
-	}
-	return e.print(c.Output)
+		},
+		ended: func(e EnvironmentInfo) error {
+			if e.Zone != c.Zone {
+				return fault.New(fault.Conflict, "The environment was sent to %s by somebody else.", e.Zone)
+			}
+			return nil
+		},
+	})
 }
 
 type environmentShow struct {
