@@ -26,11 +26,15 @@ type Stray struct {
 // is in shared storage is nowhere in particular.
 func Strays(r store.Reader, project model.ID, zone string) []Stray {
 	var out []Stray
+	var rooms []Room
 	for x := range store.Volumes.List(r, "project", project) {
 		if !strayed(r, x, zone) {
 			continue
 		}
-		s := Stray{ID: x.ID, Name: x.Name, State: x.Status.State, Moving: x.Move != nil || x.Relocating(), Why: keeps(r, x, zone)}
+		if rooms == nil {
+			rooms = Rooms(r, model.EngineLocal)
+		}
+		s := Stray{ID: x.ID, Name: x.Name, State: x.Status.State, Moving: x.Move != nil || x.Relocating(), Why: keeps(r, x, zone, rooms)}
 		out = append(out, s)
 	}
 	slices.SortFunc(out, func(a, b Stray) int {
@@ -51,8 +55,8 @@ func strayed(r store.Reader, x *model.Volume, zone string) bool {
 	return ok && x.Engine == model.EngineLocal && !x.Deleted && h.Zone != zone
 }
 
-// keeps tells why a volume does not move now, "" where it moves or may.
-func keeps(r store.Reader, x *model.Volume, zone string) string {
+// keeps tells why a volume does not move now, "" where it moves or may. rooms are those of hosts for local volumes.
+func keeps(r store.Reader, x *model.Volume, zone string, rooms []Room) string {
 	h, _ := store.Hosts.Get(r, x.Host)
 	switch {
 	case x.Move != nil || x.Relocating():
@@ -65,11 +69,16 @@ func keeps(r store.Reader, x *model.Volume, zone string) string {
 		return "Several servers may have it; it moves when it is detached."
 	case x.Status.State != Available && x.Status.State != InUse || x.Relocation != nil:
 		return "It is " + x.Status.State + "."
-	case len(x.Attachments) > 0 && used(r, x, zone) != "":
-		return used(r, x, zone)
+	}
+	if len(x.Attachments) > 0 {
+		if why := used(r, x, zone); why != "" {
+			return why
+		}
+	}
+	switch {
 	case x.Status.Migration == MigrationFailed:
 		return "It could not be moved, and is tried again."
-	case target(r, x, zone) == "":
+	case target(r, x, zone, rooms) == "":
 		return "No host of the zone has room for it."
 	}
 	return ""
@@ -93,12 +102,12 @@ func used(r store.Reader, x *model.Volume, zone string) string {
 }
 
 // target gives the name of the host of a zone for a volume: that of its server, or the one with the most room; "" for none.
-func target(r store.Reader, x *model.Volume, zone string) string {
+func target(r store.Reader, x *model.Volume, zone string, rooms []Room) string {
 	name, free, at := "", 0, model.ID("")
 	if s, ok := store.Servers.Get(r, guestOf(r, x)); ok {
 		at = s.Host
 	}
-	for _, room := range Rooms(r, x.Engine) {
+	for _, room := range rooms {
 		switch {
 		case !room.Up || room.Host.Zone != zone || room.Free < x.SizeGiB:
 		case room.Host.ID == at:
@@ -188,12 +197,16 @@ func (p *Relocator) ReconcileKey(ctx context.Context, snap store.Snapshot, proje
 		return res, nil
 	}
 	var next *model.Volume
+	var rooms []Room
 	for x := range store.Volumes.List(snap, "project", project) {
 		if x.Move != nil || x.Relocating() {
 			return res, nil // the end of that calls again
 		}
 		if !strayed(snap, x, e.Zone) {
 			continue
+		}
+		if rooms == nil {
+			rooms = Rooms(snap, model.EngineLocal)
 		}
 		failed := x.Status.Migration == MigrationFailed
 		if wait := x.UpdatedAt.Add(relocatePause).Sub(p.v.now()); failed && wait > 0 {
@@ -202,7 +215,7 @@ func (p *Relocator) ReconcileKey(ctx context.Context, snap store.Snapshot, proje
 			}
 			continue
 		}
-		if (failed || keeps(snap, x, e.Zone) == "") && target(snap, x, e.Zone) != "" && (next == nil || x.ID < next.ID) {
+		if (failed || keeps(snap, x, e.Zone, rooms) == "") && target(snap, x, e.Zone, rooms) != "" && (next == nil || x.ID < next.ID) {
 			next = x
 		}
 	}
@@ -227,7 +240,7 @@ func (p *Relocator) begin(tx *store.Tx, id model.ID) error {
 	if !wanted || !strayed(tx, x, e.Zone) || x.Move != nil || x.Relocating() {
 		return nil
 	}
-	to := target(tx, x, e.Zone)
+	to := target(tx, x, e.Zone, Rooms(tx, x.Engine))
 	if to == "" {
 		return nil
 	}

@@ -66,7 +66,7 @@ var codes = map[fault.Kind]string{
 // found to be right (412).
 func writeError(c *api.Context, status int, err error) {
 	text := api.Text(status, err)
-	code := cmp.Or(ownCode(err), codes[fault.KindOf(err)], "InternalError")
+	code := cmp.Or(fault.CodeOf(err), codes[fault.KindOf(err)], "InternalError") // the parts' own codes were recoded where they came up (recoding)
 	switch {
 	case fault.CodeOf(err) == errDryRun.Code:
 	case status >= 500 && status != http.StatusNotImplemented:
@@ -84,9 +84,4 @@ func writeError(c *api.Context, status int, err error) {
 	if err := write(c, status, failure{Code: code, Message: text, RequestID: c.RequestID}); err != nil {
 		c.Log.Error("an error could not be written", "err", err)
 	}
-}
-
-// ownCode gives the code of an error that this dialect made: the parts' are Neutron's, Cinder's and Nova's words.
-func ownCode(err error) string {
-	return fault.CodeOf(err)
 }
