@@ -94,11 +94,7 @@ func (d *dialect) allocateAddress(q *request) (any, error) {
 	if domain := q.str("Domain"); domain != "" && domain != "vpc" {
 		return nil, badValue("Value (%s) for parameter domain is invalid. It must be vpc.", api.Clip(domain))
 	}
-	tags, err := q.tagSpec("elastic-ip")
-	if err != nil {
-		return nil, err
-	}
-	list, err := plainTags(tags)
+	_, list, err := q.netTagSpec("elastic-ip")
 	if err != nil {
 		return nil, err
 	}

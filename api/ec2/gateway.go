@@ -129,11 +129,7 @@ func (d *dialect) closeGateway(q *request, tx *store.Tx, router model.ID) error 
 }
 
 func (d *dialect) createGateway(q *request) (any, error) {
-	tags, err := q.tagSpec("internet-gateway")
-	if err != nil {
-		return nil, err
-	}
-	list, err := plainTags(tags)
+	_, list, err := q.netTagSpec("internet-gateway")
 	if err != nil {
 		return nil, err
 	}

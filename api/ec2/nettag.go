@@ -55,6 +55,15 @@ func plainTags(tags map[string]string) ([]string, error) {
 	return out, nil
 }
 
+// netTagSpec gives the tags that a new thing of the network's is to have, and how that keeps them.
+func (q *request) netTagSpec(resource string) (tags map[string]string, plain []string, err error) {
+	if tags, err = q.tagSpec(resource); err != nil {
+		return nil, nil, err
+	}
+	plain, err = plainTags(tags)
+	return tags, plain, err
+}
+
 // ownTag gives the value of a tag of this dialect's own; the name ends with "=" where it has a value.
 func ownTag(m *model.Meta, name string) (string, bool) {
 	for _, t := range m.Tags {

@@ -134,11 +134,7 @@ func (d *dialect) createGroup(q *request) (any, error) {
 	case name == network.DefaultGroup:
 		return nil, badValue("Cannot use reserved security group name: default")
 	}
-	tags, err := q.tagSpec("security-group")
-	if err != nil {
-		return nil, err
-	}
-	list, err := plainTags(tags)
+	tags, list, err := q.netTagSpec("security-group")
 	if err != nil {
 		return nil, err
 	}
